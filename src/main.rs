@@ -1,0 +1,2 @@
+//! chinwag: a real-time chat server for small devices.
+fn main() {}
