@@ -1,0 +1,56 @@
+-- The database of chinwag, version 1. Times are Unix milliseconds.
+--
+-- A change of this file is a new version: src/db/sql.rs says how an older file gets there.
+
+-- What is true of the whole file. 'epoch' names this history; 'high_water' is the largest message id that was ever
+-- deleted, so that ids are never used again.
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO meta (key, value) VALUES ('high_water', 0);
+
+CREATE TABLE users (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    name          TEXT NOT NULL COLLATE NOCASE UNIQUE,
+    password_hash TEXT NOT NULL,              -- PHC string: argon2id with its parameters
+    created_at    INTEGER NOT NULL,
+    disabled_at   INTEGER                     -- NULL: may log in
+) STRICT;
+
+-- A login. The token itself is not stored, so that this table opens no session.
+CREATE TABLE sessions (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest       BLOB NOT NULL UNIQUE,        -- SHA-256 of the token
+    user_id      INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    created_at   INTEGER NOT NULL,
+    last_used_at INTEGER NOT NULL             -- to the hour: a write for each request would wear flash out
+) STRICT;
+
+CREATE INDEX sessions_by_use ON sessions (last_used_at);
+CREATE INDEX sessions_by_user ON sessions (user_id);
+
+-- Ids are given by the writer, in commit order. That is the only order there is: created_at is for people.
+CREATE TABLE messages (
+    id         INTEGER PRIMARY KEY,
+    user_id    INTEGER NOT NULL REFERENCES users (id),
+    content    TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER messages_high_water AFTER DELETE ON messages
+WHEN old.id > (SELECT value FROM meta WHERE key = 'high_water')
+BEGIN
+    UPDATE meta SET value = old.id WHERE key = 'high_water';
+END;
+
+-- What a user called a message when sending it, so that sending it again is answered with the first id. By day, so
+-- that old ones go from one end of the table.
+CREATE TABLE nonces (
+    day        INTEGER NOT NULL,              -- days since the Unix epoch
+    user_id    INTEGER NOT NULL,
+    nonce      TEXT NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (day, user_id, nonce)
+) STRICT, WITHOUT ROWID;

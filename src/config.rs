@@ -1,0 +1,233 @@
+//! Every flag and every limit, with its unit and its reason.
+//!
+//! What an operator may want to set is a flag; what keeps the server bounded, and nobody needs to set, is a constant.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// What a person may set, as flags and as environment variables of the same names.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, env = "CHINWAG_LISTEN", value_name = "ADDR:PORT", default_value_t = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+
+    /// Address and port to serve Prometheus metrics on, at /metrics [default: nowhere]
+    #[arg(long, env = "CHINWAG_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// The database file, made if missing
+    #[arg(long, env = "CHINWAG_DB", value_name = "PATH", default_value = DEFAULT_DB)]
+    pub db: PathBuf,
+
+    /// Who may create an account
+    #[arg(
+        long,
+        env = "CHINWAG_REGISTRATION",
+        value_name = "open|closed",
+        hide_possible_values = true,
+        default_value = "open"
+    )]
+    pub registration: Registration,
+
+    /// Messages a second for each user, in bursts of three times that; 0 is no limit
+    #[arg(long, env = "CHINWAG_MESSAGE_RATE", value_name = "N", default_value_t = 10)]
+    pub message_rate: u32,
+
+    /// Registrations and logins a minute for each address; 0 is no limit
+    #[arg(long, env = "CHINWAG_AUTH_RATE", value_name = "N", default_value_t = 20)]
+    pub auth_rate: u32,
+
+    /// Connections in all [default: from the file-descriptor limit]
+    #[arg(long, env = "CHINWAG_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: Option<u32>,
+
+    /// Authenticated connections of one user; 0 is no limit
+    #[arg(long, env = "CHINWAG_USER_CONNECTIONS", value_name = "N", default_value_t = 64)]
+    pub user_connections: u32,
+
+    /// Connections of one address that have not authenticated; 0 is no limit
+    #[arg(long, env = "CHINWAG_ADDRESS_CONNECTIONS", value_name = "N", default_value_t = 64)]
+    pub address_connections: u32,
+
+    /// Seconds between pings; a connection silent for two and a half times that is closed
+    #[arg(long, env = "CHINWAG_PING_INTERVAL", value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub ping_interval: u32,
+
+    /// An origin (such as https://chat.example) whose pages may connect too; repeatable
+    #[arg(long, env = "CHINWAG_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
+    pub allow_origin: Vec<String>,
+}
+
+/// Who may create an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Registration {
+    /// Everybody who can reach the server.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_DB: &str = "chinwag.db";
+
+impl Config {
+    /// The time between two pings of one connection.
+    #[must_use]
+    pub fn ping_interval(&self) -> Duration {
+        Duration::from_secs(u64::from(self.ping_interval))
+    }
+}
+
+/// Checks an origin: a scheme, a host, perhaps a port, and nothing behind it (RFC 6454 6.1).
+fn parse_origin(origin: &str) -> Result<String, String> {
+    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']) => Ok(origin.to_ascii_lowercase()),
+        _ => Err("an origin is http://HOST or https://HOST, perhaps with :PORT, and nothing behind it".into()),
+    }
+}
+
+// --- HTTP ----------------------------------------------------------------------------------------------------------
+
+/// Bytes of a request's head that hyper buffers; past it the answer is 431.
+pub(crate) const HEAD_MAX_BYTES: usize = 16 * 1024;
+/// Headers of a request.
+pub(crate) const HEADERS_MAX: usize = 64;
+/// Bytes of a request's path and query.
+pub(crate) const URI_MAX_BYTES: usize = 2 * 1024;
+/// Bytes of a JSON body.
+pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
+/// Time for a request's head, and for a kept-alive connection to send another.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a peer must take some of an HTTP answer.
+pub(crate) const ANSWER_STALL: Duration = Duration::from_secs(10);
+/// Time for one request for metrics.
+pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages a page of history may have.
+pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
+/// Messages a page of history has if the client does not say.
+pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
+
+// --- Connections ---------------------------------------------------------------------------------------------------
+
+/// File descriptors kept back for the database, the listener and the standard streams.
+pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+/// How long accepting rests when the system has no descriptor or memory left.
+pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Time for a client's first frame.
+pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
+pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
+/// Bytes a reader takes from its socket at once. Held only while a connection has something to read.
+pub(crate) const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames of one connection that are answered together.
+pub(crate) const FRAMES_PER_READ: usize = 64;
+/// Frames a connection may send in a second, in bursts of [`FRAME_BURST`], while messages are limited at all.
+pub(crate) const FRAME_RATE: u32 = 100;
+/// Frames a connection may send at once.
+pub(crate) const FRAME_BURST: u32 = 1_000;
+/// Refused frames a connection may send at once before it is closed with 1008, and how many it regains a second.
+pub(crate) const REFUSED_BURST: u32 = 200;
+/// Refused frames a connection regains a second.
+pub(crate) const REFUSED_RATE: u32 = 5;
+/// How long a socket may take none of what is written to it before it is given up.
+pub(crate) const WRITE_STALL: Duration = Duration::from_secs(30);
+/// How long the closing handshake may take.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a socket is kept, after the last answer, for the peer to end too.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away meanwhile.
+pub(crate) const LINGER_MAX_BYTES: usize = 256 * 1024;
+/// Connections that are being told that there is no place for them; more are closed without a word.
+pub(crate) const REFUSALS_AT_ONCE: usize = 32;
+
+// --- Fan-out -------------------------------------------------------------------------------------------------------
+
+/// Events the broadcast channel holds for a shard that is busy; past it the shard's connections catch up.
+pub(crate) const HUB_CAPACITY: usize = 1_024;
+/// Messages encoded into one slice of a commit.
+pub(crate) const BATCH_MAX_MESSAGES: usize = 1_024;
+/// Bytes of frames encoded into one slice of a commit.
+pub(crate) const BATCH_MAX_BYTES: usize = 64 * 1024;
+/// Events a shard may be behind before the next commit waits for it.
+pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
+/// How long a commit waits for the shards at most: a shard never blocks, so this only guards against a bug.
+pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that a shard joins into one write.
+pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
+/// Sockets a shard writes to before it gives way to other tasks.
+pub(crate) const SOCKETS_PER_TURN: usize = 32;
+/// Times in a ping interval that a shard looks for connections to ping or to close.
+pub(crate) const HEARTBEAT_CHECKS: u32 = 8;
+/// Cores for each shard: the kernel's work for a write, and the writer thread, need the other.
+pub(crate) const CORES_PER_SHARD: usize = 2;
+
+// --- Presence ------------------------------------------------------------------------------------------------------
+
+/// Names in a list of users.
+pub(crate) const USERS_LISTED_MAX: usize = 200;
+/// People online above whom a count is told instead of names.
+pub(crate) const COUNT_ABOVE: usize = 1_000;
+/// People online below whom names are told again.
+pub(crate) const NAMES_BELOW: usize = 900;
+const _: () = assert!(NAMES_BELOW < COUNT_ABOVE, "one person coming and going must not switch back and forth");
+/// How often one user's typing is passed on at most.
+pub(crate) const TYPING_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- Catch-up ------------------------------------------------------------------------------------------------------
+
+/// Messages that are replayed; a connection further behind is told to `resync`.
+pub(crate) const REPLAY_MAX_MESSAGES: u32 = 1_000;
+/// Messages and bytes of text that a catch-up reads at once.
+pub(crate) const CHUNK_MAX_MESSAGES: u32 = 256;
+/// Bytes of text that a catch-up reads at once.
+pub(crate) const CHUNK_MAX_BYTES: usize = 64 * 1024;
+/// Catch-ups that hold a chunk in memory at once; the others wait in order.
+pub(crate) const CATCH_UPS_AT_ONCE: usize = 4;
+
+// --- Storage -------------------------------------------------------------------------------------------------------
+
+/// Commands that wait for the writer thread; past it the answer is `unavailable`.
+pub(crate) const WRITE_QUEUE: usize = 4_096;
+/// Commands of one transaction.
+pub(crate) const COMMANDS_PER_COMMIT: usize = 1_024;
+/// Messages of one transaction, about; a command is not split.
+pub(crate) const MESSAGES_PER_COMMIT: usize = 4_096;
+/// Requests that wait for the reader thread.
+pub(crate) const READ_QUEUE: usize = 4_096;
+/// How long a request waits for its answer from the database.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long SQLite waits for a lock that another process holds.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const _: () =
+    assert!(LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(), "a locked database is an answer, not a time-out");
+/// How long a session lives without use.
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.
+pub(crate) const SESSION_TOUCH: Duration = Duration::from_secs(3600);
+/// How long a nonce is kept at least: it is dropped with the day after the one it was used in.
+pub(crate) const NONCE_DAY: Duration = Duration::from_secs(24 * 3600);
+/// Rows that one round of cleaning removes, so that no commit waits for it noticeably.
+pub(crate) const CLEAN_ROWS: u32 = 500;
+/// The longest time between two rounds of cleaning.
+pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_secs(60);
+
+// --- Passwords and rates -------------------------------------------------------------------------------------------
+
+/// Passwords hashed at once: each takes 19 MiB and a core.
+pub(crate) const HASHES_AT_ONCE: usize = 2;
+/// Requests that wait for a hash; past it the answer is `unavailable`.
+pub(crate) const HASHES_WAITING: usize = 64;
+/// Addresses or users whose rates are remembered; past it newcomers share one allowance.
+pub(crate) const BUCKETS_MAX: usize = 16_384;
+
+// --- Stopping ------------------------------------------------------------------------------------------------------
+
+/// How long the server waits for its connections when it stops.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,0 +1,317 @@
+//! The database: an actor on two threads behind a cloneable handle.
+//!
+//! One thread owns the connection that writes, so that there is one order of commits and no lock; it commits all that
+//! waits at once. Another owns a connection that only reads, so that a long read never delays a commit. Both take
+//! commands from bounded channels: a full one is answered `unavailable` at once, not waited for. Nothing of SQLite,
+//! JSON or sockets shows outside; what a commit stored is handed to a hook, in order, by the writer thread.
+
+mod reader;
+mod sql;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{READ_QUEUE, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE};
+use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
+use reader::Request;
+use writer::Command;
+
+/// What a request to the database may be refused with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Somebody has this name, in whatever case.
+    #[error("the username is taken")]
+    UsernameTaken,
+    /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be
+    /// stored may still turn up, if the failure was of a commit.
+    #[error("the database is unavailable")]
+    Unavailable,
+}
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be made or opened.
+    #[error("the file cannot be opened: {0}")]
+    Io(#[from] io::Error),
+    /// SQLite cannot use the file.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A newer chinwag made the file.
+    #[error("it has version {found}, made by a newer chinwag; this one knows version {known}")]
+    Newer {
+        /// The file's version.
+        found: i64,
+        /// The version this program makes.
+        known: i64,
+    },
+    /// The file is a database of some other program.
+    #[error("it is a database, but not one of chinwag")]
+    Foreign,
+}
+
+/// A user as the login needs them.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The user's row.
+    pub user: UserId,
+    /// The name as it was registered.
+    pub username: Username,
+    /// The PHC string of the password.
+    pub password_hash: String,
+}
+
+/// A live login.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The login's row.
+    pub id: SessionId,
+    /// Whose login it is.
+    pub user: UserId,
+    /// The user's name.
+    pub username: Username,
+    /// When it was last used, to about an hour.
+    last_used_at: UnixMillis,
+}
+
+/// A message to be stored.
+#[derive(Debug)]
+pub struct NewMessage {
+    /// Who sends it.
+    pub user: UserId,
+    /// The sender's name, for those it is shown to.
+    pub username: Username,
+    /// What it says.
+    pub content: Content,
+    /// What the sender calls it.
+    pub nonce: Option<Nonce>,
+}
+
+/// Which messages a page of history has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The newest.
+    Newest,
+    /// The newest of those before this one.
+    Before(MessageId),
+    /// The oldest of those after this one.
+    After(MessageId),
+}
+
+/// What a round of cleaning did.
+#[derive(Debug)]
+pub struct Cleaned {
+    /// Sessions that expired and are gone.
+    pub expired: Vec<SessionId>,
+    /// When to clean again at the latest: now, if something is left.
+    pub again_in: Duration,
+}
+
+/// What one transaction stored.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The last message of the commit before.
+    pub after: MessageId,
+    /// The messages, in `id` order; may be empty.
+    pub messages: &'a [Message],
+    /// Commands in the transaction.
+    pub commands: usize,
+    /// Commands that were waiting when it was done.
+    pub waiting: usize,
+    /// Time from the first statement to the end of the commit.
+    pub took: Duration,
+}
+
+/// What the writer thread calls after each commit, when the senders have been answered.
+pub type OnCommit = Box<dyn FnMut(Commit<'_>) + Send>;
+
+/// The handle of the database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Db {
+    commands: mpsc::Sender<Command>,
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+/// What the threads tell the handles without being asked.
+#[derive(Debug)]
+struct Shared {
+    epoch: Epoch,
+    last_id: AtomicI64,
+    /// Whether the last transaction failed.
+    failing: AtomicBool,
+}
+
+/// The database's threads, to be waited for.
+#[derive(Debug)]
+pub struct Threads {
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Waits until both threads have ended: after [`Db::stop`], when every handle is gone. Blocks.
+    ///
+    /// # Errors
+    /// If one of them ended in a panic.
+    pub fn join(self) -> thread::Result<()> {
+        self.writer.join()?;
+        self.reader.join()
+    }
+}
+
+impl Db {
+    /// Opens the database at `path`, making it if it is missing, and starts its threads.
+    pub fn open(path: &Path, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
+        let connection = sql::open_writer(path)?;
+        let shared = Arc::new(Shared {
+            epoch: sql::epoch(&connection)?,
+            last_id: AtomicI64::new(sql::last_id(&connection)?.get()),
+            failing: AtomicBool::new(false),
+        });
+        let (commands, command_queue) = mpsc::channel(WRITE_QUEUE);
+        let (requests, request_queue) = mpsc::channel(READ_QUEUE);
+        let reading = sql::open_reader(path)?;
+        let writer = writer::Writer::new(connection, path, Arc::clone(&shared), on_commit)?;
+        let threads = Threads {
+            writer: thread::Builder::new().name("db-writer".into()).spawn(move || writer.run(command_queue))?,
+            reader: thread::Builder::new()
+                .name("db-reader".into())
+                .spawn(move || reader::run(&reading, request_queue))?,
+        };
+        Ok((Self { commands, requests, shared }, threads))
+    }
+
+    /// Names this history.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.shared.epoch
+    }
+
+    /// The last message that was committed.
+    #[must_use]
+    pub fn last_id(&self) -> MessageId {
+        MessageId::new(self.shared.last_id.load(Ordering::Acquire))
+    }
+
+    /// Creates a user.
+    pub async fn register_user(&self, username: Username, password_hash: String) -> Result<(), Error> {
+        self.command(|reply| Command::RegisterUser { username, password_hash, reply }).await?
+    }
+
+    /// What a login of `username` is checked against. A disabled user has nothing.
+    pub async fn credentials(&self, username: Username) -> Result<Option<Credentials>, Error> {
+        self.request(|reply| Request::Credentials { username, reply }).await
+    }
+
+    /// Starts a session of a user whose password was verified.
+    pub async fn login_user(&self, user: UserId, digest: Digest) -> Result<SessionId, Error> {
+        self.command(|reply| Command::LoginUser { user, digest, reply }).await
+    }
+
+    /// The live session of a token, which counts as used by this.
+    pub async fn validate_session(&self, digest: Digest) -> Result<Option<Session>, Error> {
+        let now = UnixMillis::now();
+        let session = self.request(|reply| Request::Session { digest, used_after: expired_at(now), reply }).await?;
+        if let Some(session) = &session
+            && now.0.saturating_sub(session.last_used_at.0) > millis(SESSION_TOUCH)
+        {
+            // A full queue is no reason to refuse the request: the next one notes the use.
+            drop(self.commands.try_send(Command::TouchSession { session: session.id }));
+        }
+        Ok(session)
+    }
+
+    /// Whether a session that was validated before is still live.
+    pub async fn session_lives(&self, session: SessionId) -> Result<bool, Error> {
+        let used_after = expired_at(UnixMillis::now());
+        self.request(|reply| Request::SessionLives { session, used_after, reply }).await
+    }
+
+    /// Ends the session of a token; which it was, if there was one.
+    pub async fn end_session(&self, digest: Digest) -> Result<Option<SessionId>, Error> {
+        self.command(|reply| Command::EndSession { digest, reply }).await
+    }
+
+    /// Stores the messages of one sender, in order. Each gets its id, or, sent before under the same nonce, its first
+    /// one (promise 5); or is refused alone. The answer comes when all of them are on disk (promise 1).
+    pub async fn store_messages(&self, messages: Vec<NewMessage>) -> Result<Vec<Result<MessageId, Error>>, Error> {
+        self.command(|reply| Command::StoreMessages { messages, reply }).await
+    }
+
+    /// A page of history, ascending, and whether there is more beyond it.
+    pub async fn message_history(&self, page: Page, limit: u32) -> Result<(Vec<Message>, bool), Error> {
+        self.request(|reply| Request::History { page, limit, reply }).await
+    }
+
+    /// A chunk of the messages after `id`, ascending; empty when there are none.
+    pub async fn messages_after(&self, id: MessageId) -> Result<Vec<Message>, Error> {
+        self.request(|reply| Request::MessagesAfter { id, reply }).await
+    }
+
+    /// How many messages there are after `id`, counted up to `at_most`.
+    pub async fn count_after(&self, id: MessageId, at_most: u32) -> Result<u32, Error> {
+        self.request(|reply| Request::CountAfter { id, at_most, reply }).await
+    }
+
+    /// Removes some of what has expired.
+    pub async fn clean(&self) -> Result<Cleaned, Error> {
+        self.command(|reply| Command::Clean { reply }).await
+    }
+
+    /// Whether the database works: by a transaction, which writes if the last one failed.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.command(|reply| Command::Check { reply }).await
+    }
+
+    /// Has the threads end, when all that was sent before is done.
+    pub async fn stop(&self) {
+        // A queue that is gone has stopped already.
+        drop(self.commands.send(Command::Stop).await);
+        drop(self.requests.send(Request::Stop).await);
+    }
+
+    /// Resolves when a thread has ended, asked to or not. Cancel safe.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.commands.closed() => {}
+            () = self.requests.closed() => {}
+        }
+    }
+
+    async fn command<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|_| Error::Unavailable)?;
+        wait_for(answer).await
+    }
+
+    async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(request(reply)).map_err(|_| Error::Unavailable)?;
+        wait_for(answer).await
+    }
+}
+
+/// A thread that cannot do what was asked drops the reply.
+async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Error> {
+    match tokio::time::timeout(STORE_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(Error::Unavailable),
+    }
+}
+
+/// Sessions last used at or before this moment are expired.
+fn expired_at(now: UnixMillis) -> UnixMillis {
+    now.plus(-millis(SESSION_LIFETIME))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

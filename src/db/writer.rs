@@ -1,0 +1,249 @@
+//! The writer thread: takes all that waits, runs it in one transaction, commits once, and only then answers.
+//!
+//! One `fsync` serves all who waited ("group commit"), and there is no timer: while one commit is on its way to the
+//! disk, the next batch gathers in the queue. A command that breaks a constraint is refused alone. A commit that fails
+//! fails all its commands and publishes nothing; whether it reached the disk is then unknown, so before the next one
+//! the thread looks, and publishes what turned up.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::sql::{self, StoreMessage};
+use super::{Cleaned, Commit, Error, NewMessage, OnCommit, Shared, expired_at, millis};
+use crate::config::{
+    CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_ROWS, COMMANDS_PER_COMMIT, MESSAGES_PER_COMMIT,
+    SESSION_LIFETIME,
+};
+use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, UserId, Username};
+
+/// All that the thread can do. A reply that is dropped says that it could not.
+#[derive(Debug)]
+pub(super) enum Command {
+    RegisterUser { username: Username, password_hash: String, reply: oneshot::Sender<Result<(), Error>> },
+    LoginUser { user: UserId, digest: Digest, reply: oneshot::Sender<SessionId> },
+    TouchSession { session: SessionId },
+    EndSession { digest: Digest, reply: oneshot::Sender<Option<SessionId>> },
+    StoreMessages { messages: Vec<NewMessage>, reply: oneshot::Sender<Vec<Result<MessageId, Error>>> },
+    Clean { reply: oneshot::Sender<Cleaned> },
+    Check { reply: oneshot::Sender<()> },
+    Stop,
+}
+
+/// An answer that waits for the commit.
+type Answer = Box<dyn FnOnce()>;
+
+pub(super) struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    on_commit: OnCommit,
+    path: PathBuf,
+    /// Device and inode of the file that is open.
+    file: (u64, u64),
+    /// The last id given to a message, committed or not.
+    last_id: MessageId,
+    /// The last message handed to `on_commit`.
+    published: MessageId,
+}
+
+/// Why a transaction failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the database file is gone or was replaced: {0}")]
+    Moved(PathBuf),
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        path: &Path,
+        shared: Arc<Shared>,
+        on_commit: OnCommit,
+    ) -> io::Result<Self> {
+        let last_id = MessageId::new(shared.last_id.load(Ordering::Relaxed));
+        let file = identity(path)?;
+        Ok(Self { connection, shared, on_commit, path: path.to_owned(), file, last_id, published: last_id })
+    }
+
+    /// Commits batch after batch, until told to stop or every handle is gone.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut taken = Vec::with_capacity(COMMANDS_PER_COMMIT);
+        while commands.blocking_recv_many(&mut taken, COMMANDS_PER_COMMIT) > 0 {
+            let mut waiting = taken.drain(..).peekable();
+            while waiting.peek().is_some() {
+                let mut batch = Vec::new();
+                let mut messages = 0;
+                while messages < MESSAGES_PER_COMMIT
+                    && let Some(command) = waiting.next()
+                {
+                    match &command {
+                        Command::Stop => return self.commit(batch, 0),
+                        Command::StoreMessages { messages: more, .. } => messages += more.len(),
+                        _ => {}
+                    }
+                    batch.push(command);
+                }
+                self.commit(batch, waiting.len() + commands.len());
+            }
+        }
+    }
+
+    /// One transaction: all of the batch, or nothing.
+    fn commit(&mut self, batch: Vec<Command>, waiting: usize) {
+        let (started, commands) = (Instant::now(), batch.len());
+        let mut answers = Vec::with_capacity(commands);
+        let mut messages = Vec::new();
+        if let Err(failure) = self.transact(batch, &mut answers, &mut messages) {
+            // The answers are dropped with their replies, which says `unavailable` to all.
+            if !self.shared.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!(%failure, "the database fails: nothing is stored until it works again");
+            }
+            return;
+        }
+        if self.shared.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the database works again");
+        }
+        let after = self.published;
+        if let Some(last) = messages.last() {
+            self.published = last.id;
+            self.shared.last_id.store(last.id.get(), Ordering::Release);
+        }
+        let took = started.elapsed();
+        answers.into_iter().for_each(|answer: Answer| answer());
+        (self.on_commit)(Commit { after, messages: &messages, commands, waiting, took });
+    }
+
+    fn transact(
+        &mut self,
+        batch: Vec<Command>,
+        answers: &mut Vec<Answer>,
+        messages: &mut Vec<Message>,
+    ) -> Result<(), Failure> {
+        // An unlinked file still takes writes, and loses them with the process.
+        if identity(&self.path).ok() != Some(self.file) {
+            return Err(Failure::Moved(self.path.clone()));
+        }
+        let failed_before = self.shared.failing.load(Ordering::Relaxed);
+        if failed_before {
+            self.publish_what_turned_up()?;
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = UnixMillis::now();
+        if failed_before {
+            // Only a write shows that writing works again.
+            sql::prove_writable(&transaction)?;
+        }
+        for command in batch {
+            answers.push(execute(&transaction, command, now, &mut self.last_id, messages)?);
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// After a commit of which nobody knows whether it reached the disk: what did is shown to everyone before
+    /// anything new is.
+    fn publish_what_turned_up(&mut self) -> rusqlite::Result<()> {
+        loop {
+            let messages = sql::messages_after(&self.connection, self.published, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES)?;
+            let Some(last) = messages.last().map(|message| message.id) else { return Ok(()) };
+            self.last_id = self.last_id.max(last);
+            self.shared.last_id.store(last.get(), Ordering::Release);
+            let after = std::mem::replace(&mut self.published, last);
+            (self.on_commit)(Commit { after, messages: &messages, commands: 0, waiting: 0, took: Duration::ZERO });
+        }
+    }
+}
+
+/// Runs one command inside the transaction; what it answers once the transaction is committed.
+fn execute(
+    connection: &Connection,
+    command: Command,
+    now: UnixMillis,
+    last_id: &mut MessageId,
+    stored: &mut Vec<Message>,
+) -> rusqlite::Result<Answer> {
+    Ok(match command {
+        Command::RegisterUser { username, password_hash, reply } => {
+            let registered = match sql::insert_user(connection, &username, &password_hash, now) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    Err(Error::UsernameTaken)
+                }
+                inserted => inserted.map(Ok)?,
+            };
+            answer(reply, registered)
+        }
+        Command::LoginUser { user, digest, reply } => {
+            answer(reply, sql::insert_session(connection, &digest, user, now)?)
+        }
+        Command::TouchSession { session } => {
+            sql::touch_session(connection, session, now)?;
+            Box::new(|| {})
+        }
+        Command::EndSession { digest, reply } => answer(reply, sql::delete_session(connection, &digest)?),
+        Command::StoreMessages { messages, reply } => {
+            let mut store = StoreMessage::prepare(connection)?;
+            let ids = messages.into_iter().map(|message| store_message(&mut store, message, now, last_id, stored));
+            answer(reply, ids.collect::<rusqlite::Result<_>>()?)
+        }
+        Command::Clean { reply } => answer(reply, clean(connection, now)?),
+        Command::Check { reply } => answer(reply, ()),
+        Command::Stop => unreachable!("the loop ends at it"),
+    })
+}
+
+/// Who asked may have gone: then nobody is answered.
+fn answer<T: Send + 'static>(reply: oneshot::Sender<T>, value: T) -> Answer {
+    Box::new(move || drop(reply.send(value)))
+}
+
+fn store_message(
+    store: &mut StoreMessage<'_>,
+    NewMessage { user, username, content, nonce }: NewMessage,
+    now: UnixMillis,
+    last_id: &mut MessageId,
+    stored: &mut Vec<Message>,
+) -> rusqlite::Result<Result<MessageId, Error>> {
+    if let Some(nonce) = &nonce
+        && let Some(first) = store.find_nonce(user, nonce, now)?
+    {
+        return Ok(Ok(first));
+    }
+    let id = last_id.next();
+    match store.insert(id, user, &content, nonce.as_ref(), now) {
+        // The user is gone since the message was sent.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(Err(Error::Unavailable)),
+        inserted => {
+            inserted?;
+            *last_id = id;
+            stored.push(Message { id, username, content, created_at: now });
+            Ok(Ok(id))
+        }
+    }
+}
+
+fn clean(connection: &Connection, now: UnixMillis) -> rusqlite::Result<Cleaned> {
+    let expired = sql::delete_expired(connection, expired_at(now))?;
+    let nonces = sql::delete_old_nonces(connection, now)?;
+    let rows = CLEAN_ROWS as usize;
+    let again_in = if expired.len() == rows || nonces == rows {
+        Duration::from_secs(1)
+    } else {
+        let expires_in =
+            sql::oldest_use(connection)?.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0 - now.0);
+        CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
+    };
+    Ok(Cleaned { expired, again_in })
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,482 @@
+//! The fan-out: a shard takes what is published and writes it to every socket that keeps up.
+//!
+//! A shard is one loop: one receiver of the broadcast channel, and for each of its sockets one non-blocking write of
+//! all that is pending, encoded already. Nothing is copied or queued for a connection and no task is woken, so a
+//! connection that keeps up costs one `send` a delivery and nothing else.
+//!
+//! A socket that would block leaves the loop. From then on its own task writes: it finishes the frame that was cut,
+//! reads from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs nobody
+//! else anything, and needs no queue: the database is the queue.
+//!
+//! [`Seat`] is where the two meet. Its turn says who may write, so that a frame is never split by another writer; its
+//! position says what the connection has been given, so that nothing is skipped or repeated whoever writes next.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use crate::config::{HEARTBEAT_CHECKS, SOCKETS_PER_TURN, WRITE_MAX_BYTES};
+use crate::hub::{Event, Fit, Hub, Position, Slice};
+use crate::metrics::Metrics;
+use crate::model::{SessionId, UserId};
+use crate::stream::Stream;
+
+/// An empty ping (RFC 6455 5.5.2).
+const PING_FRAME: [u8; 2] = [0x89, 0];
+
+/// Why the server ends a connection that did nothing wrong by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The session was logged out, expired, or its user was disabled.
+    Revoked,
+    /// Nothing was heard for too long.
+    Silent,
+    /// The server stops.
+    Shutdown,
+    /// The socket failed.
+    Gone,
+}
+
+/// Who may write to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The shard, whole slices.
+    Shard,
+    /// The connection's own task: it answers, or brings the connection up again.
+    Task,
+    /// The connection's own task, which is to close.
+    Closing(Ending),
+}
+
+/// A connection's place in a shard.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) stream: Stream,
+    user: UserId,
+    session: SessionId,
+    /// When something was last heard, in the milliseconds of the server's [`Clock`].
+    heard_ms: AtomicU32,
+    state: Mutex<SeatState>,
+}
+
+#[derive(Debug)]
+struct SeatState {
+    turn: Turn,
+    position: Position,
+    /// What is left of a frame that was cut.
+    rest: Bytes,
+    /// Whether the shard has the seat on its list, whoever's turn it is.
+    listed: bool,
+    pinged_ms: u32,
+    task: Option<Waker>,
+}
+
+/// What the connection's task is told when it has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Summons {
+    /// The shard could not write all: bring the connection up again.
+    Behind,
+    /// Close.
+    Close(Ending),
+}
+
+/// Milliseconds since the server started, small enough to keep one for each connection; it wraps after 49 days, and
+/// only differences are taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose, as the type says")]
+    fn now_ms(self) -> u32 {
+        self.0.elapsed().as_millis() as u32
+    }
+}
+
+impl Seat {
+    /// A seat whose turn is its task's, until it [joins](Shard::join) a shard.
+    pub(crate) fn new(stream: Stream, user: UserId, session: SessionId, clock: Clock, position: Position) -> Arc<Self> {
+        let now_ms = clock.now_ms();
+        let state =
+            SeatState { turn: Turn::Task, position, rest: Bytes::new(), listed: false, pinged_ms: now_ms, task: None };
+        Arc::new(Self { stream, user, session, heard_ms: AtomicU32::new(now_ms), state: Mutex::new(state) })
+    }
+
+    pub(crate) fn user(&self) -> UserId {
+        self.user
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeatState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the peer is alive.
+    pub(crate) fn heard(&self, clock: Clock) {
+        self.heard_ms.store(clock.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Resolves when the task has to act. Cancel safe. For the connection's own task only.
+    pub(crate) async fn summons(&self) -> Summons {
+        poll_fn(|cx| self.poll_summons(cx)).await
+    }
+
+    fn poll_summons(&self, cx: &Context<'_>) -> Poll<Summons> {
+        let mut state = self.lock();
+        match state.turn {
+            Turn::Task => Poll::Ready(Summons::Behind),
+            Turn::Closing(ending) => Poll::Ready(Summons::Close(ending)),
+            Turn::Shard => {
+                if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                    state.task = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes the turn from the shard. Answers what is left of a frame that was cut, which must be written before
+    /// anything else.
+    pub(crate) fn take_turn(&self) -> Result<Bytes, Ending> {
+        let mut state = self.lock();
+        if let Turn::Closing(ending) = state.turn {
+            return Err(ending);
+        }
+        state.turn = Turn::Task;
+        Ok(std::mem::take(&mut state.rest))
+    }
+
+    /// What the connection has been given.
+    pub(crate) fn position(&self) -> Position {
+        self.lock().position
+    }
+
+    /// Notes what the task has given the connection.
+    pub(crate) fn set_position(&self, position: Position) {
+        self.lock().position = position;
+    }
+
+    /// Writes an answer of the task's own in the shard's turn, if all of it can be written at once; else takes the
+    /// turn and answers what is still to be written.
+    pub(crate) fn try_answer(&self, answer: Bytes) -> Result<(), Bytes> {
+        let mut state = self.lock();
+        if state.turn == Turn::Shard {
+            match self.stream.try_write(&answer) {
+                Ok(written) if written == answer.len() => return Ok(()),
+                Ok(written) => {
+                    state.turn = Turn::Task;
+                    return Err(answer.slice(written..));
+                }
+                Err(_) => state.turn = Turn::Task,
+            }
+        }
+        Err(answer)
+    }
+
+    /// The shard's turn: writes a slice, unless the connection is being brought up by its task. Answers the frames
+    /// written, or `None` if the seat leaves the shard's list.
+    fn deliver(&self, slice: &Slice) -> Option<usize> {
+        let mut state = self.lock();
+        if state.turn == Turn::Shard {
+            let part;
+            let slice = match slice.fit(state.position, self.user) {
+                Fit::Whole => slice,
+                Fit::Part(fitting) => {
+                    part = fitting;
+                    &part
+                }
+                Fit::Gap => {
+                    state.give_turn(Turn::Task);
+                    return None;
+                }
+            };
+            if slice.len() == 0 {
+                return Some(0);
+            }
+            match self.stream.try_write(slice.bytes()) {
+                Ok(written) if written == slice.bytes().len() => {
+                    state.position = slice.advance(state.position);
+                    return Some(slice.len());
+                }
+                Ok(written) => {
+                    (state.position, state.rest) = slice.cut(written, state.position);
+                    state.give_turn(Turn::Task);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.give_turn(Turn::Task),
+                Err(_) => state.give_turn(Turn::Closing(Ending::Gone)),
+            }
+        }
+        state.listed = false;
+        None
+    }
+
+    /// The shard takes the seat off its list: its task goes on, and is told why if it was the shard's turn.
+    fn dismiss(&self, turn: Turn) {
+        let mut state = self.lock();
+        if state.turn == Turn::Shard {
+            state.give_turn(turn);
+        }
+        state.listed = false;
+    }
+
+    /// The shard's turn: closes a silent connection, and pings one that was not pinged for an interval. Whether the
+    /// seat stays on the list.
+    fn heartbeat(&self, now_ms: u32, ping_every_ms: u32, silent_after_ms: u32) -> bool {
+        let mut state = self.lock();
+        if state.turn != Turn::Shard {
+            state.listed = false;
+            return false;
+        }
+        if now_ms.wrapping_sub(self.heard_ms.load(Ordering::Relaxed)) >= silent_after_ms {
+            state.give_turn(Turn::Closing(Ending::Silent));
+        } else if now_ms.wrapping_sub(state.pinged_ms) >= ping_every_ms {
+            state.pinged_ms = now_ms;
+            match self.stream.try_write(&PING_FRAME) {
+                Ok(written) if written < PING_FRAME.len() => {
+                    state.rest = Bytes::from_static(&PING_FRAME[1..]);
+                    state.give_turn(Turn::Task);
+                }
+                // A full buffer needs no ping: what fills it will be acknowledged by the peer's TCP, or time out.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => state.give_turn(Turn::Closing(Ending::Gone)),
+            }
+        }
+        state.listed = state.turn == Turn::Shard;
+        state.listed
+    }
+}
+
+impl SeatState {
+    /// Passes the turn from the shard to the task, and wakes it.
+    fn give_turn(&mut self, turn: Turn) {
+        self.turn = turn;
+        self.listed = false;
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+}
+
+/// A loop that writes events to its sockets.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    clock: Clock,
+    ping_interval: Duration,
+    metrics: Arc<Metrics>,
+    door: Mutex<Door>,
+}
+
+/// Where seats wait to be taken up, and what they must have been given to pass.
+#[derive(Debug, Default)]
+struct Door {
+    /// What the shard has begun to write.
+    position: Position,
+    joining: Vec<Weak<Seat>>,
+    shut: bool,
+}
+
+/// Why a seat cannot join.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotYet {
+    /// The shard has written more than the connection has been given.
+    Behind,
+    /// The server stops.
+    Shutdown,
+}
+
+impl Shard {
+    /// A shard that goes on from `position`.
+    pub(crate) fn new(clock: Clock, ping_interval: Duration, metrics: Arc<Metrics>, position: Position) -> Self {
+        Self { clock, ping_interval, metrics, door: Mutex::new(Door { position, ..Door::default() }) }
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the shard has begun to write: a connection that starts here misses nothing that comes later.
+    pub(crate) fn position(&self) -> Position {
+        self.door().position
+    }
+
+    /// Takes a seat up, if its connection has been given all that the shard has begun to write; from the next event
+    /// on the shard writes to it.
+    pub(crate) fn join(&self, seat: &Arc<Seat>) -> Result<(), NotYet> {
+        let mut door = self.door();
+        if door.shut {
+            return Err(NotYet::Shutdown);
+        }
+        let mut state = seat.lock();
+        if !state.position.covers(door.position) {
+            return Err(NotYet::Behind);
+        }
+        state.turn = Turn::Shard;
+        if !state.listed {
+            state.listed = true;
+            door.joining.push(Arc::downgrade(seat));
+        }
+        Ok(())
+    }
+
+    /// Serves the shard's sockets until the hub is gone.
+    pub(crate) async fn run(&self, hub: Hub, mut events: broadcast::Receiver<Event>) {
+        // Weak, so that a connection that ends closes its socket at once and not at the next event.
+        let mut seats: Vec<Weak<Seat>> = Vec::new();
+        let mut heartbeat = tokio::time::interval(self.ping_interval / HEARTBEAT_CHECKS);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                _ = heartbeat.tick() => {
+                    self.heartbeat(&mut seats).await;
+                    continue;
+                }
+            };
+            let mut next = match event {
+                Ok(event) => Some(event),
+                Err(RecvError::Lagged(missed)) => {
+                    self.lagged(&mut seats, missed);
+                    None
+                }
+                Err(RecvError::Closed) => return,
+            };
+            while let Some(event) = next.take() {
+                match event {
+                    Event::Frames(first) => {
+                        let (slice, after) = self.gather(first, &mut events, &mut seats);
+                        hub.progressed();
+                        self.deliver(&slice, &mut seats).await;
+                        next = after;
+                    }
+                    Event::Revoked(sessions) => {
+                        // Who was found valid before this, and has not joined yet, is to look again.
+                        self.door().position.revocation += 1;
+                        self.end(&mut seats, Ending::Revoked, |seat| sessions.contains(&seat.session));
+                    }
+                    Event::Shutdown => {
+                        self.door().shut = true;
+                        self.end(&mut seats, Ending::Shutdown, |_| true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins what else is pending to `first`, up to [`WRITE_MAX_BYTES`], so that it costs each socket one write; and
+    /// answers the event behind it, if that is of another kind.
+    fn gather(
+        &self,
+        first: Arc<Slice>,
+        events: &mut broadcast::Receiver<Event>,
+        seats: &mut Vec<Weak<Seat>>,
+    ) -> (Arc<Slice>, Option<Event>) {
+        let mut bytes = first.bytes().len();
+        let mut slices = vec![first];
+        let mut after = None;
+        while bytes < WRITE_MAX_BYTES {
+            match events.try_recv() {
+                Ok(Event::Frames(slice)) => {
+                    bytes += slice.bytes().len();
+                    slices.push(slice);
+                }
+                Ok(other) => {
+                    after = Some(other);
+                    break;
+                }
+                Err(TryRecvError::Lagged(missed)) => {
+                    self.lagged(seats, missed);
+                    break;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        let slice = if slices.len() == 1 { slices.remove(0) } else { Arc::new(Slice::join(&slices)) };
+        (slice, after)
+    }
+
+    /// Writes a slice to every socket that keeps up, giving way to the connections' tasks every few dozen.
+    async fn deliver(&self, slice: &Slice, seats: &mut Vec<Weak<Seat>>) {
+        {
+            // From here on a seat passes the door only if its connection has been given this slice.
+            let mut door = self.door();
+            seats.append(&mut door.joining);
+            door.position = slice.advance(door.position);
+        }
+        let mut deliveries = 0;
+        let mut at = 0;
+        while at < seats.len() {
+            match seats[at].upgrade().and_then(|seat| seat.deliver(slice)) {
+                Some(frames) => {
+                    deliveries += frames;
+                    at += 1;
+                }
+                None => drop(seats.swap_remove(at)),
+            }
+            if at % SOCKETS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.metrics.deliveries.add(deliveries as u64);
+    }
+
+    /// Ends the connections that `concerns` picks.
+    fn end(&self, seats: &mut Vec<Weak<Seat>>, ending: Ending, concerns: impl Fn(&Seat) -> bool) {
+        seats.append(&mut self.door().joining);
+        seats.retain(|seat| {
+            let Some(seat) = seat.upgrade() else { return false };
+            if !concerns(&seat) {
+                return true;
+            }
+            seat.dismiss(Turn::Closing(ending));
+            false
+        });
+    }
+
+    /// The channel overran the shard: every connection catches up from the database.
+    fn lagged(&self, seats: &mut Vec<Weak<Seat>>, missed: u64) {
+        tracing::warn!(
+            missed,
+            connections = seats.len(),
+            "a shard fell behind: its connections catch up from the database"
+        );
+        let mut door = self.door();
+        // Sessions may have been revoked by what was missed.
+        door.position.revocation += 1;
+        seats.append(&mut door.joining);
+        drop(door);
+        seats.drain(..).filter_map(|seat| seat.upgrade()).for_each(|seat| seat.dismiss(Turn::Task));
+    }
+
+    /// One round of pings and of looking for the dead: one timer for all connections.
+    async fn heartbeat(&self, seats: &mut Vec<Weak<Seat>>) {
+        seats.append(&mut self.door().joining);
+        let now_ms = self.clock.now_ms();
+        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let (ping_every_ms, silent_after_ms) = (millis(self.ping_interval), millis(self.ping_interval * 5 / 2));
+        let mut at = 0;
+        while at < seats.len() {
+            if seats[at].upgrade().is_some_and(|seat| seat.heartbeat(now_ms, ping_every_ms, silent_after_ms)) {
+                at += 1;
+            } else {
+                seats.swap_remove(at);
+            }
+            if at % SOCKETS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What answers requests, and the handles they may use.
+
+pub(crate) mod assets;
+pub(crate) mod rest;
+pub(crate) mod ws;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::config::{CATCH_UPS_AT_ONCE, Config};
+use crate::db::Db;
+use crate::fan_out::{Clock, Shard};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::model::UserId;
+use crate::password::Hasher;
+use crate::presence::Presence;
+use crate::rate_limit::{Allowance, Limiter, address_key};
+
+/// The handles a request may use.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) db: Db,
+    pub(crate) hub: Hub,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hasher: Hasher,
+    pub(crate) clock: Clock,
+    /// Registrations and logins, by address.
+    pub(crate) auth_rate: Limiter<IpAddr>,
+    /// Messages, by user.
+    pub(crate) message_rate: Limiter<UserId>,
+    pub(crate) addresses: Arc<Addresses>,
+    /// Held while a catch-up has a chunk of history in memory.
+    pub(crate) catch_ups: Semaphore,
+    /// Becomes true when the server stops.
+    pub(crate) stopping: watch::Sender<bool>,
+    shards: Vec<Arc<Shard>>,
+    next_shard: AtomicUsize,
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        db: Db,
+        hub: Hub,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        shards: Vec<Arc<Shard>>,
+    ) -> Self {
+        let minute = Duration::from_secs(60);
+        let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
+        let burst = config.message_rate.saturating_mul(3);
+        let message =
+            (config.message_rate > 0).then(|| Allowance::new(config.message_rate, Duration::from_secs(1), burst));
+        Self {
+            presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
+            hasher: Hasher::new(),
+            auth_rate: Limiter::new(auth),
+            message_rate: Limiter::new(message),
+            addresses: Arc::new(Addresses::new(config.address_connections as usize)),
+            catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
+            stopping: watch::Sender::new(false),
+            next_shard: AtomicUsize::new(0),
+            config,
+            db,
+            hub,
+            metrics,
+            clock,
+            shards,
+        }
+    }
+
+    /// The shard of a new connection: each in turn.
+    pub(crate) fn next_shard(&self) -> &Arc<Shard> {
+        &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+    }
+
+    /// Resolves when the server has been told to stop. Cancel safe.
+    pub(crate) async fn until_stopping(&self) {
+        // Fails when the sender is gone, which this handle holds.
+        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
+    }
+
+    /// Whether the server has been told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+/// How many connections each address has that have not authenticated. Holds no address that has none.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    most: usize,
+    connections: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    fn new(most: usize) -> Self {
+        Self { most: if most == 0 { usize::MAX } else { most }, connections: Mutex::default() }
+    }
+
+    /// Counts a connection of `address` in, unless the address has as many as it may.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressGuard> {
+        let address = address_key(address);
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = connections.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(AddressGuard { addresses: Arc::clone(self), address })
+    }
+}
+
+/// One unauthenticated connection's share in its address, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct AddressGuard {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Drop for AddressGuard {
+    fn drop(&mut self) {
+        let mut connections = self.addresses.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = connections.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What a connection was let in with.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// Its place among all connections.
+    pub(crate) place: OwnedSemaphorePermit,
+    /// Its place among those of its address, given back when it authenticates.
+    pub(crate) address: AddressGuard,
+}
+
+/// Who is at the other end of a request, and what the connection was let in with until a WebSocket takes it over.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    pub(crate) admission: Arc<Mutex<Option<Admission>>>,
+}

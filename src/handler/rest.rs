@@ -1,0 +1,193 @@
+//! The REST routes: register, login, logout, history, health.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::{HeaderMap, Request, StatusCode};
+
+use super::{App, Peer};
+use crate::config::{
+    BODY_MAX_BYTES, BODY_TIMEOUT, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES, Registration, SESSION_LIFETIME,
+};
+use crate::db::{Page, Session};
+use crate::error::ApiError;
+use crate::hub::Event;
+use crate::model::{Digest, MessageId, Token, UnixMillis, Username};
+use crate::protocol::{self, Credentials};
+use crate::rate_limit::address_key;
+use crate::router::{Response, empty, json};
+
+/// `POST /register`: creates an account.
+pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
+    if app.config.registration == Registration::Closed {
+        return Err(ApiError::RegistrationClosed);
+    }
+    let body = read_json(request).await?;
+    let credentials = Credentials::parse(&body).ok_or(ApiError::InvalidJson)?;
+    let username = Username::parse(&credentials.username).ok_or(ApiError::InvalidUsername)?;
+    let password = credentials.new_password().ok_or(ApiError::InvalidPassword)?;
+    app.auth_rate.take(address_key(peer.address), Instant::now()).map_err(ApiError::RateLimited)?;
+    let hash = app.hasher.hash(password).await?;
+    app.db.register_user(username.clone(), hash).await?;
+    tracing::info!(user = %username, "registered");
+    Ok(json(StatusCode::CREATED, protocol::registered_body(&username)))
+}
+
+/// `POST /login`: exchanges a name and a password for a token. A wrong name takes as long as a wrong password, and
+/// gets the same answer.
+pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let body = read_json(request).await?;
+    let credentials = Credentials::parse(&body).ok_or(ApiError::InvalidJson)?;
+    app.auth_rate.take(address_key(peer.address), Instant::now()).map_err(ApiError::RateLimited)?;
+    let known = match Username::parse(&credentials.username) {
+        Some(username) => app.db.credentials(username).await?,
+        None => None,
+    };
+    let (user, stored) =
+        known.map_or((None, None), |known| (Some((known.user, known.username)), Some(known.password_hash)));
+    let verified = app.hasher.verify(credentials.claimed_password(), stored).await?;
+    let Some((user, username)) = user.filter(|_| verified) else { return Err(ApiError::InvalidCredentials) };
+    let token = Token::random();
+    app.db.login_user(user, token.digest()).await?;
+    let lifetime = i64::try_from(SESSION_LIFETIME.as_millis()).expect("a month is a small number of milliseconds");
+    tracing::info!(user = %username, "logged in");
+    Ok(json(StatusCode::OK, protocol::login_body(&token, &username, UnixMillis::now().plus(lifetime))))
+}
+
+/// `POST /logout`: ends the session, and its sockets.
+pub(crate) async fn logout(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let session = app.db.end_session(bearer(headers)?).await?.ok_or(ApiError::Unauthorized)?;
+    app.hub.publish(Event::Revoked([session].into()));
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `GET /messages`: a page of history.
+pub(crate) async fn message_history(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Response, ApiError> {
+    let _: Session = app.db.validate_session(bearer(headers)?).await?.ok_or(ApiError::Unauthorized)?;
+    let (page, limit) = parse_page(query.unwrap_or_default())?;
+    let (messages, has_more) = app.db.message_history(page, limit).await?;
+    Ok(json(StatusCode::OK, protocol::history_body(&messages, has_more)))
+}
+
+/// `GET /healthz`: whether the server can store.
+pub(crate) async fn healthz(app: &Arc<App>) -> Result<Response, ApiError> {
+    if app.is_stopping() {
+        return Err(ApiError::Unavailable);
+    }
+    app.db.check().await?;
+    Ok(json(StatusCode::OK, br#"{"status":"ok"}"#.to_vec()))
+}
+
+/// The digest of the request's bearer token (RFC 6750 2.1).
+fn bearer(headers: &HeaderMap) -> Result<Digest, ApiError> {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(ApiError::Unauthorized)?;
+    let (scheme, token) = value.split_once(' ').ok_or(ApiError::Unauthorized)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(ApiError::Unauthorized);
+    }
+    Token::parse(token.trim()).map(|token| token.digest()).ok_or(ApiError::Unauthorized)
+}
+
+/// Reads a JSON body, up to its limit and its deadline. A length that is declared over the limit is refused before a
+/// byte of the body is read.
+async fn read_json(request: Request<Incoming>) -> Result<bytes::Bytes, ApiError> {
+    if !is_json(request.headers()) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let body = request.into_body();
+    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+        return Err(ApiError::PayloadTooLarge);
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::PayloadTooLarge),
+        Ok(Err(_)) => Err(ApiError::InvalidJson),
+        Err(_) => Err(ApiError::RequestTimeout),
+    }
+}
+
+/// Whether the body is declared as JSON, in UTF-8 if a charset is named.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
+    let parameters = parameters.trim().to_ascii_lowercase();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+        && (!parameters.starts_with("charset=") || parameters["charset=".len()..].trim_matches('"') == "utf-8")
+}
+
+/// Reads the query of `GET /messages`. Unknown parameters are ignored.
+fn parse_page(query: &str) -> Result<(Page, u32), ApiError> {
+    let (mut limit, mut before, mut after) = (None, None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let slot = match name {
+            "limit" => &mut limit,
+            "before" => &mut before,
+            "after" => &mut after,
+            _ => continue,
+        };
+        if slot.is_some() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ApiError::InvalidRequest("limit, before and after are numbers, each given once"));
+        }
+        let number: i64 = value.parse().map_err(|_| ApiError::InvalidRequest("limit, before and after are numbers"))?;
+        *slot = Some(number);
+    }
+    let limit = match limit.map_or(Ok(PAGE_DEFAULT_MESSAGES), u32::try_from) {
+        Ok(limit @ 1..=PAGE_MAX_MESSAGES) => limit,
+        _ => return Err(ApiError::InvalidRequest("limit is a number from 1 to 200")),
+    };
+    match (before.map(MessageId::new), after.map(MessageId::new)) {
+        (None, None) => Ok((Page::Newest, limit)),
+        (Some(id), None) => Ok((Page::Before(id), limit)),
+        (None, Some(id)) => Ok((Page::After(id), limit)),
+        (Some(_), Some(_)) => Err(ApiError::InvalidRequest("a page is before or after a message, not both")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_the_newest_or_before_or_after_a_message() {
+        let page = |query| parse_page(query).ok();
+        let id = |id| MessageId::new(id);
+        assert_eq!(page(""), Some((Page::Newest, 50)));
+        assert_eq!(page("limit=200&x=1"), Some((Page::Newest, 200)));
+        assert_eq!(page("before=7&limit=1"), Some((Page::Before(id(7)), 1)));
+        assert_eq!(page("after=0"), Some((Page::After(id(0)), 50)));
+        let bad = [
+            "limit=0",
+            "limit=201",
+            "limit=-1",
+            "limit=+1",
+            "limit=",
+            "limit=1&limit=1",
+            "before=x",
+            "after=1e3",
+            "before=1&after=1",
+            "before=9223372036854775808",
+            "limit=%31",
+        ];
+        for query in bad {
+            assert_eq!(page(query), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_json_body_is_declared_as_such() {
+        let is = |value: &str| is_json(&HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]));
+        assert!(
+            is("application/json") && is("Application/JSON; charset=UTF-8") && is("application/json;charset=\"utf-8\"")
+        );
+        assert!(!is("text/plain") && !is("application/json; charset=latin1") && !is("application/jsonx"));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

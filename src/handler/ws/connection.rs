@@ -1,0 +1,417 @@
+//! One connection's life: authenticate, receive, catch up, close.
+//!
+//! The task reads the client's frames and answers them. What everybody is told is written by the connection's
+//! [shard](crate::fan_out), as long as the socket keeps up; when it does not, [`Connection::catch_up`] brings it up
+//! again. Resume, a slow socket and a shard that lagged are one and the same there.
+//!
+//! While the messages of one read are being stored the socket is not read: that is the backpressure, and it makes one
+//! command of all that came together. What is needed only now and then is boxed, so that an idle connection's future
+//! is small.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::socket::{self, Close, Reader, Received};
+use crate::config::{
+    AUTH_TIMEOUT, FRAME_BURST, FRAME_RATE, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES,
+};
+use crate::db::{NewMessage, Session};
+use crate::fan_out::{Ending, NotYet, Seat, Shard, Summons};
+use crate::handler::{Admission, App};
+use crate::hub::{Position, SliceBuilder, Told};
+use crate::metrics::Refused;
+use crate::model::{MessageId, Nonce};
+use crate::presence::{PresenceGuard, Snapshot};
+use crate::protocol::{self, Auth, AuthFailure, ClientFrame, Encoder, ErrorCode, Refusal, ServerFrame};
+use crate::rate_limit::{Allowance, Bucket};
+use crate::stream::Stream;
+
+/// Serves one upgraded stream, from which `early` was read already, until it ends.
+pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission: Admission) {
+    let mut reader = Reader::new(&early);
+    drop(early);
+    let authenticated = Box::pin(authenticate(&app, stream, &mut reader, admission)).await;
+    let Some(mut connection) = authenticated else { return };
+    app.metrics.connections_opened.add(1);
+    tracing::info!(user = %connection.presence.username(), "connected");
+    let close = connection.run(&mut reader).await;
+    tracing::info!(user = %connection.presence.username(), code = close.code(), reason = close.reason(), "disconnected");
+    app.metrics.connections_closed.add(1);
+    let Connection { seat, presence, .. } = connection;
+    // The user leaves now, and not when the peer has finished the closing handshake.
+    drop(presence);
+    let rest = seat.take_turn().unwrap_or_default();
+    Box::pin(socket::close(&seat.stream, close, &rest)).await;
+}
+
+/// An authenticated connection.
+struct Connection {
+    app: Arc<App>,
+    shard: Arc<Shard>,
+    seat: Arc<Seat>,
+    presence: PresenceGuard,
+    /// All frames of this connection.
+    frames: Bucket,
+    /// Frames that were refused: who goes on sending such is closed.
+    refused: Bucket,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Has the client say who it is, and what it has; then brings it up to where its shard takes over. `None` if it was
+/// turned away.
+async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admission: Admission) -> Option<Connection> {
+    let (auth, session, start) = match first_frame(app, &stream, reader).await {
+        Ok(authenticated) => authenticated,
+        Err(TurnedAway::Refused(code)) => {
+            app.metrics.refuse(Refused::Unauthorized);
+            let answer = protocol::encode(&ServerFrame::auth_failed(code));
+            socket::close(&stream, Close::AUTH_FAILED, &answer).await;
+            return None;
+        }
+        Err(TurnedAway::Ended(close)) => {
+            socket::close(&stream, close, &[]).await;
+            return None;
+        }
+    };
+    let shard = start.shard;
+    let Ok((presence, snapshot, announced)) = app.presence.enter(&session.username) else {
+        app.metrics.refuse(Refused::Connections);
+        socket::close(&stream, Close::TOO_MANY, &[]).await;
+        return None;
+    };
+    let Admission { place, address } = admission;
+    drop(address);
+
+    let last_id = app.db.last_id();
+    let known = auth.last_id.map(|known| {
+        let same_history = auth.epoch.is_none_or(|epoch| epoch == app.db.epoch().as_str());
+        if same_history && known <= last_id { Ok(known) } else { Err(()) }
+    });
+    let message = known.unwrap_or(Ok(last_id)).unwrap_or(last_id);
+    let position = Position { message, presence: snapshot.seq, revocation: start.revocation };
+    let seat = Seat::new(stream, session.user, session.id, app.clock, position);
+    let now = Instant::now();
+    let mut connection = Connection {
+        app: Arc::clone(app),
+        shard,
+        seat,
+        presence,
+        frames: Bucket::full(now),
+        refused: Bucket::full(now),
+        _place: place,
+    };
+
+    let mut welcome = Encoder::default();
+    let Snapshot { online, users, .. } = snapshot;
+    let username = session.username.as_str();
+    welcome.push(&ServerFrame::AuthSuccess {
+        username,
+        last_id: last_id.get(),
+        epoch: app.db.epoch().as_str(),
+        online,
+        users: &users,
+    });
+    if announced {
+        welcome.push(&ServerFrame::UserJoin { username });
+    }
+    if known == Some(Err(())) {
+        // A history of another epoch, or one that is ahead of ours: the client starts afresh.
+        app.metrics.resyncs.add(1);
+        welcome.push(&ServerFrame::Resync { after: 0, last_id: last_id.get() });
+    }
+    let served = async {
+        socket::write(&connection.seat.stream, &welcome.take()).await?;
+        connection.catch_up().await
+    };
+    match served.await {
+        Ok(()) => Some(connection),
+        Err(close) => {
+            drop(connection.presence);
+            socket::close(&connection.seat.stream, close, &[]).await;
+            None
+        }
+    }
+}
+
+/// Why a connection never became one.
+enum TurnedAway {
+    /// With `auth_failed`.
+    Refused(AuthFailure),
+    /// Without.
+    Ended(Close),
+}
+
+/// Where a connection begins: its shard, and how many revocations that has seen before the session was checked.
+struct Start {
+    shard: Arc<Shard>,
+    revocation: u64,
+}
+
+/// Reads and checks the first frame, within its deadline.
+async fn first_frame(
+    app: &Arc<App>,
+    stream: &Stream,
+    reader: &mut Reader,
+) -> Result<(Auth, Session, Start), TurnedAway> {
+    let text = tokio::select! {
+        text = tokio::time::timeout(AUTH_TIMEOUT, first_text(stream, reader)) => match text {
+            Ok(text) => text.map_err(TurnedAway::Ended)?,
+            Err(_) => return Err(TurnedAway::Refused(AuthFailure::AuthTimeout)),
+        },
+        () = app.until_stopping() => return Err(TurnedAway::Ended(Close::SHUTDOWN)),
+    };
+    let auth = Auth::parse(&text).map_err(TurnedAway::Refused)?;
+    let shard = Arc::clone(app.next_shard());
+    let revocation = shard.position().revocation;
+    match app.db.validate_session(auth.token.digest()).await {
+        Ok(Some(session)) => Ok((auth, session, Start { shard, revocation })),
+        Ok(None) => Err(TurnedAway::Refused(AuthFailure::Unauthorized)),
+        Err(_) => Err(TurnedAway::Refused(AuthFailure::Unavailable)),
+    }
+}
+
+async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Close> {
+    loop {
+        let received = reader.next(stream);
+        let mut replies = BytesMut::new();
+        reader.take_replies(&mut replies);
+        socket::write(stream, &replies).await?;
+        match received {
+            Received::Text(text) => return Ok(text.as_str().to_owned()),
+            Received::Control => {}
+            Received::Nothing => stream.readable().await.map_err(|_| Close::GONE)?,
+            Received::End(close) => return Err(close),
+        }
+    }
+}
+
+impl Connection {
+    /// Serves the connection until it ends; how.
+    async fn run(&mut self, reader: &mut Reader) -> Close {
+        loop {
+            let summons = tokio::select! {
+                biased;
+                summons = self.seat.summons() => Some(summons),
+                readable = self.readable(reader) => match readable {
+                    Ok(()) => None,
+                    Err(_) => return Close::GONE,
+                },
+            };
+            let served = match summons {
+                None => Box::pin(self.receive(reader)).await,
+                Some(Summons::Behind) => Box::pin(self.catch_up()).await,
+                Some(Summons::Close(ending)) => Err(ending.into()),
+            };
+            if let Err(close) = served {
+                return close;
+            }
+        }
+    }
+
+    async fn readable(&self, reader: &Reader) -> std::io::Result<()> {
+        if reader.has_buffered() { Ok(()) } else { self.seat.stream.readable().await }
+    }
+
+    /// Reads what has come, a burst at most, and answers it.
+    async fn receive(&mut self, reader: &mut Reader) -> Result<(), Close> {
+        let now = Instant::now();
+        let mut burst = Burst::default();
+        let mut end = None;
+        for _ in 0..FRAMES_PER_READ {
+            match reader.next(&self.seat.stream) {
+                Received::Nothing => break,
+                Received::End(close) => {
+                    end = Some(close);
+                    break;
+                }
+                received => {
+                    let text = if let Received::Text(text) = &received { Some(text.as_str()) } else { None };
+                    if let Err(refusal) = self.take_frame(text, now, &mut burst) {
+                        self.refuse(&refusal, now, &mut burst.answers)?;
+                    }
+                }
+            }
+        }
+        self.seat.heard(self.app.clock);
+        self.store(&mut burst, now).await?;
+        let mut answer = burst.answers.take();
+        reader.take_replies(&mut answer);
+        if !answer.is_empty() {
+            self.answer(answer.freeze()).await?;
+        }
+        end.map_or(Ok(()), Err)
+    }
+
+    /// Takes one frame into the burst; a control frame, which was answered already, has no text.
+    fn take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) -> Result<(), Refusal> {
+        let limited = self.app.config.message_rate > 0;
+        if limited && let Err(wait) = self.frames.take(allowance(FRAME_RATE, FRAME_BURST), now) {
+            return Err(Refusal::rate_limited(wait, None));
+        }
+        let Some(text) = text else { return Ok(()) };
+        match ClientFrame::parse(text)? {
+            ClientFrame::Message { content, nonce } => {
+                if let Err(wait) = self.app.message_rate.take(self.seat.user(), now) {
+                    return Err(Refusal::rate_limited(wait, nonce));
+                }
+                burst.nonces.push(nonce.clone());
+                let username = self.presence.username().clone();
+                burst.messages.push(NewMessage { user: self.seat.user(), username, content, nonce });
+            }
+            ClientFrame::Typing => self.app.presence.typing(self.seat.user(), self.presence.username(), now),
+            ClientFrame::Ping => burst.answers.push(&ServerFrame::Pong),
+        }
+        Ok(())
+    }
+
+    /// Answers that a frame was refused, and ends a connection on which that goes on.
+    fn refuse(&mut self, refusal: &Refusal, now: Instant, answers: &mut Encoder) -> Result<(), Close> {
+        self.app.metrics.refuse(match refusal.code {
+            ErrorCode::RateLimited => Refused::Rate,
+            ErrorCode::Unavailable => Refused::Unavailable,
+            ErrorCode::InvalidJson | ErrorCode::InvalidMessage => Refused::Invalid,
+        });
+        answers.push(&ServerFrame::refusal(refusal));
+        self.refused.take(allowance(REFUSED_RATE, REFUSED_BURST), now).map_err(|_| Close::ABUSE)
+    }
+
+    /// Stores the messages of a burst with one command; each is acknowledged when all of them are on disk.
+    async fn store(&mut self, burst: &mut Burst, now: Instant) -> Result<(), Close> {
+        if burst.messages.is_empty() {
+            return Ok(());
+        }
+        let stored = self.app.db.store_messages(std::mem::take(&mut burst.messages)).await;
+        for (at, nonce) in burst.nonces.drain(..).enumerate() {
+            match stored.as_ref().map_or_else(|error| Err(*error), |stored| stored[at]) {
+                Ok(id) => {
+                    if let Some(nonce) = &nonce {
+                        burst.answers.push(&ServerFrame::Ack { nonce: nonce.as_str(), id: id.get() });
+                    }
+                }
+                Err(_) => self.refuse(&Refusal::unavailable(nonce), now, &mut burst.answers)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an answer; if the socket does not take it at once, the shard goes on without this connection until it is
+    /// brought up.
+    async fn answer(&mut self, answer: Bytes) -> Result<(), Close> {
+        let Err(left) = self.seat.try_answer(answer) else { return Ok(()) };
+        let rest = self.seat.take_turn()?;
+        socket::write(&self.seat.stream, &rest).await?;
+        socket::write(&self.seat.stream, &left).await?;
+        self.catch_up().await
+    }
+
+    /// Brings the connection to where its shard is, from wherever it stands, and has the shard take over: with the
+    /// messages it has not been given, who is online if it missed a change, and a session that is still live.
+    ///
+    /// What is missing is looked up again until the shard's door is passed, so that nothing is lost between the two
+    /// (promises 3 and 4).
+    async fn catch_up(&mut self) -> Result<(), Close> {
+        let rest = self.seat.take_turn()?;
+        socket::write(&self.seat.stream, &rest).await?;
+        loop {
+            let target = self.shard.position();
+            let mut position = self.seat.position();
+            if position.revocation < target.revocation {
+                match self.app.db.session_lives(self.seat.session()).await {
+                    Ok(true) => position.revocation = target.revocation,
+                    Ok(false) => return Err(Close::REVOKED),
+                    Err(_) => return Err(Close::UNAVAILABLE),
+                }
+            }
+            if position.message < target.message {
+                self.app.metrics.catch_ups.add(1);
+                position = self.replay(position, target.message).await?;
+            }
+            if position.presence < target.presence {
+                let Snapshot { online, users, seq } = self.app.presence.snapshot();
+                let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
+                socket::write(&self.seat.stream, &presence).await?;
+                position.presence = seq;
+            }
+            self.seat.set_position(position);
+            self.seat.heard(self.app.clock);
+            match self.shard.join(&self.seat) {
+                Ok(()) => return Ok(()),
+                Err(NotYet::Behind) => {}
+                Err(NotYet::Shutdown) => return Err(Close::SHUTDOWN),
+            }
+        }
+    }
+
+    /// Writes the messages after `position`, at least until `until`, read from the database in chunks; or, if they are
+    /// too many, tells the client to fetch them itself. Where the connection then stands.
+    ///
+    /// A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped but for the
+    /// frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
+    async fn replay(&self, mut position: Position, until: MessageId) -> Result<Position, Close> {
+        let stream = &self.seat.stream;
+        loop {
+            let last_id = self.app.db.last_id();
+            let behind = self.app.db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await;
+            if behind.map_err(|_| Close::UNAVAILABLE)? > REPLAY_MAX_MESSAGES {
+                self.app.metrics.resyncs.add(1);
+                let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
+                socket::write(stream, &protocol::encode(&resync)).await?;
+                position.message = last_id;
+                return Ok(position);
+            }
+            let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
+            let messages = self.app.db.messages_after(position.message).await.map_err(|_| Close::UNAVAILABLE)?;
+            if messages.is_empty() {
+                // All that was committed when the shard stood at `until` has been given, but what was deleted since.
+                position.message = position.message.max(until);
+                return Ok(position);
+            }
+            let mut slice = SliceBuilder::default();
+            for message in &messages {
+                slice.push(&ServerFrame::message(message), Told::Message(message.id));
+            }
+            let slice = slice.build((Some(position.message), None));
+            drop(messages);
+            let written = match stream.try_write(slice.bytes()) {
+                Ok(written) => written,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(Close::GONE),
+            };
+            let whole = written == slice.bytes().len();
+            let (reached, rest) = slice.cut(written, position);
+            position = reached;
+            drop((slice, permit));
+            if !whole {
+                socket::writable(stream).await?;
+                socket::write(stream, &rest).await?;
+            }
+        }
+    }
+}
+
+impl From<Ending> for Close {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Revoked => Self::REVOKED,
+            Ending::Silent => Self::SILENT,
+            Ending::Shutdown => Self::SHUTDOWN,
+            Ending::Gone => Self::GONE,
+        }
+    }
+}
+
+/// What one read came to: messages to store, and answers.
+#[derive(Default)]
+struct Burst {
+    messages: Vec<NewMessage>,
+    /// Of the messages, in their order.
+    nonces: Vec<Option<Nonce>>,
+    answers: Encoder,
+}
+
+fn allowance(rate: u32, burst: u32) -> Allowance {
+    Allowance::new(rate, std::time::Duration::from_secs(1), burst)
+}

@@ -1,0 +1,100 @@
+//! The upgrade: from an HTTP request to a WebSocket (RFC 6455 4.2).
+
+mod connection;
+mod socket;
+
+use std::sync::{Arc, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::{OnUpgrade, Parts};
+use hyper::{HeaderMap, Request, StatusCode};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Admission, App, Peer};
+use crate::error::ApiError;
+use crate::router::{Response, empty};
+use crate::stream::HttpStream;
+
+/// `GET /ws`: answers 101 and starts the connection's task, which takes the stream over once the answer is written.
+pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incoming>) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    // RFC 6455 4.2.1, 3 to 6.
+    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+        return Err(ApiError::UpgradeRequired);
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut response = crate::router::error_response(&ApiError::UpgradeRequired);
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Ok(response);
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
+    let key = key.ok_or(ApiError::InvalidRequest("Sec-WebSocket-Key is not 16 bytes in base64"))?;
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
+    if app.is_stopping() {
+        return Err(ApiError::Unavailable);
+    }
+    // Taken from the HTTP connection, which ends with this answer.
+    let admission = peer.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let admission = admission.ok_or(ApiError::Unavailable)?;
+    tokio::spawn(take_over(Arc::clone(app), hyper::upgrade::on(request), admission));
+
+    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(response)
+}
+
+/// Takes the bare stream back from hyper, with what the client sent behind its request, and serves the connection on
+/// it in a task of its own: nothing of HTTP stays behind.
+async fn take_over(app: Arc<App>, upgrade: OnUpgrade, admission: Admission) {
+    match upgrade.await.map(|upgraded| upgraded.downcast::<HttpStream>()) {
+        Ok(Ok(Parts { io, read_buf, .. })) => {
+            tokio::spawn(connection::serve(app, io.into_inner(), read_buf, admission));
+        }
+        Ok(Err(_)) => unreachable!("every connection is served on an HttpStream"),
+        Err(error) => tracing::debug!(%error, "the client left during the upgrade"),
+    }
+}
+
+/// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// Whether this is 16 bytes in base64: 22 characters of its alphabet and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let in_alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    key.strip_suffix(b"==").is_some_and(|digits| digits.len() == 22 && digits.iter().all(in_alphabet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_found_in_a_list_over_several_headers() {
+        let mut headers = HeaderMap::new();
+        headers.append(CONNECTION, HeaderValue::from_static("keep-alive"));
+        headers.append(CONNECTION, HeaderValue::from_static("foo ,UpGrade"));
+        assert!(lists(&headers, &CONNECTION, "upgrade"));
+        assert!(!lists(&headers, &CONNECTION, "up"));
+    }
+
+    #[test]
+    fn a_key_is_16_bytes_in_base64() {
+        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for bad in [&b""[..], b"dGhlIHNhbXBsZSBub25jZQ", b"dGhlIHNhbXBsZSBub25jZ===", b"dGhl\nHNhbXBsZSBub25jZQ=="] {
+            assert!(!is_key(bad));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the server counts, as the text that Prometheus reads (text exposition format 0.0.4).
+//!
+//! Counters are relaxed atomics: each says how often, none orders anything. There is no label whose values grow with
+//! the number of users.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a value fell under each of `N` bounds.
+#[derive(Debug)]
+pub(crate) struct Histogram<const N: usize> {
+    bounds: [u64; N],
+    /// One for each bound, and one for what is over all of them.
+    counts: [AtomicU64; N],
+    over: AtomicU64,
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Histogram<N> {
+    fn new(bounds: [u64; N]) -> Self {
+        Self {
+            bounds,
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            over: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn observe(&self, value: u64) {
+        let at = self.bounds.partition_point(|&bound| bound < value);
+        self.counts.get(at).unwrap_or(&self.over).fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The client was too fast.
+    Rate,
+    /// The database failed or its queue was full.
+    Unavailable,
+    /// The server, the user or the address had as many connections as it may.
+    Connections,
+    /// The input was not what the contract asks for.
+    Invalid,
+    /// No session, or not one that may.
+    Unauthorized,
+}
+
+const REFUSALS: [(Refused, &str); 5] = [
+    (Refused::Rate, "rate"),
+    (Refused::Unavailable, "unavailable"),
+    (Refused::Connections, "connections"),
+    (Refused::Invalid, "invalid"),
+    (Refused::Unauthorized, "unauthorized"),
+];
+
+/// All that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) connections_opened: Counter,
+    pub(crate) connections_closed: Counter,
+    pub(crate) messages: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) catch_ups: Counter,
+    pub(crate) resyncs: Counter,
+    pub(crate) batch_messages: Histogram<8>,
+    pub(crate) commit_micros: Histogram<10>,
+    pub(crate) queue_commands: Histogram<8>,
+    refusals: [Counter; REFUSALS.len()],
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            connections_opened: Counter::default(),
+            connections_closed: Counter::default(),
+            messages: Counter::default(),
+            deliveries: Counter::default(),
+            catch_ups: Counter::default(),
+            resyncs: Counter::default(),
+            batch_messages: Histogram::new([1, 2, 5, 10, 50, 100, 500, 2_000]),
+            commit_micros: Histogram::new([100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000]),
+            queue_commands: Histogram::new([0, 1, 5, 10, 50, 100, 500, 2_000]),
+            refusals: Default::default(),
+        }
+    }
+
+    pub(crate) fn refuse(&self, reason: Refused) {
+        let at = REFUSALS.iter().position(|(known, _)| *known == reason).expect("every reason is listed");
+        self.refusals[at].add(1);
+    }
+
+    /// The exposition. `users_online` and the process's own figures are read when it is asked for.
+    pub(crate) fn render(&self, users_online: usize) -> String {
+        let mut text = Exposition(String::with_capacity(8 * 1024));
+        let open = self.connections_opened.get().saturating_sub(self.connections_closed.get());
+        text.gauge("chinwag_connections", "Authenticated WebSocket connections.", open);
+        text.gauge("chinwag_users_online", "Users with at least one connection.", users_online);
+        text.counter(
+            "chinwag_connections_total",
+            "Connections that ever authenticated.",
+            self.connections_opened.get(),
+        );
+        text.counter("chinwag_messages_total", "Messages stored.", self.messages.get());
+        text.counter("chinwag_deliveries_total", "Frames written by the fan-out.", self.deliveries.get());
+        text.counter(
+            "chinwag_catch_ups_total",
+            "Times a connection was brought up from the database.",
+            self.catch_ups.get(),
+        );
+        text.counter("chinwag_resyncs_total", "Times a connection was told to resync.", self.resyncs.get());
+        text.head("chinwag_refusals_total", "Requests, frames and connections refused.", "counter");
+        for (counter, (_, reason)) in self.refusals.iter().zip(REFUSALS) {
+            text.line(format_args!("chinwag_refusals_total{{reason=\"{reason}\"}} {}", counter.get()));
+        }
+        text.histogram("chinwag_batch_messages", "Messages stored by one transaction.", &self.batch_messages, 1.0);
+        text.histogram("chinwag_commit_seconds", "Time of one transaction.", &self.commit_micros, 1e-6);
+        text.histogram(
+            "chinwag_queue_commands",
+            "Commands waiting when a transaction was done.",
+            &self.queue_commands,
+            1.0,
+        );
+        if let Some(process) = Process::read() {
+            text.gauge("process_resident_memory_bytes", "Resident memory.", process.resident_bytes);
+            text.counter("process_cpu_seconds_total", "User and system CPU time.", process.cpu.as_secs_f64());
+            text.gauge("process_open_fds", "Open file descriptors.", process.descriptors);
+        }
+        text.0
+    }
+}
+
+struct Exposition(String);
+
+impl Exposition {
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("a string takes all");
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl fmt::Display) {
+        self.head(name, help, "gauge");
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl fmt::Display) {
+        self.head(name, help, "counter");
+        self.line(format_args!("{name} {value}"));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a bound or a sum as Prometheus reads it: a float")]
+    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>, unit: f64) {
+        self.head(name, help, "histogram");
+        let mut count = 0;
+        for (bound, under) in histogram.bounds.iter().zip(&histogram.counts) {
+            count += under.load(Ordering::Relaxed);
+            self.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", *bound as f64 * unit));
+        }
+        count += histogram.over.load(Ordering::Relaxed);
+        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum {}", histogram.sum.load(Ordering::Relaxed) as f64 * unit));
+        self.line(format_args!("{name}_count {count}"));
+    }
+}
+
+/// The process as the kernel accounts for it.
+struct Process {
+    resident_bytes: u64,
+    cpu: Duration,
+    descriptors: usize,
+}
+
+impl Process {
+    /// Reads `/proc/self`; `None` where there is none.
+    fn read() -> Option<Self> {
+        let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(Self {
+            resident_bytes: pages * rustix::param::page_size() as u64,
+            cpu: Duration::try_from(cpu).ok()?,
+            descriptors: std::fs::read_dir("/proc/self/fd").ok()?.count(),
+        })
+    }
+}

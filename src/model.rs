@@ -1,0 +1,350 @@
+//! What a chat is made of: ids, names, tokens, messages.
+//!
+//! Everything that comes from outside enters through a `parse` function here, so that holding a value is proof that
+//! it was checked. This module knows nothing of JSON, SQL or sockets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+
+/// Most characters of a username.
+pub const USERNAME_MAX_CHARS: usize = 32;
+/// Fewest characters of a password.
+pub const PASSWORD_MIN_CHARS: usize = 8;
+/// Most characters of a password.
+pub const PASSWORD_MAX_CHARS: usize = 256;
+/// Most characters (Unicode scalar values) of a message, after trimming.
+pub const CONTENT_MAX_CHARS: usize = 4_000;
+/// Most characters of a nonce.
+pub const NONCE_MAX_CHARS: usize = 64;
+/// Random bytes behind a session token.
+const TOKEN_BYTES: usize = 32;
+
+/// The place of a message in the one order there is: ids rise by commit order and are never used again.
+///
+/// Zero is the place before the first message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MessageId(i64);
+
+impl MessageId {
+    /// Takes a number as an id.
+    #[must_use]
+    pub const fn new(id: i64) -> Self {
+        Self(id)
+    }
+
+    /// The id as the number the wire and the database use.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The id after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A user's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UserId(pub i64);
+
+/// A login's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub i64);
+
+/// Milliseconds since the Unix epoch, by the wall clock: for people to read, never for order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// The wall clock now; a clock before 1970 counts as 1970.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// This moment, later by `millis`.
+    #[must_use]
+    pub const fn plus(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+/// A name a person goes by: 1 to 32 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
+///
+/// Names are compared without regard to case by the database; here they are kept as they were written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Username(Arc<str>);
+
+impl Username {
+    /// Checks a name from outside.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let starts_well = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+        let well_formed = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        (starts_well && well_formed && name.len() <= USERNAME_MAX_CHARS).then(|| Self(name.into()))
+    }
+
+    /// Takes a name as the database gives it: it was parsed when it was stored, or stands for a deleted user.
+    pub(crate) fn from_database(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Username {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A password of acceptable length, hidden from `Debug` and without `Display`.
+pub struct Password(String);
+
+impl Password {
+    /// Checks a password for a new account.
+    #[must_use]
+    pub fn parse(password: String) -> Option<Self> {
+        let chars = password.chars().count();
+        (PASSWORD_MIN_CHARS..=PASSWORD_MAX_CHARS).contains(&chars).then_some(Self(password))
+    }
+
+    /// Takes what a login claims the password to be, whatever its length: it is compared, not kept.
+    #[must_use]
+    pub const fn claimed(password: String) -> Self {
+        Self(password)
+    }
+
+    /// The bytes to hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(hidden)")
+    }
+}
+
+/// What a client shows to prove its session: 256 random bits in hexadecimal, hidden from `Debug`.
+///
+/// The server keeps only its [`Digest`], so that a stolen database opens no session.
+pub struct Token(String);
+
+impl Token {
+    /// Draws a new token from the operating system's generator.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_hex::<TOKEN_BYTES>())
+    }
+
+    /// Checks that a string from outside has a token's form.
+    #[must_use]
+    pub fn parse(token: &str) -> Option<Self> {
+        let well_formed = token.len() == 2 * TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        well_formed.then(|| Self(token.to_owned()))
+    }
+
+    /// The digest under which the session is stored.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The secret itself, for the one answer that hands it out.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+/// SHA-256 of a token's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest's bytes, as stored.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(hidden)")
+    }
+}
+
+/// The text of a message: trimmed, 1 to 4,000 characters, no control characters but newline and tab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content(Box<str>);
+
+/// Why a text cannot be a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidContent {
+    /// Nothing is left after trimming.
+    #[error("a message needs some text")]
+    Blank,
+    /// More than [`CONTENT_MAX_CHARS`].
+    #[error("a message has at most {CONTENT_MAX_CHARS} characters")]
+    TooLong,
+    /// A control character other than newline and tab.
+    #[error("a message has no control characters but line breaks and tabs")]
+    ControlCharacter,
+}
+
+impl Content {
+    /// Checks and trims a text from outside.
+    pub fn parse(text: &str) -> Result<Self, InvalidContent> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(InvalidContent::Blank);
+        }
+        // A character has at most four bytes, so the long count runs on short texts only.
+        if text.len() > 4 * CONTENT_MAX_CHARS || text.chars().count() > CONTENT_MAX_CHARS {
+            return Err(InvalidContent::TooLong);
+        }
+        if text.chars().any(|char| char.is_control() && char != '\n' && char != '\t') {
+            return Err(InvalidContent::ControlCharacter);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Takes a text as the database gives it.
+    pub(crate) fn from_database(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a client calls a message until it has an id: 1 to 64 characters, unique to the user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Nonce(Box<str>);
+
+impl Nonce {
+    /// Checks a nonce from outside.
+    #[must_use]
+    pub fn parse(nonce: &str) -> Option<Self> {
+        let chars = nonce.chars().take(NONCE_MAX_CHARS + 1).count();
+        (1..=NONCE_MAX_CHARS).contains(&chars).then(|| Self(nonce.into()))
+    }
+
+    /// The nonce as sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its place in the one order.
+    pub id: MessageId,
+    /// Who wrote it.
+    pub username: Username,
+    /// What it says.
+    pub content: Content,
+    /// When it was stored.
+    pub created_at: UnixMillis,
+}
+
+/// Names a history: drawn with the database, and again when a backup is restored.
+///
+/// A client that holds ids of another epoch holds ids of other messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch(Arc<str>);
+
+impl Epoch {
+    /// Draws a new epoch.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_hex::<8>().into())
+    }
+
+    /// Takes an epoch as the database gives it.
+    pub(crate) fn from_database(epoch: &str) -> Self {
+        Self(epoch.into())
+    }
+
+    /// The epoch as on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `N` random bytes of the operating system in hexadecimal.
+fn random_hex<const N: usize>() -> String {
+    use rand::TryRng as _;
+    let mut bytes = [0; N];
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system has a random generator");
+    bytes.iter().fold(String::with_capacity(2 * N), |mut hex, byte| {
+        hex.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+        hex.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_username_is_1_to_32_of_its_alphabet_and_starts_with_a_letter_or_digit() {
+        for good in ["a", "9", "Ada.Lovelace_1815-", &"x".repeat(32)] {
+            assert!(Username::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", ".a", "_a", "-a", "a b", "a\n", "é", "ａ", &"x".repeat(33)] {
+            assert!(Username::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn content_counts_characters_after_trimming() {
+        assert_eq!(Content::parse("  hi \n").unwrap().as_str(), "hi");
+        assert!(Content::parse(&"🦀".repeat(4_000)).is_ok());
+        assert_eq!(Content::parse(&"🦀".repeat(4_001)), Err(InvalidContent::TooLong));
+        assert_eq!(Content::parse(" \u{3000}\n"), Err(InvalidContent::Blank));
+    }
+
+    #[test]
+    fn content_keeps_newline_and_tab_and_refuses_other_control_characters() {
+        assert!(Content::parse("a\n\tb").is_ok());
+        for bad in ["a\0b", "a\rb", "a\u{1b}[2Jb", "a\u{7f}b", "a\u{85}b"] {
+            assert_eq!(Content::parse(bad), Err(InvalidContent::ControlCharacter), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug() {
+        let token = Token::random();
+        assert!(!format!("{token:?} {:?}", token.digest()).contains(token.reveal()));
+        let password = Password::parse("correct horse".into()).unwrap();
+        assert!(!format!("{password:?}").contains("horse"));
+    }
+}

@@ -1,0 +1,156 @@
+//! Passwords: argon2id, a few at once, off the async threads and off the threads of the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::Semaphore;
+
+use crate::config::{HASHES_AT_ONCE, HASHES_WAITING};
+use crate::model::Password;
+
+/// OWASP's current minimum for argon2id: 19 MiB, two passes, one lane.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// Bytes of a hash.
+const HASH_BYTES: usize = 32;
+/// Blocks (1 KiB) reserved for a hash. More than 32 MiB, glibc's largest threshold for mapping an allocation by
+/// itself, so that the memory goes back to the system with the hash; a smaller block would be kept for good after
+/// the first. What lies past the blocks in use is never touched, and so is no memory at all.
+const RESERVED_BLOCKS: usize = 33 * 1024;
+const _: () = assert!(RESERVED_BLOCKS > MEMORY_KIB as usize, "the reserve holds the blocks in use");
+
+/// Too many passwords wait to be hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Busy;
+
+/// Hashes and verifies passwords. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Hasher {
+    slots: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    /// What a password for an unknown name is compared to, so that it takes as long as any other.
+    dummy: Arc<str>,
+}
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        let salt = Salt::generate();
+        let dummy = phc_string(&salt, [0; HASH_BYTES]);
+        Self { slots: Arc::new(Semaphore::new(HASHES_AT_ONCE)), waiting: Arc::default(), dummy: dummy.into() }
+    }
+
+    /// Hashes a new password, to the PHC string that is stored.
+    pub(crate) async fn hash(&self, password: Password) -> Result<String, Busy> {
+        self.run(move || {
+            let salt = Salt::generate();
+            let hash = derive(&current(), &password, &salt);
+            phc_string(&salt, hash)
+        })
+        .await
+    }
+
+    /// Compares a password with a stored PHC string; without one it takes the same time and fails.
+    pub(crate) async fn verify(&self, password: Password, stored: Option<String>) -> Result<bool, Busy> {
+        let known = stored.is_some();
+        let stored = stored.unwrap_or_else(|| self.dummy.to_string());
+        self.run(move || known & matches(&password, &stored)).await
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let _waiting = Waiting::enter(&self.waiting)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Busy)?;
+        // The slot is held by the work and not by the request: a client that hangs up does not free it early.
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(slot);
+            done
+        });
+        work.await.map_err(|error| {
+            tracing::error!(%error, "hashing a password failed");
+            Busy
+        })
+    }
+}
+
+/// Counts a request among those that wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Result<Self, Busy> {
+        let this = Self(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) < HASHES_WAITING { Ok(this) } else { Err(Busy) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn current() -> Params {
+    Params::new(MEMORY_KIB, PASSES, LANES, Some(HASH_BYTES)).expect("the parameters are within argon2's bounds")
+}
+
+fn derive(params: &Params, password: &Password, salt: &[u8]) -> [u8; HASH_BYTES] {
+    let blocks = params.block_count();
+    let mut memory: Vec<Block> = Vec::with_capacity(blocks.max(RESERVED_BLOCKS));
+    memory.resize(blocks, Block::default());
+    let mut hash = [0; HASH_BYTES];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+        .hash_password_into_with_memory(password.as_bytes(), salt, &mut hash, &mut memory[..])
+        .expect("password, salt and output are within argon2's bounds");
+    hash
+}
+
+fn phc_string(salt: &Salt, hash: [u8; HASH_BYTES]) -> String {
+    PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&current()).expect("argon2's parameters have a PHC form"),
+        salt: Some(*salt),
+        hash: Some(Output::new(&hash).expect("32 bytes are an output")),
+    }
+    .to_string()
+}
+
+/// Whether `password` is the one of `stored`, with the parameters it was stored with. A stored string that cannot be
+/// read matches nothing.
+fn matches(password: &Password, stored: &str) -> bool {
+    let Ok(stored) = PasswordHash::new(stored) else { return false };
+    let (Some(salt), Some(expected), Ok(params)) = (stored.salt, stored.hash, Params::try_from(&stored)) else {
+        return false;
+    };
+    // `Output` compares in constant time.
+    Output::new(&derive(&params, password, &salt)).is_ok_and(|hash| hash == expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Password {
+        Password::parse(text.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_password_matches_its_own_hash_only() {
+        let hasher = Hasher::new();
+        let stored = hasher.hash(password("correct horse")).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert!(hasher.verify(password("correct horse"), Some(stored.clone())).await.unwrap());
+        assert!(!hasher.verify(password("correct horsf"), Some(stored)).await.unwrap());
+        assert!(!hasher.verify(password("correct horse"), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn past_the_bound_the_answer_is_busy() {
+        let hasher = Hasher::new();
+        hasher.waiting.store(HASHES_WAITING, Ordering::Relaxed);
+        assert_eq!(hasher.hash(password("correct horse")).await, Err(Busy));
+        assert_eq!(hasher.waiting.load(Ordering::Relaxed), HASHES_WAITING, "a refusal is not counted as waiting");
+    }
+}

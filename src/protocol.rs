@@ -1,0 +1,441 @@
+//! The JSON of the wire, and the frame around it: what clients send, what the server says.
+//!
+//! The only module that knows serde, so that a change of the wire is a change of this file. It knows the model and
+//! nothing of connections: a frame is encoded here once, as finished bytes, however many sockets it goes to.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Content, Message, MessageId, Nonce, Password, Token, UnixMillis, Username};
+
+// --- What clients send ---------------------------------------------------------------------------------------------
+
+/// The body of `POST /register` and `POST /login`.
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) username: String,
+    password: String,
+}
+
+impl Credentials {
+    /// Reads a body; `None` if it is not the JSON object asked for.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
+
+    /// The password for a new account, if its length is acceptable.
+    pub(crate) fn new_password(self) -> Option<Password> {
+        Password::parse(self.password)
+    }
+
+    /// The password as a login claims it.
+    pub(crate) fn claimed_password(self) -> Password {
+        Password::claimed(self.password)
+    }
+}
+
+/// A frame from a client that has authenticated.
+#[derive(Debug)]
+pub(crate) enum ClientFrame {
+    Message { content: Content, nonce: Option<Nonce> },
+    Typing,
+    Ping,
+}
+
+/// Why a frame was refused: the code, the words, and the nonce to name the message by.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: Cow<'static, str>,
+    pub(crate) nonce: Option<Nonce>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn invalid_json(message: &'static str) -> Self {
+        Self { code: ErrorCode::InvalidJson, message: message.into(), nonce: None, retry_after: None }
+    }
+
+    fn invalid_message(message: impl Into<Cow<'static, str>>, nonce: Option<Nonce>) -> Self {
+        Self { code: ErrorCode::InvalidMessage, message: message.into(), nonce, retry_after: None }
+    }
+
+    /// The sender is too fast and may go on after `wait`.
+    pub(crate) fn rate_limited(wait: Duration, nonce: Option<Nonce>) -> Self {
+        let message = "too many messages: wait a moment".into();
+        Self { code: ErrorCode::RateLimited, message, nonce, retry_after: Some(wait) }
+    }
+
+    /// The database fails or its queue is full.
+    pub(crate) fn unavailable(nonce: Option<Nonce>) -> Self {
+        let message = "the message could not be stored: try again soon".into();
+        Self { code: ErrorCode::Unavailable, message, nonce, retry_after: None }
+    }
+}
+
+/// The codes of an `error` frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ErrorCode {
+    InvalidJson,
+    InvalidMessage,
+    RateLimited,
+    Unavailable,
+}
+
+/// The codes of `auth_failed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AuthFailure {
+    Unauthorized,
+    InvalidJson,
+    AuthTimeout,
+    Unavailable,
+}
+
+impl AuthFailure {
+    const fn message(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "this session is not valid: log in again",
+            Self::InvalidJson => "the first frame must be {\"type\":\"auth\",\"token\":…}",
+            Self::AuthTimeout => "no auth frame came in time",
+            Self::Unavailable => "the session cannot be checked now: try again soon",
+        }
+    }
+}
+
+/// The first frame of a connection.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    pub(crate) token: Token,
+    /// The last message the client has, and the epoch it belongs to if the client says.
+    pub(crate) last_id: Option<MessageId>,
+    pub(crate) epoch: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Tag<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+}
+
+impl Auth {
+    /// Reads the first frame of a connection.
+    pub(crate) fn parse(text: &str) -> Result<Self, AuthFailure> {
+        #[derive(Deserialize)]
+        struct Fields {
+            token: String,
+            last_id: Option<i64>,
+            epoch: Option<String>,
+        }
+        let tag: Tag<'_> = serde_json::from_str(text).map_err(|_| AuthFailure::InvalidJson)?;
+        if tag.r#type != "auth" {
+            return Err(AuthFailure::Unauthorized);
+        }
+        let fields: Fields = serde_json::from_str(text).map_err(|_| AuthFailure::InvalidJson)?;
+        if fields.last_id.is_some_and(|id| id < 0) {
+            return Err(AuthFailure::InvalidJson);
+        }
+        let token = Token::parse(&fields.token).ok_or(AuthFailure::Unauthorized)?;
+        Ok(Self { token, last_id: fields.last_id.map(MessageId::new), epoch: fields.epoch })
+    }
+}
+
+impl ClientFrame {
+    /// Reads any later frame of a connection.
+    pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
+        let tag: Tag<'_> =
+            serde_json::from_str(text).map_err(|_| Refusal::invalid_json("a frame is a JSON object with a type"))?;
+        match tag.r#type.as_ref() {
+            "message" => Self::parse_message(text),
+            "typing" => Ok(Self::Typing),
+            "ping" => Ok(Self::Ping),
+            "auth" => Err(Refusal::invalid_message("this connection has authenticated already", None)),
+            _ => Err(Refusal::invalid_json("there is no such type of frame")),
+        }
+    }
+
+    fn parse_message(text: &str) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct NonceField<'a> {
+            #[serde(borrow)]
+            nonce: Option<Cow<'a, str>>,
+        }
+        #[derive(Deserialize)]
+        struct ContentField<'a> {
+            #[serde(borrow)]
+            content: Cow<'a, str>,
+        }
+        let nonce = serde_json::from_str::<NonceField<'_>>(text)
+            .ok()
+            .and_then(|field| {
+                field.nonce.map(|nonce| Nonce::parse(&nonce)).map_or(Some(None), |parsed| parsed.map(Some))
+            })
+            .ok_or_else(|| Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None))?;
+        let Ok(field) = serde_json::from_str::<ContentField<'_>>(text) else {
+            return Err(Refusal::invalid_message("a message needs its content as a string", nonce));
+        };
+        match Content::parse(&field.content) {
+            Ok(content) => Ok(Self::Message { content, nonce }),
+            Err(error) => Err(Refusal::invalid_message(error.to_string(), nonce)),
+        }
+    }
+}
+
+// --- What the server says ------------------------------------------------------------------------------------------
+
+/// A frame from the server.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum ServerFrame<'a> {
+    AuthSuccess {
+        username: &'a str,
+        last_id: i64,
+        epoch: &'a str,
+        online: usize,
+        users: &'a [Username],
+    },
+    AuthFailed {
+        code: AuthFailure,
+        message: &'static str,
+    },
+    UserJoin {
+        username: &'a str,
+    },
+    UserLeave {
+        username: &'a str,
+    },
+    Pong,
+    Message(WireMessage<'a>),
+    Ack {
+        nonce: &'a str,
+        id: i64,
+    },
+    Typing {
+        username: &'a str,
+    },
+    Presence {
+        online: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        users: Option<&'a [Username]>,
+    },
+    Resync {
+        after: i64,
+        last_id: i64,
+    },
+    Error {
+        code: ErrorCode,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        nonce: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
+}
+
+impl<'a> ServerFrame<'a> {
+    pub(crate) fn message(message: &'a Message) -> Self {
+        Self::Message(WireMessage::from(message))
+    }
+
+    pub(crate) fn auth_failed(code: AuthFailure) -> Self {
+        Self::AuthFailed { code, message: code.message() }
+    }
+
+    pub(crate) fn refusal(refusal: &'a Refusal) -> Self {
+        Self::Error {
+            code: refusal.code,
+            message: &refusal.message,
+            nonce: refusal.nonce.as_ref().map(Nonce::as_str),
+            // Rounded up, so that a client which waits as long as it is told is not refused again.
+            retry_after: refusal
+                .retry_after
+                .map(|wait| u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+impl Serialize for Username {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// MESSAGE of the contract.
+#[derive(Serialize)]
+pub(crate) struct WireMessage<'a> {
+    id: i64,
+    username: &'a str,
+    content: &'a str,
+    created_at: i64,
+}
+
+impl<'a> From<&'a Message> for WireMessage<'a> {
+    fn from(message: &'a Message) -> Self {
+        Self {
+            id: message.id.get(),
+            username: message.username.as_str(),
+            content: message.content.as_str(),
+            created_at: message.created_at.0,
+        }
+    }
+}
+
+/// Encodes frames one behind the other into one buffer, ready for the socket.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    json: Vec<u8>,
+    frames: BytesMut,
+}
+
+impl Encoder {
+    /// Appends a text frame.
+    pub(crate) fn push(&mut self, frame: &ServerFrame<'_>) {
+        self.json.clear();
+        serde_json::to_writer(&mut self.json, frame)
+            .expect("a vector takes all, and the frames have no failing fields");
+        put_text_frame(&mut self.frames, &self.json);
+    }
+
+    /// Appends a frame that is encoded already.
+    pub(crate) fn push_encoded(&mut self, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+    }
+
+    /// Bytes encoded so far.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Takes what was encoded, leaving the encoder empty.
+    pub(crate) fn take(&mut self) -> BytesMut {
+        self.frames.split()
+    }
+}
+
+/// Encodes one frame.
+pub(crate) fn encode(frame: &ServerFrame<'_>) -> bytes::Bytes {
+    let mut encoder = Encoder::default();
+    encoder.push(frame);
+    encoder.take().freeze()
+}
+
+/// Appends `payload` as one unfragmented, unmasked text frame (RFC 6455 5.2: a server does not mask).
+fn put_text_frame(out: &mut BytesMut, payload: &[u8]) {
+    const FIN_TEXT: u8 = 0x81;
+    out.reserve(payload.len() + 10);
+    out.put_u8(FIN_TEXT);
+    // The length in the fewest bytes that hold it: 7 bits, or 126 and 16 bits, or 127 and 64 bits.
+    match payload.len() {
+        len @ 0..=125 => out.put_u8(u8::try_from(len).expect("at most 125")),
+        len @ 126..=0xFFFF => {
+            out.put_u8(126);
+            out.put_u16(u16::try_from(len).expect("at most 65,535"));
+        }
+        len => {
+            out.put_u8(127);
+            out.put_u64(len as u64);
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+// --- Bodies of HTTP answers ----------------------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+/// The body of every error answer.
+pub(crate) fn error_body(code: &str, message: &str) -> Vec<u8> {
+    to_json(&ErrorBody { error: ErrorFields { code, message } })
+}
+
+/// The body of `201` to `POST /register`.
+pub(crate) fn registered_body(username: &Username) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        username: &'a Username,
+    }
+    to_json(&Body { username })
+}
+
+/// The body of `200` to `POST /login`.
+pub(crate) fn login_body(token: &Token, username: &Username, expires_at: UnixMillis) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        token: &'a str,
+        username: &'a Username,
+        expires_at: i64,
+    }
+    to_json(&Body { token: token.reveal(), username, expires_at: expires_at.0 })
+}
+
+/// The body of `200` to `GET /messages`.
+pub(crate) fn history_body(messages: &[Message], has_more: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        messages: Vec<WireMessage<'a>>,
+        has_more: bool,
+    }
+    to_json(&Body { messages: messages.iter().map(WireMessage::from).collect(), has_more })
+}
+
+fn to_json<T: Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(body).expect("plain structs of strings and numbers always encode")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+
+    use super::*;
+
+    #[test]
+    fn the_frame_header_is_what_the_library_reads_at_every_length_class() {
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let mut out = BytesMut::new();
+            put_text_frame(&mut out, &vec![b'x'; len]);
+            let mut cursor = std::io::Cursor::new(&out[..]);
+            let (header, payload_len) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+            assert_eq!(payload_len, len as u64);
+            assert_eq!(u64::try_from(out.len()).unwrap(), cursor.position() + payload_len);
+            assert!(header.is_final && header.mask.is_none() && !header.rsv1 && !header.rsv2 && !header.rsv3);
+        }
+    }
+
+    #[test]
+    fn a_refused_message_keeps_its_nonce() {
+        let refusal = ClientFrame::parse(r#"{"type":"message","content":" ","nonce":"n1"}"#).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::InvalidMessage);
+        assert_eq!(refusal.nonce, Nonce::parse("n1"));
+        let refusal = ClientFrame::parse(r#"{"type":"message","content":7,"nonce":"n1"}"#).unwrap_err();
+        assert_eq!((refusal.code, refusal.nonce), (ErrorCode::InvalidMessage, Nonce::parse("n1")));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_unknown_types_refused() {
+        assert!(matches!(ClientFrame::parse(r#"{"a":[{}],"type":"ping","b":1}"#), Ok(ClientFrame::Ping)));
+        for bad in ["", "[]", "null", "{}", r#"{"type":7}"#, r#"{"type":"nope"}"#, r#"{"type":"ping""#] {
+            assert_eq!(ClientFrame::parse(bad).unwrap_err().code, ErrorCode::InvalidJson, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_first_frame_that_is_not_auth_is_unauthorized() {
+        assert_eq!(Auth::parse(r#"{"type":"ping"}"#).unwrap_err(), AuthFailure::Unauthorized);
+        assert_eq!(Auth::parse(r#"{"type":"auth","token":"short"}"#).unwrap_err(), AuthFailure::Unauthorized);
+        assert_eq!(Auth::parse(r#"{"type":"auth"}"#).unwrap_err(), AuthFailure::InvalidJson);
+        assert_eq!(Auth::parse("hello").unwrap_err(), AuthFailure::InvalidJson);
+    }
+}

@@ -1,0 +1,211 @@
+//! The routing table, and what all answers have in common.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+
+use crate::config::URI_MAX_BYTES;
+use crate::error::ApiError;
+use crate::handler::{App, Peer, assets, rest, ws};
+use crate::metrics::Refused;
+use crate::protocol;
+
+/// Every answer has its whole body at hand.
+pub(crate) type Response = hyper::Response<Full<Bytes>>;
+
+/// Everything from this server, nothing from elsewhere, nothing inline.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     manifest-src 'self'; worker-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+
+/// Sent with every answer.
+const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
+    (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    // For browsers that do not know `frame-ancestors`.
+    (X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// Answers one request.
+pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Response {
+    let allowed_origin = cross_origin(&app, request.headers());
+    // Hyper reads such a body by its chunks and drops a Content-Length beside them, which a proxy in front may have
+    // believed: whatever follows on this connection is not to be trusted (RFC 9112 6.1).
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let body_pending = !request.body().is_end_stream();
+    let result = dispatch(&app, &peer, request).await;
+    let failed_with_body = body_pending && result.is_err();
+    let mut response = result.unwrap_or_else(|error| {
+        count_refusal(&app, &error);
+        error_response(&error)
+    });
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Some(origin) = allowed_origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+    if chunked || failed_with_body {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The routing table: what there is, and what each path takes.
+async fn dispatch(app: &Arc<App>, peer: &Peer, mut request: Request<Incoming>) -> Result<Response, ApiError> {
+    const GET: &str = "GET, HEAD, OPTIONS";
+    const POST: &str = "POST, OPTIONS";
+
+    if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > URI_MAX_BYTES) {
+        return Err(ApiError::InvalidRequest("the address is too long"));
+    }
+    let path = request.uri().path().to_owned();
+    // HEAD is GET whose body hyper leaves out.
+    let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    match (method, path.as_str()) {
+        (Method::POST, "/register") => {
+            check_origin(app, request.headers())?;
+            rest::register(app, peer, request).await
+        }
+        (Method::POST, "/login") => {
+            check_origin(app, request.headers())?;
+            rest::login(app, peer, request).await
+        }
+        (Method::POST, "/logout") => {
+            check_origin(app, request.headers())?;
+            rest::logout(app, request.headers()).await
+        }
+        (Method::GET, "/messages") => rest::message_history(app, request.headers(), request.uri().query()).await,
+        (Method::GET, "/ws") => {
+            check_origin(app, request.headers())?;
+            ws::upgrade(app, peer, &mut request)
+        }
+        (Method::GET, "/healthz") => rest::healthz(app).await,
+        (Method::GET, path) if assets::exists(path) => assets::get(path, request.headers()).ok_or(ApiError::NotFound),
+        (method, path) => {
+            let allow = match path {
+                "/register" | "/login" | "/logout" => POST,
+                "/messages" | "/ws" | "/healthz" => GET,
+                path if assets::exists(path) => GET,
+                _ => return Err(ApiError::NotFound),
+            };
+            if method == Method::OPTIONS { Ok(options(allow)) } else { Err(ApiError::MethodNotAllowed(allow)) }
+        }
+    }
+}
+
+/// Answers a request on the metrics listener.
+pub(crate) fn metrics_answer(app: &App, method: &Method, path: &str) -> Response {
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            let mut response = body(StatusCode::OK, app.metrics.render(app.presence.count()).into());
+            let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, text);
+            response
+        }
+        (_, "/metrics") => error_response(&ApiError::MethodNotAllowed("GET, HEAD")),
+        _ => error_response(&ApiError::NotFound),
+    }
+}
+
+/// What a path takes; also the answer to a browser that asks before it sends from an allowed origin.
+fn options(allow: &'static str) -> Response {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Refuses a browser whose page is of another site, unless the operator allowed that site. Only browsers send
+/// `Origin`, and they do not let a page change it.
+fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().map_err(|_| ApiError::ForbiddenOrigin)?;
+    // The scheme is not compared: behind a proxy the server does not know which one the browser used.
+    let same_host = || {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let of_origin = origin.split_once("://").map(|(_, host)| host);
+        host.zip(of_origin).is_some_and(|(host, of_origin)| host.eq_ignore_ascii_case(of_origin))
+    };
+    if is_allowed(app, origin) || same_host() { Ok(()) } else { Err(ApiError::ForbiddenOrigin) }
+}
+
+fn is_allowed(app: &App, origin: &str) -> bool {
+    app.config.allow_origin.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+}
+
+/// The request's `Origin`, if it is another site that the operator allowed.
+fn cross_origin(app: &App, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    origin.to_str().is_ok_and(|origin| is_allowed(app, origin)).then(|| origin.clone())
+}
+
+fn count_refusal(app: &App, error: &ApiError) {
+    let reason = match error {
+        ApiError::RateLimited(_) => Refused::Rate,
+        ApiError::Unavailable => Refused::Unavailable,
+        ApiError::Unauthorized
+        | ApiError::InvalidCredentials
+        | ApiError::ForbiddenOrigin
+        | ApiError::RegistrationClosed => Refused::Unauthorized,
+        _ => Refused::Invalid,
+    };
+    app.metrics.refuse(reason);
+    tracing::debug!(code = error.code(), "request refused");
+}
+
+/// The answer that an error is.
+pub(crate) fn error_response(error: &ApiError) -> Response {
+    let mut response = json(error.status(), protocol::error_body(error.code(), &error.to_string()));
+    let headers = response.headers_mut();
+    match error {
+        ApiError::MethodNotAllowed(allow) => drop(headers.insert(ALLOW, HeaderValue::from_static(allow))),
+        ApiError::UpgradeRequired => drop(headers.insert(UPGRADE, HeaderValue::from_static("websocket"))),
+        ApiError::Unauthorized => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        _ => {}
+    }
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json(status: StatusCode, json: Vec<u8>) -> Response {
+    let mut response = body(status, json.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response {
+    body(status, Bytes::new())
+}
+
+/// An answer with a body.
+pub(crate) fn body(status: StatusCode, content: Bytes) -> Response {
+    let mut response = Response::new(Full::new(content));
+    *response.status_mut() = status;
+    response
+}

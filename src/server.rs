@@ -1,0 +1,344 @@
+//! The listener: accepts, admits, hands to hyper; and the order in which everything stops.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::config::{
+    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DRAIN_TIMEOUT, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT,
+    METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+};
+use crate::db::{self, Cleaned, Commit, Db};
+use crate::error::ApiError;
+use crate::fan_out::{Clock, Shard};
+use crate::handler::{Admission, App, Peer};
+use crate::hub::{Event, Hub, Position};
+use crate::metrics::{Metrics, Refused};
+use crate::presence::Presence;
+use crate::protocol;
+use crate::router::{metrics_answer, route};
+use crate::stream::{HttpStream, Stream};
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The database cannot be opened.
+    #[error("cannot open the database {path}: {source}")]
+    Database {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: db::OpenError,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a server stopped that nobody told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A thread of the database ended.
+    #[error("a thread of the database ended unexpectedly")]
+    Database,
+}
+
+/// A server that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    shards: Vec<Arc<Shard>>,
+    listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
+    threads: db::Threads,
+    places: Arc<Semaphore>,
+    max_connections: u32,
+}
+
+/// Tells a server to stop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ShutdownHandle(Arc<App>);
+
+impl ShutdownHandle {
+    /// Has [`Server::run`] stop: no new connections; what was accepted is stored and acknowledged; every socket is
+    /// closed with 1001.
+    pub fn shutdown(&self) {
+        self.0.stopping.send_replace(true);
+    }
+}
+
+/// How many shards a machine of so many cores is served with.
+#[must_use]
+pub fn shards_for(cores: usize) -> usize {
+    (cores / CORES_PER_SHARD).max(1)
+}
+
+impl Server {
+    /// Opens the database and listens, with `shards` loops that write to sockets. Must be called on a tokio runtime.
+    pub async fn bind(config: Config, shards: usize) -> Result<Self, BindError> {
+        let (hub, metrics, clock) = (Hub::new(), Arc::new(Metrics::new()), Clock::start());
+        let on_commit = {
+            let (hub, metrics) = (hub.clone(), Arc::clone(&metrics));
+            move |commit: Commit<'_>| {
+                count_commit(&metrics, &commit);
+                hub.publish_batch(commit.after, commit.messages);
+            }
+        };
+        let opened = Db::open(&config.db, Box::new(on_commit));
+        let path = || config.db.display().to_string();
+        let (db, threads) = opened.map_err(|source| BindError::Database { path: path(), source })?;
+        let listener = listen(config.listen).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+
+        let max_connections = connection_limit(config.max_connections);
+        let start = Position { message: db.last_id(), ..Position::default() };
+        let shard = |_| Arc::new(Shard::new(clock, config.ping_interval(), Arc::clone(&metrics), start));
+        let shards: Vec<_> = (0..shards).map(shard).collect();
+        let places = Arc::new(Semaphore::new(max_connections as usize));
+        let app = Arc::new(App::new(config, db, hub, metrics, clock, shards.clone()));
+        Ok(Self { app, shards, listener, metrics_listener, threads, places, max_connections })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The address that metrics are served on.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// A handle that stops the server.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        ShutdownHandle(Arc::clone(&self.app))
+    }
+
+    /// Serves until told to stop, or until the database's threads end.
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self { app, shards, listener, metrics_listener, threads, places, max_connections } = self;
+        for shard in shards {
+            let (hub, events) = (app.hub.clone(), app.hub.subscribe());
+            tokio::spawn(async move { shard.run(hub, events).await });
+        }
+        let mut housekeeping =
+            vec![tokio::spawn(clean(Arc::clone(&app))), tokio::spawn(publish_counts(Arc::clone(&app.presence)))];
+        if let Some(listener) = metrics_listener {
+            housekeeping.push(tokio::spawn(serve_metrics(Arc::clone(&app), listener)));
+        }
+        let result = tokio::select! {
+            () = app.until_stopping() => Ok(()),
+            () = app.db.ended() => Err(RunError::Database),
+            never = accept(&app, &listener, &places) => match never {},
+        };
+        // The order of stopping: nobody comes in; who is in gets the answers that are due and 1001; then the database.
+        drop(listener);
+        app.stopping.send_replace(true);
+        housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
+        let drained = async {
+            let mut retry = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                tokio::select! {
+                    _ = retry.tick() => app.hub.publish(Event::Shutdown),
+                    _ = places.acquire_many(max_connections) => return,
+                }
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            let left = max_connections as usize - places.available_permits();
+            tracing::warn!(connections = left, "stopping without waiting longer for connections that do not end");
+        }
+        let stopped = async {
+            app.db.stop().await;
+            tokio::task::spawn_blocking(|| threads.join()).await
+        };
+        match tokio::time::timeout(Duration::from_secs(1), stopped).await {
+            Ok(Ok(Ok(()))) => result,
+            Ok(_) => Err(RunError::Database),
+            Err(_) => {
+                tracing::warn!("stopping without waiting longer for the database");
+                result
+            }
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
+}
+
+fn count_commit(metrics: &Metrics, commit: &Commit<'_>) {
+    let micros = u64::try_from(commit.took.as_micros()).unwrap_or(u64::MAX);
+    metrics.commit_micros.observe(micros);
+    metrics.queue_commands.observe(commit.waiting as u64);
+    if !commit.messages.is_empty() {
+        metrics.messages.add(commit.messages.len() as u64);
+        metrics.batch_messages.observe(commit.messages.len() as u64);
+    }
+    tracing::debug!(messages = commit.messages.len(), commands = commit.commands, commit_us = micros, "committed");
+}
+
+/// The most connections there may be: what was asked for, as far as the file descriptors go, after raising their soft
+/// limit to the hard one.
+fn connection_limit(asked: Option<u32>) -> u32 {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the file-descriptor limit stays as it is");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible =
+        u32::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1)).unwrap_or(1_000_000).min(1_000_000);
+    match asked {
+        Some(asked) if asked > possible => {
+            tracing::warn!(asked, possible, "the file-descriptor limit allows fewer connections than asked for");
+            possible
+        }
+        Some(asked) => asked,
+        None => possible,
+    }
+}
+
+/// Accepts connections for good.
+async fn accept(app: &Arc<App>, listener: &TcpListener, places: &Arc<Semaphore>) -> Infallible {
+    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+    let mut failing = false;
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that ended in the queue is no fault; no descriptor or memory left is one that lasts.
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(%error, "cannot accept connections; those inside go on");
+                    }
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+                continue;
+            }
+        };
+        if std::mem::take(&mut failing) {
+            tracing::info!("accepting connections again");
+        }
+        let Ok(stream) = Stream::from_tcp(stream) else { continue };
+        let place = Arc::clone(places).try_acquire_owned();
+        let Some((place, guard)) = place.ok().and_then(|place| Some((place, app.addresses.enter(address.ip())?)))
+        else {
+            app.metrics.refuse(Refused::Connections);
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(async move {
+                    turn_away(&stream).await;
+                    drop(permit);
+                });
+            }
+            continue;
+        };
+        tokio::spawn(serve(Arc::clone(app), stream, address.ip(), Admission { place, address: guard }));
+    }
+}
+
+/// Says that there is no place, to a connection that hyper never sees.
+async fn turn_away(stream: &Stream) {
+    let body = protocol::error_body(ApiError::Unavailable.code(), "too many connections: try again soon");
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    // A socket that was just accepted has room for this; one that has not is gone.
+    if stream.try_write(&[head.as_bytes(), &body].concat()).is_ok() {
+        drop(tokio::time::timeout(LINGER_TIMEOUT, stream.finish()).await);
+    }
+}
+
+/// Serves HTTP on one connection, until it ends or becomes a WebSocket.
+async fn serve(app: Arc<App>, stream: Stream, address: IpAddr, admission: Admission) {
+    let peer = Peer { address, admission: Arc::new(Mutex::new(Some(admission))) };
+    let service = service_fn(|request| {
+        let answer = route(Arc::clone(&app), peer.clone(), request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_MAX_BYTES)
+        .serve_connection(HttpStream::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = app.until_stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Serves `/metrics` to whoever watches, one connection after the other and a request each: this listener is for the
+/// operator, and nobody who reaches it can take more than its turn.
+async fn serve_metrics(app: Arc<App>, listener: TcpListener) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
+            continue;
+        };
+        let Ok(stream) = Stream::from_tcp(stream) else { continue };
+        let service = service_fn(|request: hyper::Request<_>| {
+            let answer = metrics_answer(&app, request.method(), request.uri().path());
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let connection = http1::Builder::new().keep_alive(false).serve_connection(HttpStream::new(stream), service);
+        drop(tokio::time::timeout(METRICS_TIMEOUT, connection).await);
+    }
+}
+
+/// Removes what has expired, round after round, and closes the sockets of sessions that did.
+async fn clean(app: Arc<App>) {
+    loop {
+        let wait = match app.db.clean().await {
+            Ok(Cleaned { expired, again_in }) => {
+                if !expired.is_empty() {
+                    app.hub.publish(Event::Revoked(expired.into()));
+                }
+                again_in
+            }
+            Err(_) => Duration::from_secs(1),
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn publish_counts(presence: Arc<Presence>) {
+    let mut interval = tokio::time::interval(Presence::COUNT_INTERVAL);
+    loop {
+        interval.tick().await;
+        presence.publish_count();
+    }
+}

@@ -1,0 +1,157 @@
+//! The one type that owns a connection's byte stream.
+//!
+//! TCP now; whatever else a listener may accept is added here, and nothing else names it. Reading and writing take
+//! `&self`, so that the task that reads a WebSocket and the shard that writes to it share one stream without a lock,
+//! and neither call ever waits: waiting is the business of `readable` and `writable`.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::config::{ANSWER_STALL, LINGER_MAX_BYTES, LINGER_TIMEOUT};
+
+/// A connection's stream of bytes.
+#[derive(Debug)]
+pub(crate) struct Stream(TcpStream);
+
+impl Stream {
+    /// Takes an accepted connection. Small writes leave at once: a chat frame must not wait for the next.
+    pub(crate) fn from_tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+
+    /// Reads what is there, or fails with `WouldBlock`.
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
+    }
+
+    /// Writes as much as the socket's buffer takes, or fails with `WouldBlock`.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    /// Resolves once a read may succeed. Cancel safe. For one task at a time.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.0.poll_read_ready(cx)).await
+    }
+
+    /// Resolves once a write may succeed. Cancel safe. For one task at a time.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.0.poll_write_ready(cx)).await
+    }
+
+    /// Tells the peer that nothing more comes, then reads and throws away what it still sends until it ends too: closed
+    /// with bytes unread, a socket is reset, and the reset may take the last answer from the peer. At most
+    /// [`LINGER_MAX_BYTES`]; the caller bounds the time. Cancel safe.
+    pub(crate) async fn finish(&self) {
+        let mut left = LINGER_MAX_BYTES;
+        self.shut_down_write();
+        poll_fn(|cx| self.poll_discard(cx, &mut left)).await;
+    }
+
+    fn shut_down_write(&self) {
+        // A peer that is gone already needs no telling.
+        drop(rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write));
+    }
+
+    /// Throws away what the peer sends, until it ends, fails, or `left` is used up.
+    fn poll_discard(&self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let mut bytes = [0; 1024];
+        while *left > 0 {
+            if std::task::ready!(self.0.poll_read_ready(cx)).is_err() {
+                break;
+            }
+            match self.try_read(&mut bytes) {
+                Ok(0) => break,
+                Ok(read) => *left = left.saturating_sub(read),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// What hyper reads requests from and writes answers to.
+///
+/// Two things hyper does not do: a peer that takes none of an answer for [`ANSWER_STALL`] fails the write, and a
+/// connection that is closed [lingers](Stream::finish). The timer exists only meanwhile.
+#[derive(Debug)]
+pub(crate) struct HttpStream {
+    stream: Stream,
+    deadline: Option<Pin<Box<Sleep>>>,
+    linger_left: usize,
+}
+
+impl HttpStream {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream, deadline: None, linger_left: LINGER_MAX_BYTES }
+    }
+
+    /// Ready when `time` has passed since this was first called for the wait at hand.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
+        self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
+    }
+
+    /// Gives the bare stream back, after an upgrade.
+    pub(crate) fn into_inner(self) -> Stream {
+        self.stream
+    }
+}
+
+impl Read for HttpStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        // Hyper's cursor has no safe view of its uninitialised bytes: a small initialised buffer stands between.
+        let mut bytes = [0; 4096];
+        let len = bytes.len().min(buf.remaining());
+        loop {
+            std::task::ready!(self.stream.0.poll_read_ready(cx))?;
+            match self.stream.try_read(&mut bytes[..len]) {
+                Ok(read) => {
+                    buf.put_slice(&bytes[..read]);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Write for HttpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.deadline = None;
+                    return Poll::Ready(done);
+                }
+            }
+            if self.stream.0.poll_write_ready(cx)?.is_pending() {
+                std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.stream.shut_down_write();
+        if this.stream.poll_discard(cx, &mut this.linger_left).is_pending() {
+            std::task::ready!(this.poll_deadline(cx, LINGER_TIMEOUT));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
