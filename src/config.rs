@@ -57,7 +57,7 @@ pub struct Config {
     #[arg(long, env = "CHINWAG_PING_INTERVAL", value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub ping_interval: u32,
 
-    /// An origin (such as https://chat.example) whose pages may connect too; repeatable
+    /// An origin (such as <https://chat.example>) whose pages may connect too; repeatable
     #[arg(long, env = "CHINWAG_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub allow_origin: Vec<String>,
 }
@@ -208,15 +208,15 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const _: () =
     assert!(LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(), "a locked database is an answer, not a time-out");
 /// How long a session lives without use.
-pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 /// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.
-pub(crate) const SESSION_TOUCH: Duration = Duration::from_secs(3600);
+pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
 /// How long a nonce is kept at least: it is dropped with the day after the one it was used in.
-pub(crate) const NONCE_DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
 /// Rows that one round of cleaning removes, so that no commit waits for it noticeably.
 pub(crate) const CLEAN_ROWS: u32 = 500;
 /// The longest time between two rounds of cleaning.
-pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
 
 // --- Passwords and rates -------------------------------------------------------------------------------------------
 

@@ -44,8 +44,8 @@ impl Bucket {
     pub(crate) fn take(&mut self, allowance: Allowance, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at.max(now) + allowance.interval;
         let missing = full_at - now;
-        if missing > allowance.depth {
-            return Err(missing - allowance.depth);
+        if let Some(wait) = missing.checked_sub(allowance.depth).filter(|wait| !wait.is_zero()) {
+            return Err(wait);
         }
         self.full_at = full_at;
         Ok(())

@@ -57,8 +57,9 @@ impl Stream {
     }
 
     fn shut_down_write(&self) {
-        // A peer that is gone already needs no telling.
-        drop(rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write));
+        if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write) {
+            tracing::trace!(%error, "the peer is gone already");
+        }
     }
 
     /// Throws away what the peer sends, until it ends, fails, or `left` is used up.

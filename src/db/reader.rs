@@ -25,7 +25,7 @@ pub(super) fn run(connection: &Connection, mut requests: mpsc::Receiver<Request>
         match request {
             Request::Credentials { username, reply } => answer(reply, sql::credentials(connection, &username)),
             Request::Session { digest, used_after, reply } => {
-                answer(reply, sql::session(connection, &digest, used_after))
+                answer(reply, sql::session(connection, &digest, used_after));
             }
             Request::SessionLives { session, used_after, reply } => {
                 answer(reply, sql::session_lives(connection, session, used_after));

@@ -99,7 +99,7 @@ impl Writer {
     /// One transaction: all of the batch, or nothing.
     fn commit(&mut self, batch: Vec<Command>, waiting: usize) {
         let (started, commands) = (Instant::now(), batch.len());
-        let mut answers = Vec::with_capacity(commands);
+        let mut answers: Vec<Answer> = Vec::with_capacity(commands);
         let mut messages = Vec::new();
         if let Err(failure) = self.transact(batch, &mut answers, &mut messages) {
             // The answers are dropped with their replies, which says `unavailable` to all.
@@ -117,7 +117,9 @@ impl Writer {
             self.shared.last_id.store(last.id.get(), Ordering::Release);
         }
         let took = started.elapsed();
-        answers.into_iter().for_each(|answer: Answer| answer());
+        for answer in answers {
+            answer();
+        }
         (self.on_commit)(Commit { after, messages: &messages, commands, waiting, took });
     }
 

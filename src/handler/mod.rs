@@ -54,7 +54,7 @@ impl App {
         clock: Clock,
         shards: Vec<Arc<Shard>>,
     ) -> Self {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
         let burst = config.message_rate.saturating_mul(3);
         let message =

@@ -139,9 +139,8 @@ fn parse_page(query: &str) -> Result<(Page, u32), ApiError> {
         let number: i64 = value.parse().map_err(|_| ApiError::InvalidRequest("limit, before and after are numbers"))?;
         *slot = Some(number);
     }
-    let limit = match limit.map_or(Ok(PAGE_DEFAULT_MESSAGES), u32::try_from) {
-        Ok(limit @ 1..=PAGE_MAX_MESSAGES) => limit,
-        _ => return Err(ApiError::InvalidRequest("limit is a number from 1 to 200")),
+    let Ok(limit @ 1..=PAGE_MAX_MESSAGES) = limit.map_or(Ok(PAGE_DEFAULT_MESSAGES), u32::try_from) else {
+        return Err(ApiError::InvalidRequest("limit is a number from 1 to 200"));
     };
     match (before.map(MessageId::new), after.map(MessageId::new)) {
         (None, None) => Ok((Page::Newest, limit)),

@@ -52,7 +52,7 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
 /// Takes the bare stream back from hyper, with what the client sent behind its request, and serves the connection on
 /// it in a task of its own: nothing of HTTP stays behind.
 async fn take_over(app: Arc<App>, upgrade: OnUpgrade, admission: Admission) {
-    match upgrade.await.map(|upgraded| upgraded.downcast::<HttpStream>()) {
+    match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<HttpStream>) {
         Ok(Ok(Parts { io, read_buf, .. })) => {
             tokio::spawn(connection::serve(app, io.into_inner(), read_buf, admission));
         }
