@@ -1,8 +1,8 @@
 //! chinwag: a real-time chat server for small devices, and a reference for how one is written.
 //!
-//! A message takes two hops from its sender's socket to everybody's: the sender's [connection task](handler::ws) hands
+//! A message takes two hops from its sender's socket to everybody's: the sender's connection task (`handler::ws`) hands
 //! it to the [writer thread](db), which commits all that waits at once and publishes what it committed; a
-//! [shard](fan_out) then writes the encoded batch to every socket that keeps up. The README's architecture section
+//! shard (`fan_out`) then writes the encoded batch to every socket that keeps up. The README's architecture section
 //! draws it.
 
 pub mod config;

@@ -100,11 +100,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         let server = Server::bind(config, shards).await?;
         let address = server.local_addr().context("cannot tell the address")?;
+        // Before the address is printed: whoever reads it may stop the server at once.
+        stop_on_signals(server.shutdown_handle())?;
         announce(address)?;
         if let Some(address) = server.metrics_addr() {
             tracing::info!(%address, "serving metrics");
         }
-        stop_on_signals(server.shutdown_handle())?;
         server.run().await?;
         tracing::info!("stopped");
         anyhow::Ok(())

@@ -23,7 +23,7 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Reads a body; `None` if it is not the JSON object asked for.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body).ok()
+        parse_object(body)
     }
 
     /// The password for a new account, if its length is acceptable.
@@ -35,6 +35,11 @@ impl Credentials {
     pub(crate) fn claimed_password(self) -> Password {
         Password::claimed(self.password)
     }
+}
+
+/// Reads a JSON object; `None` for anything else. Serde would take an array for a struct as well.
+fn parse_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 /// A frame from a client that has authenticated.
@@ -131,11 +136,11 @@ impl Auth {
             last_id: Option<i64>,
             epoch: Option<String>,
         }
-        let tag: Tag<'_> = serde_json::from_str(text).map_err(|_| AuthFailure::InvalidJson)?;
+        let tag: Tag<'_> = parse_object(text.as_bytes()).ok_or(AuthFailure::InvalidJson)?;
         if tag.r#type != "auth" {
             return Err(AuthFailure::Unauthorized);
         }
-        let fields: Fields = serde_json::from_str(text).map_err(|_| AuthFailure::InvalidJson)?;
+        let fields: Fields = parse_object(text.as_bytes()).ok_or(AuthFailure::InvalidJson)?;
         if fields.last_id.is_some_and(|id| id < 0) {
             return Err(AuthFailure::InvalidJson);
         }
@@ -147,8 +152,8 @@ impl Auth {
 impl ClientFrame {
     /// Reads any later frame of a connection.
     pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
-        let tag: Tag<'_> =
-            serde_json::from_str(text).map_err(|_| Refusal::invalid_json("a frame is a JSON object with a type"))?;
+        let tag: Tag<'_> = parse_object(text.as_bytes())
+            .ok_or_else(|| Refusal::invalid_json("a frame is a JSON object with a type"))?;
         match tag.r#type.as_ref() {
             "message" => Self::parse_message(text),
             "typing" => Ok(Self::Typing),

@@ -30,8 +30,12 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Ok(response);
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
-    let key = key.ok_or(ApiError::InvalidRequest("Sec-WebSocket-Key is not 16 bytes in base64"))?;
+    // Not more than once (11.3.1).
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) if is_key(key.as_bytes()) => key,
+        _ => return Err(ApiError::InvalidRequest("Sec-WebSocket-Key is not, once, 16 bytes in base64")),
+    };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
     if app.is_stopping() {
         return Err(ApiError::Unavailable);
