@@ -1,0 +1,165 @@
+//! The command line: flags, environment, exit codes, and the few words the process says.
+
+mod common;
+
+use common::{Client, TestServer, run_to_end};
+use rustix::process::Signal;
+use tokio::net::TcpListener;
+
+/// Every flag of the contract, and a value it must refuse.
+const FLAGS_AND_BAD_VALUES: &[(&str, &str)] = &[
+    ("--listen", "nowhere"),
+    ("--listen", "127.0.0.1:65536"),
+    ("--registration", "ajar"),
+    ("--message-rate", "-1"),
+    ("--message-rate", "many"),
+    ("--auth-rate", "1.5.1"),
+    ("--max-connections", "some"),
+    ("--user-connections", "-1"),
+    ("--address-connections", "0x10"),
+    ("--ping-interval", "soon"),
+    ("--ping-interval", "0"),
+    ("--allow-origin", "not an origin"),
+    ("--allow-origin", "https://example.com/path"),
+];
+
+/// What the process that ended said and returned: its exit code, and its one line on standard error.
+fn complaint(flags: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+    let output = run_to_end(flags, environment);
+    let code = output.status.code().expect("it ends by itself");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "one clear line, not: {stderr}");
+    assert!(output.stdout.is_empty(), "a failure is not announced as a server");
+    (code, stderr)
+}
+
+fn variable(flag: &str) -> String {
+    format!("CHINWAG_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase())
+}
+
+#[tokio::test]
+async fn standard_output_is_one_line_with_the_bound_address() {
+    let mut server = TestServer::start();
+    assert_ne!(server.address().port(), 0, "port 0 takes a free one");
+    Client::register(&server, "ada").await.connect().await;
+    server.stop().await;
+    let line = format!("chinwag is listening on http://{}", server.address());
+    assert_eq!(server.stdout(), [line]);
+}
+
+#[tokio::test]
+async fn serve_is_what_it_does_when_not_told() {
+    let server = TestServer::with(&["serve"]);
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+}
+
+#[test]
+fn help_explains_every_flag_and_its_variable() {
+    let output = run_to_end(&["--help"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).expect("text");
+    for flag in FLAGS_AND_BAD_VALUES.iter().map(|(flag, _)| *flag).chain(["--db"]) {
+        assert!(help.contains(flag), "{flag} is missing from:\n{help}");
+        assert!(help.contains(&variable(flag)), "{} is missing from:\n{help}", variable(flag));
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let output = run_to_end(&["--version"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let version = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(version.trim_end(), concat!("chinwag ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_bad_flag_is_one_line_and_exit_code_2() {
+    for flags in [&["--lisen", "127.0.0.1:0"][..], &["dance"], &["--listen"], &["serve", "twice"]] {
+        let (code, line) = complaint(flags, &[]);
+        assert_eq!(code, 2, "{flags:?}: {line}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_one_line_that_names_the_flag_and_exit_code_2() {
+    for (flag, value) in FLAGS_AND_BAD_VALUES {
+        let (code, line) = complaint(&[&format!("{flag}={value}")], &[]);
+        assert_eq!(code, 2, "{flag} {value}: {line}");
+        assert!(line.contains(flag), "{flag} {value}: {line}");
+    }
+}
+
+#[test]
+fn a_bad_variable_is_a_bad_value() {
+    for (flag, value) in FLAGS_AND_BAD_VALUES {
+        let (code, line) = complaint(&[], &[(&variable(flag), value)]);
+        assert_eq!(code, 2, "{} {value}: {line}", variable(flag));
+        assert!(line.contains(flag), "{} {value}: {line}", variable(flag));
+    }
+}
+
+#[test]
+fn a_variable_sets_what_its_flag_would() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let (code, line) = complaint(&[], &[("CHINWAG_LISTEN", &address)]);
+    assert_eq!(code, 1);
+    assert!(line.contains(&address), "CHINWAG_LISTEN was not heard: {line}");
+
+    let (code, line) = complaint(&["--listen", "127.0.0.1:0"], &[("CHINWAG_DB", "missing/there.db")]);
+    assert_eq!(code, 1);
+    assert!(line.contains("missing/there.db"), "CHINWAG_DB was not heard: {line}");
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let (code, line) = complaint(&["--db", "missing/flag.db"], &[("CHINWAG_DB", "missing/variable.db")]);
+    assert_eq!(code, 1);
+    assert!(line.contains("missing/flag.db"), "{line}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_one_line_and_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let (code, line) = complaint(&["--listen", &address], &[]);
+    assert_eq!(code, 1);
+    assert!(line.contains(&address), "{line}");
+}
+
+#[test]
+fn an_unreadable_database_is_one_line_that_names_it_and_exit_code_1() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let garbage = directory.path().join("garbage.db");
+    std::fs::write(&garbage, "a shopping list, long enough to be taken for a header: ".repeat(100)).expect("a file");
+    let newer = directory.path().join("newer.db");
+    let database = rusqlite::Connection::open(&newer).expect("a database");
+    database.pragma_update(None, "user_version", 1_000_000).expect("a version");
+    drop(database);
+    let missing = directory.path().join("missing/chinwag.db");
+    for path in [directory.path(), &garbage, &newer, &missing] {
+        let path = path.to_str().expect("text");
+        let (code, line) = complaint(&["--listen", "127.0.0.1:0", "--db", path], &[]);
+        assert_eq!(code, 1, "{path}: {line}");
+        assert!(line.contains(path), "{path}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn the_database_is_made_if_missing_and_found_again() {
+    let mut server = TestServer::start();
+    assert!(server.database_path().exists());
+    Client::register(&server, "ada").await;
+    server.stop().await;
+    server.restart();
+    Client::login(&server, "ada").await;
+}
+
+#[tokio::test]
+async fn sigterm_and_sigint_are_a_clean_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = TestServer::start();
+        server.signal(signal);
+        assert_eq!(server.ended().await.code(), Some(0), "{signal:?}");
+    }
+}

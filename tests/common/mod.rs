@@ -1,0 +1,104 @@
+//! What the tests stand on: a real server in a process of its own, and two kinds of client for it.
+//!
+//! [`TestServer`] owns the process and its database file. [`Client`] is a person with a session, whose
+//! [`Connection`]s and [`Follower`]s behave. [`RawClient`] sends the bytes that a polite client cannot.
+//!
+//! No test sleeps and hopes: it waits for a frame, an answer or an end, and every wait has the deadline
+//! [`PATIENCE`], so that a broken promise is a panic that says what was missing, and never a hang.
+
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+#![allow(unused_imports, reason = "each test file uses its own part of this module")]
+
+mod client;
+mod follower;
+mod http;
+mod raw;
+mod server;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub(crate) use client::{Client, Connection, PASSWORD};
+pub(crate) use follower::Follower;
+pub(crate) use http::{Request, Response};
+pub(crate) use raw::{
+    BINARY, CLOSE, CONTINUATION, FIN, HANDSHAKE, PING, PONG, RawClient, RawFrame, TEXT, frame,
+    header, unmasked,
+};
+pub(crate) use server::{TestServer, run_to_end};
+
+/// How long any one wait may take: well past the longest deadline of the contract (10 s), since the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The outcome of `wait`, or a panic naming what did not come.
+pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
+/// A stored message, as the socket and the history both show it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Message {
+    pub(crate) id: i64,
+    pub(crate) username: String,
+    pub(crate) content: String,
+    pub(crate) created_at: i64,
+}
+
+impl Message {
+    /// Reads a `message` frame or an entry of the history.
+    pub(crate) fn parse(value: &Value) -> Message {
+        serde_json::from_value(value.clone())
+            .unwrap_or_else(|error| panic!("no MESSAGE ({error}): {value}"))
+    }
+}
+
+/// The ids of `messages`, in their order.
+pub(crate) fn ids(messages: &[Message]) -> Vec<i64> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+/// The texts of `messages`, in their order.
+pub(crate) fn contents(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(|message| message.content.as_str()).collect()
+}
+
+/// The integer `value` holds.
+pub(crate) fn int(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_else(|| panic!("no integer: {value}"))
+}
+
+/// The string `value` holds.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no string: {value}"))
+}
+
+/// Now, as the contract tells time.
+pub(crate) fn unix_millis() -> i64 {
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("the clock is past 1970");
+    i64::try_from(since_epoch.as_millis()).expect("the clock is before the year 292 million")
+}
+
+/// A small seeded generator (xorshift64*), so that a random walk which fails can be walked again.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(2).wrapping_add(1))
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let mixed = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(mixed).expect("31 bits fit") % bound
+    }
+}

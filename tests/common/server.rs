@@ -1,0 +1,344 @@
+//! The server under test: the real binary, started, stopped, killed and started again.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::http::Request;
+use super::{Client, Message, PATIENCE, text, unix_millis, within};
+
+/// The one line of standard output begins with this; the address follows.
+const GREETING: &str = "chinwag is listening on http://";
+
+/// A running chinwag on a database of its own; the process ends with the value.
+pub(crate) struct TestServer {
+    process: Option<Child>,
+    address: SocketAddr,
+    flags: Vec<String>,
+    stdout: Lines,
+    stderr: Lines,
+    directory: TempDir,
+}
+
+/// What a pipe of the process has said so far.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+impl TestServer {
+    /// A server without limits on rates and connections: most tests are one address that hurries.
+    pub(crate) fn start() -> TestServer {
+        TestServer::with(&[])
+    }
+
+    /// The same with `flags`, which win over the lifted limits.
+    pub(crate) fn with(flags: &[&str]) -> TestServer {
+        TestServer::with_limit(flags, None)
+    }
+
+    /// The same with the soft limit on file descriptors set to `descriptors`.
+    pub(crate) fn with_descriptors(flags: &[&str], descriptors: usize) -> TestServer {
+        TestServer::with_limit(flags, Some(descriptors))
+    }
+
+    fn with_limit(flags: &[&str], descriptors: Option<usize>) -> TestServer {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut server = TestServer {
+            process: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            directory,
+        };
+        server.spawn(descriptors);
+        server
+    }
+
+    /// Starts the process and waits for its greeting. Lifted limits are given by the environment, so that a flag wins.
+    fn spawn(&mut self, descriptors: Option<usize>) {
+        let mut command = match descriptors {
+            None => Command::new(env!("CARGO_BIN_EXE_chinwag")),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                let program = env!("CARGO_BIN_EXE_chinwag");
+                shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]);
+                shell
+            }
+        };
+        let mut process = command
+            .arg("--listen")
+            .arg(self.address.to_string())
+            .arg("--db")
+            .arg(self.database_path())
+            .args(&self.flags)
+            .env("CHINWAG_MESSAGE_RATE", "0")
+            .env("CHINWAG_AUTH_RATE", "0")
+            .env("CHINWAG_ADDRESS_CONNECTIONS", "0")
+            .env("CHINWAG_USER_CONNECTIONS", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let (greeted, greeting) = mpsc::channel();
+        collect(process.stdout.take(), &self.stdout, Some(greeted));
+        collect(process.stderr.take(), &self.stderr, None);
+        self.process = Some(process);
+        let Ok(line) = greeting.recv_timeout(PATIENCE) else {
+            panic!("the server did not start; its log:\n{}", self.log());
+        };
+        let address = line.strip_prefix(GREETING).and_then(|rest| rest.parse().ok());
+        self.address = address.unwrap_or_else(|| panic!("no greeting: {line:?}"));
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The database file.
+    pub(crate) fn database_path(&self) -> PathBuf {
+        self.directory.path().join("chinwag.db")
+    }
+
+    /// The directory of the database file, which is the test's own.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// A connection of our own to the database file, past the server.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.database_path()).expect("the database opens");
+        database.busy_timeout(PATIENCE).expect("a busy timeout");
+        database
+    }
+
+    /// The one number that `query` yields.
+    pub(crate) fn number(&self, query: &str) -> i64 {
+        self.database().query_row(query, [], |row| row.get(0)).expect("the query yields a number")
+    }
+
+    /// Standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().expect("no reader panicked").join("\n")
+    }
+
+    /// Standard output so far, line by line.
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().expect("no reader panicked").clone()
+    }
+
+    /// SIGTERM, and how the process ended.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// SIGKILL, as a crash or the end of the power would do it (but for the disk's own cache).
+    pub(crate) async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.ended().await;
+    }
+
+    /// Sends `signal` and does not wait.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process takes the signal");
+    }
+
+    /// How the process ended, once it has.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let pid = self.pid();
+        let mut process = self.process.take().expect("the server runs");
+        let end = tokio::task::spawn_blocking(move || process.wait());
+        match tokio::time::timeout(PATIENCE, end).await {
+            Ok(status) => status.expect("the wait does not panic").expect("a child can be waited for"),
+            Err(_) => {
+                kill_process(pid, Signal::KILL).expect("the process takes the signal");
+                panic!("the server did not end; its log:\n{}", self.log());
+            }
+        }
+    }
+
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop or kill it first");
+        self.spawn(None);
+    }
+
+    /// The same with other flags.
+    pub(crate) fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.restart();
+    }
+
+    /// The id of the running process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("the server runs"))
+    }
+
+    /// A file of `/proc` about the process.
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid().as_raw_nonzero());
+        std::fs::read_to_string(path).expect("a running process is in /proc")
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS");
+        let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        kibibytes * 1024
+    }
+
+    /// CPU time used so far, user and system, all threads; counted by the kernel in steps of 10 ms.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in brackets");
+        let ticks = |index: usize| -> u64 {
+            let field = fields.split(' ').nth(index).expect("stat has 52 fields");
+            field.parse().expect("a number of ticks")
+        };
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    /// How many file descriptors the process holds.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        std::fs::read_dir(path).expect("a running process is in /proc").count()
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Request {
+        self.request("GET", target)
+    }
+
+    pub(crate) fn post(&self, target: &str) -> Request {
+        self.request("POST", target)
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target)
+    }
+
+    /// Every message there is, read page by page as `reader`.
+    pub(crate) async fn history(&self, reader: &Client) -> Vec<Message> {
+        self.history_after(reader, 0).await
+    }
+
+    /// Every message past `after`.
+    pub(crate) async fn history_after(&self, reader: &Client, mut after: i64) -> Vec<Message> {
+        let mut history = Vec::new();
+        loop {
+            let page = reader.page(&format!("after={after}&limit=200")).await;
+            let messages = page["messages"].as_array().expect("a list");
+            history.extend(messages.iter().map(Message::parse));
+            if page["has_more"] == false {
+                return history;
+            }
+            after = history.last().expect("a page with more after it is not empty").id;
+        }
+    }
+
+    /// `count` people with a session each, put straight into the database: hashing their passwords would take minutes.
+    pub(crate) async fn seed_people(&self, count: usize) -> Vec<Client> {
+        let pattern = Client::register(self, "pattern").await;
+        let mut database = self.database();
+        let transaction = database.transaction().expect("a transaction");
+        let mut people = Vec::with_capacity(count);
+        for number in 0..count {
+            // A token of the server's own making with a few characters changed is one it would accept.
+            let token = format!("{number:08}{}", &pattern.token[8..]);
+            let name = format!("person-{number:05}");
+            let now = unix_millis();
+            transaction
+                .execute(
+                    "INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)",
+                    (&name, now),
+                )
+                .expect("a new user");
+            let user = transaction.last_insert_rowid();
+            transaction
+                .execute(
+                    "INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)",
+                    (&Sha256::digest(&token)[..], user, now),
+                )
+                .expect("a new session");
+            people.push(Client::known(self, &name, &token));
+        }
+        transaction.commit().expect("the commit");
+        people
+    }
+
+    /// Waits until `/healthz` answers with `status`: the one thing about the server that can only be asked again.
+    pub(crate) async fn healthy(&self, status: u16) {
+        within("the health asked for", async {
+            while self.get("/healthz").send().await.status != status {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Both fail only if the process has ended by itself, which is as good.
+            process.kill().ok();
+            process.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprint!("{}", failure_report(&self.log()));
+        }
+    }
+}
+
+/// The server's log, to be shown below the panic of the test it failed.
+fn failure_report(log: &str) -> String {
+    format!("--- the server's log ---\n{log}\n------------------------\n")
+}
+
+/// Gathers a pipe's lines, so that the process never waits for us; the first one is also sent to `first`.
+fn collect(pipe: Option<impl Read + Send + 'static>, lines: &Lines, first: Option<mpsc::Sender<String>>) {
+    let pipe = pipe.expect("the pipe was asked for");
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        let mut first = first;
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if let Some(first) = first.take() {
+                // Nobody listens any more when the start has timed out.
+                first.send(line.clone()).ok();
+            }
+            lines.lock().expect("no reader panicked").push(line);
+        }
+    });
+}
+
+/// Runs the binary with `flags` and `environment` until it ends by itself: for starts that must fail.
+pub(crate) fn run_to_end(flags: &[&str], environment: &[(&str, &str)]) -> Output {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let process = Command::new(env!("CARGO_BIN_EXE_chinwag"))
+        .args(flags)
+        .envs(environment.iter().copied())
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let pid = Pid::from_child(&process);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(process.wait_with_output()));
+    match end.recv_timeout(PATIENCE) {
+        Ok(output) => output.expect("a child can be waited for"),
+        Err(_) => {
+            kill_process(pid, Signal::KILL).expect("the process takes the signal");
+            panic!("chinwag {flags:?} with {environment:?} runs on");
+        }
+    }
+}

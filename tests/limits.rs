@@ -1,0 +1,381 @@
+//! Every rate, every bound on connections, and every deadline of what is only half there.
+
+mod common;
+
+use common::{Client, Connection, PASSWORD, RawClient, Request, TestServer, contents, int, text, within};
+use serde_json::json;
+
+/// Upgrades and authenticates as `client`: the connection if it is let in, none if there is no place.
+async fn enter(server: &TestServer, client: &Client) -> Option<Connection> {
+    let mut connection = Connection::try_open(server).await?;
+    if !connection.try_send(&json!({"type": "auth", "token": client.token}).to_string()).await {
+        return None;
+    }
+    match connection.receive().await {
+        Ok(welcome) => {
+            assert_eq!(welcome["type"], "auth_success");
+            Some(connection)
+        }
+        Err(code) => {
+            assert_eq!(code, Some(1013), "who finds no place is told so");
+            None
+        }
+    }
+}
+
+// Rates
+
+#[tokio::test]
+async fn a_user_may_burst_three_seconds_worth_and_is_then_rate_limited() {
+    let server = TestServer::with(&["--message-rate", "2"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let mut tabs = [ada.connect().await, ada.connect().await];
+    for number in 0..6 {
+        let tab = &mut tabs[number % 2];
+        tab.store(&number.to_string(), &number.to_string()).await;
+    }
+    tabs[0].say_once("over", "over").await;
+    let error = tabs[0].next_of("error").await;
+    assert_eq!(error["code"], "rate_limited");
+    assert_eq!(error["nonce"], "over");
+    assert!((1..=500).contains(&int(&error["retry_after"])), "2 a second are one in 500 ms: {error}");
+    tabs[1].say_once("over", "over").await;
+    assert_eq!(tabs[1].next_of("error").await["code"], "rate_limited", "the rate is the user's, not the connection's");
+
+    bob.say("I said nothing yet").await;
+    let heard = bob.messages(7).await;
+    assert_eq!(contents(&heard), ["0", "1", "2", "3", "4", "5", "I said nothing yet"], "the refused were not stored");
+}
+
+#[tokio::test]
+async fn waiting_as_long_as_told_is_enough() {
+    let server = TestServer::with(&["--message-rate", "2"]);
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let mut refused = 0;
+    for number in 0..10 {
+        let nonce = number.to_string();
+        ada.say_once(&nonce, "hello").await;
+        loop {
+            let frame = ada.next().await;
+            match text(&frame["type"]) {
+                "ack" => break,
+                "error" => {
+                    refused += 1;
+                    let wait = u64::try_from(int(&frame["retry_after"])).expect("a time to wait");
+                    tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+                    ada.say_once(&nonce, "hello").await;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!((1..=4).contains(&refused), "each of the last four waits once at most, not {refused} times");
+}
+
+#[tokio::test]
+async fn a_message_rate_of_0_is_no_limit() {
+    let server = TestServer::with(&["--message-rate", "0"]);
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let texts: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    assert_eq!(ada.store_all("n", &texts).await.len(), 500);
+}
+
+#[tokio::test]
+async fn without_a_flag_the_message_rate_is_10() {
+    let server = TestServer::with(&["--message-rate", "10"]);
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    for number in 0..30 {
+        ada.store(&number.to_string(), "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn persistent_abuse_is_closed_with_1008() {
+    let server = TestServer::with(&["--message-rate", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let mut abuser = ada.connect().await;
+    let code = within("the server to lose patience", async {
+        loop {
+            abuser.try_send(r#"{"type":"message","content":"buy now"}"#).await;
+            match abuser.receive().await {
+                Ok(_) => {}
+                Err(code) => break code,
+            }
+        }
+    })
+    .await;
+    assert_eq!(code, Some(1008));
+    bob.say("peace").await;
+    while bob.message().await.username != "bob" {}
+}
+
+#[tokio::test]
+async fn a_flood_of_any_frames_is_closed_with_1008() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for kind in ["nonsense", r#"{"type":"typing"}"#, r#"{"type":"ping"}"#] {
+        let mut flood = ada.connect().await;
+        let code = within("the server to lose patience", async {
+            loop {
+                for _ in 0..100 {
+                    flood.try_send(kind).await;
+                }
+                flood.try_send(r#"{"type":"ping"}"#).await;
+                // The answer to the last of them shows that the server keeps up with what it is sent.
+                loop {
+                    match flood.receive().await {
+                        Ok(frame) if frame["type"] == "pong" => break,
+                        Ok(_) => {}
+                        Err(code) => return code,
+                    }
+                }
+            }
+        })
+        .await;
+        assert_eq!(code, Some(1008), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn logins_and_registrations_of_an_address_share_a_rate() {
+    let server = TestServer::with(&["--auth-rate", "4"]);
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let mut statuses = Vec::new();
+    for route in ["/register", "/login", "/login", "/login", "/login", "/register"] {
+        let response = server.post(route).json(&account).send().await;
+        if response.status == 429 {
+            assert_eq!(response.error().1, "rate_limited");
+            let seconds: u64 = response.header("Retry-After").expect("when").parse().expect("seconds");
+            assert!((1..=60).contains(&seconds), "{seconds}");
+        }
+        statuses.push(response.status);
+    }
+    assert_eq!(statuses, [201, 200, 200, 200, 429, 429]);
+    assert_eq!(server.get("/healthz").send().await.status, 200, "nothing else is rated");
+}
+
+#[tokio::test]
+async fn wrong_passwords_count_against_the_rate() {
+    let server = TestServer::with(&["--auth-rate", "3"]);
+    let guess = json!({"username": "ada", "password": "a wild guess"});
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(server.post("/login").json(&guess).send().await.status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 429, 429]);
+}
+
+#[tokio::test]
+async fn an_auth_rate_of_0_is_no_limit() {
+    let server = TestServer::with(&["--auth-rate", "0"]);
+    let guess = json!({"username": "ada", "password": "a wild guess"});
+    for _ in 0..25 {
+        assert_eq!(server.post("/login").json(&guess).send().await.status, 401);
+    }
+}
+
+// Connections
+
+#[tokio::test]
+async fn a_users_connections_are_bounded_and_those_inside_stay() {
+    let server = TestServer::with(&["--user-connections", "3"]);
+    let ada = Client::register(&server, "ada").await;
+    let bob = Client::register(&server, "bob").await;
+    let mut inside = [ada.connect().await, ada.connect().await, ada.connect().await];
+    let other_session = Client::login(&server, "ada").await;
+    for client in [&ada, &other_session] {
+        assert!(enter(&server, client).await.is_none(), "a fourth");
+    }
+    let mut visitor = bob.connect().await;
+    visitor.say("hello").await;
+    for connection in &mut inside {
+        assert_eq!(connection.message().await.content, "hello");
+    }
+    let [first, ..] = inside;
+    first.close().await;
+    within("the free place", async { while enter(&server, &ada).await.is_none() {} }).await;
+}
+
+#[tokio::test]
+async fn the_strangers_of_an_address_are_bounded_and_members_do_not_count() {
+    let server = TestServer::with(&["--address-connections", "4"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut members = Vec::new();
+    for _ in 0..10 {
+        members.push(ada.connect().await);
+    }
+    let mut strangers = Vec::new();
+    while let Some(stranger) = Connection::try_open(&server).await {
+        strangers.push(stranger);
+        assert!(strangers.len() <= 4, "more strangers than places");
+    }
+    assert!(!strangers.is_empty());
+    members[0].say("hello").await;
+    for member in &mut members {
+        assert_eq!(member.message().await.content, "hello");
+    }
+    for stranger in &mut strangers {
+        stranger.authenticate(&ada, json!({})).await;
+    }
+    within("a stranger's place, left by proving to be a member", async {
+        while enter(&server, &ada).await.is_none() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn past_the_most_connections_new_ones_are_refused_and_those_inside_stay() {
+    let server = TestServer::with(&["--max-connections", "5"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut inside = Vec::new();
+    while let Some(connection) = enter(&server, &ada).await {
+        inside.push(connection);
+        assert!(inside.len() <= 5, "six are in where five fit");
+    }
+    assert!(inside.len() >= 4, "only {} got in", inside.len());
+    inside[0].say("hello").await;
+    for connection in &mut inside {
+        assert_eq!(connection.message().await.content, "hello");
+    }
+    inside.pop().expect("someone is in").reset();
+    within("the free place", async { while enter(&server, &ada).await.is_none() {} }).await;
+}
+
+#[tokio::test]
+async fn without_descriptors_those_inside_go_on_and_it_recovers() {
+    let server = TestServer::with_descriptors(&["--max-connections", "10000"], 64);
+    let ada = Client::register(&server, "ada").await;
+    let mut inside = ada.connect().await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        // The kernel accepts for the server, whether the server can or not.
+        crowd.push(RawClient::connect(&server).await);
+    }
+    inside.store("1", "still here").await;
+    let before = server.cpu_time();
+    for number in 0..50 {
+        inside.store(&format!("crowded {number}"), "still here").await;
+    }
+    assert!((server.cpu_time() - before).as_millis() < 2_000, "it does not spin");
+    drop(crowd);
+    server.healthy(200).await;
+    ada.connect().await;
+}
+
+// Deadlines: each of these waits for the server to lose patience, all at the same time.
+
+#[tokio::test]
+async fn nothing_half_sent_waits_for_ever() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let half_head = b"GET /messages HTTP/1.1\r\nHost: ".to_vec();
+    let half_body = b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{".to_vec();
+    let half_chunk = b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{".to_vec();
+    let silent = |bytes: Vec<u8>| {
+        let address = server.address();
+        tokio::spawn(async move {
+            let mut raw = RawClient::connect_to(address).await;
+            raw.try_send(&bytes).await;
+            raw.end().await
+        })
+    };
+    let waiting = [silent(Vec::new()), silent(half_head), silent(half_body), silent(half_chunk)];
+    let drip = {
+        let address = server.address();
+        tokio::spawn(async move {
+            let mut raw = RawClient::connect_to(address).await;
+            raw.send(b"GET / HTTP/1.1\r\nHost: chinwag\r\nX-Slow: ").await;
+            while raw.try_send(b"x").await {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        })
+    };
+    ada.connect().await.store("n", "others do not notice").await;
+    for end in waiting {
+        within("the end of a half-sent request", end).await.expect("no panic");
+    }
+    within("the end of a dripping request", drip).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_not_kept_for_ever() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(&server.get("/healthz").bytes()).await;
+    assert_eq!(raw.response().await.status, 200);
+    raw.end().await;
+}
+
+// Shapes of requests
+
+#[tokio::test]
+async fn oversized_heads_are_refused() {
+    let server = TestServer::start();
+    let long_target = format!("/messages?after={}", "1".repeat(100_000));
+    let many_headers: String = (0..500).map(|number| format!("X-{number}: x\r\n")).collect();
+    let large_header = format!("X-Large: {}\r\n", "x".repeat(1 << 20));
+    for head in [
+        format!("GET {long_target} HTTP/1.1\r\nHost: chinwag\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: chinwag\r\n{many_headers}\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: chinwag\r\n{large_header}\r\n"),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.try_send(head.as_bytes()).await;
+        if let Some(response) = raw.try_response_head().await {
+            assert!(matches!(response.status, 400 | 414 | 431), "{response:?}");
+        }
+    }
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn shapes_that_smuggle_requests_are_refused() {
+    let server = TestServer::start();
+    for (what, head) in [
+        ("two lengths", "POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+        ("a list of lengths", "POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 6\r\n\r\nhello"),
+        ("a signed length", "POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello"),
+        ("a folded header", "GET / HTTP/1.1\r\nHost: a\r\nX-Long: one\r\n two\r\n\r\n"),
+        ("a space before the colon", "POST /login HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello"),
+        ("an unknown coding", "POST /login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        ("no HTTP", "hello there\r\n\r\n"),
+        ("another version", "GET / HTTP/3.0\r\nHost: a\r\n\r\n"),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.send(head.as_bytes()).await;
+        let response = raw.response().await;
+        assert_eq!(response.status, 400, "{what}: {response:?}");
+        raw.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_a_coding_ends_the_connection() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(
+        b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 6\r\n\
+          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    )
+    .await;
+    let response = raw.response().await;
+    assert_eq!(response.status, 400);
+    assert_eq!(response.header("Connection"), Some("close"));
+    assert!(raw.end().await.is_empty(), "what follows is not taken for a request");
+}
+
+#[tokio::test]
+async fn only_the_compiled_in_files_can_be_read() {
+    let server = TestServer::start();
+    for path in [
+        "/../Cargo.toml", "/../../etc/passwd", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml", "/%2e%2e%2f%2e%2e%2fetc/passwd",
+        "//etc/passwd", "/./Cargo.toml", "/icons/../../Cargo.toml", "/app.js/../../Cargo.toml", "/..\\Cargo.toml",
+        "/app.js%00.html", "/chinwag.db", "/schema.sql", "/.git/config", "/%252e%252e/Cargo.toml",
+        "file:///etc/passwd", "http://other.example/etc/passwd", "*",
+    ] {
+        let response = Request::new(server.address(), "GET", path).send().await;
+        assert!(matches!(response.status, 400 | 404), "{path}: {response:?}");
+    }
+}

@@ -1,0 +1,578 @@
+//! The HTTP half of the contract: every route, every field, every error code.
+
+mod common;
+
+use common::{Client, Message, PASSWORD, RawClient, TestServer, contents, ids, int, text, unix_millis};
+use serde_json::{Value, json};
+
+/// The status and the code of the answer to `body` as JSON.
+async fn refused(server: &TestServer, route: &str, body: &Value) -> (u16, String) {
+    server.post(route).json(body).send().await.error()
+}
+
+fn outcome(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+/// A server with `count` messages of ada's, "1" and up, and her session.
+async fn server_with_messages(count: usize) -> (TestServer, Client) {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let texts: Vec<String> = (1..=count).map(|number| number.to_string()).collect();
+    ada.connect().await.store_all("n", &texts).await;
+    (server, ada)
+}
+
+fn messages(page: &Value) -> Vec<Message> {
+    page["messages"].as_array().expect("a list").iter().map(Message::parse).collect()
+}
+
+// POST /register
+
+#[tokio::test]
+async fn register_answers_201_with_the_name() {
+    let server = TestServer::start();
+    let account = json!({"username": "Ada.L-1_x", "password": PASSWORD, "favourite_colour": "green"});
+    let response = server.post("/register").json(&account).send().await;
+    assert_eq!(response.status, 201);
+    assert_eq!(response.json(), json!({"username": "Ada.L-1_x"}));
+}
+
+#[tokio::test]
+async fn a_username_is_1_to_32_of_the_plain_characters_and_starts_with_a_letter_or_digit() {
+    let server = TestServer::start();
+    let too_long = "a".repeat(33);
+    for bad in ["", ".ada", "_ada", "-ada", "a b", " ada", "ada\n", "ad\u{e4}", "a@b", "a/b", "ada\0", "\u{430}da", &too_long] {
+        let account = json!({"username": bad, "password": PASSWORD});
+        assert_eq!(refused(&server, "/register", &account).await, outcome(422, "invalid_username"), "{bad:?}");
+    }
+    let longest = "b".repeat(32);
+    for good in ["7", "a._-", "constructor", &longest] {
+        let account = json!({"username": good, "password": PASSWORD});
+        assert_eq!(server.post("/register").json(&account).send().await.status, 201, "{good:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_8_to_256_characters_whatever_they_are() {
+    let server = TestServer::start();
+    for bad in ["", "1234567", "\u{1f511}\u{1f511}\u{1f511}", &"x".repeat(257), &"\u{1f511}".repeat(257)] {
+        let account = json!({"username": "ada", "password": bad});
+        assert_eq!(refused(&server, "/register", &account).await, outcome(422, "invalid_password"), "{bad:?}");
+    }
+    for (name, good) in [("a", "12345678"), ("b", "  spaces"), ("c", &"x".repeat(256)), ("d", &"\u{1f511}".repeat(256))] {
+        let account = json!({"username": name, "password": good});
+        assert_eq!(server.post("/register").json(&account).send().await.status, 201, "{good:?}");
+        assert_eq!(server.post("/login").json(&account).send().await.status, 200, "{good:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_username_is_taken_in_every_case_of_its_letters() {
+    let server = TestServer::start();
+    Client::register(&server, "Ada").await;
+    for name in ["Ada", "ada", "ADA", "aDa"] {
+        let account = json!({"username": name, "password": PASSWORD});
+        assert_eq!(refused(&server, "/register", &account).await, outcome(409, "username_taken"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_register_a_name_at_once_one_gets_it() {
+    let server = TestServer::start();
+    let attempts: Vec<_> = (0..6)
+        .map(|number| {
+            let name = if number % 2 == 0 { "ada" } else { "ADA" };
+            tokio::spawn(server.post("/register").json(&json!({"username": name, "password": PASSWORD})).send())
+        })
+        .collect();
+    let mut statuses = Vec::new();
+    for attempt in attempts {
+        statuses.push(attempt.await.expect("no panic").status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
+}
+
+#[tokio::test]
+async fn closed_registration_refuses_new_people_and_lets_known_ones_in() {
+    let mut server = TestServer::start();
+    Client::register(&server, "ada").await;
+    server.stop().await;
+    server.restart_with(&["--registration", "closed"]);
+    let account = json!({"username": "bob", "password": PASSWORD});
+    assert_eq!(refused(&server, "/register", &account).await, outcome(403, "registration_closed"));
+    Client::login(&server, "ada").await;
+}
+
+// POST /login, POST /logout
+
+#[tokio::test]
+async fn login_answers_with_a_token_the_name_and_when_the_session_ends() {
+    let server = TestServer::start();
+    Client::register(&server, "Ada").await;
+    let account = json!({"username": "Ada", "password": PASSWORD});
+    let before = unix_millis();
+    let response = server.post("/login").json(&account).send().await;
+    assert_eq!(response.status, 200);
+    let login = response.json();
+    assert_eq!(login["username"], "Ada");
+    assert!(text(&login["token"]).len() >= 43, "256 bits take 43 characters at least");
+    const THIRTY_DAYS: i64 = 30 * 24 * 60 * 60 * 1000;
+    let lifetime = int(&login["expires_at"]) - before;
+    assert!((THIRTY_DAYS..THIRTY_DAYS + 60_000).contains(&lifetime), "{lifetime}");
+}
+
+#[tokio::test]
+async fn a_login_in_other_case_is_the_same_person() {
+    let server = TestServer::start();
+    Client::register(&server, "Ada").await;
+    let account = json!({"username": "aDA", "password": PASSWORD});
+    let response = server.post("/login").json(&account).send().await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["username"], "Ada", "the name as it was registered");
+}
+
+#[tokio::test]
+async fn each_login_is_a_session_of_its_own() {
+    let server = TestServer::start();
+    let first = Client::register(&server, "ada").await;
+    let second = Client::login(&server, "ada").await;
+    assert_ne!(first.token, second.token);
+    first.logout().await;
+    second.page("limit=1").await;
+}
+
+#[tokio::test]
+async fn a_wrong_name_and_a_wrong_password_get_the_same_answer() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    let mut answers = Vec::new();
+    for (name, password) in [("ada", "not her password"), ("eve", PASSWORD), ("", PASSWORD), ("no such name!", "short")] {
+        let account = json!({"username": name, "password": password});
+        let response = server.post("/login").json(&account).send().await;
+        assert_eq!(response.error(), outcome(401, "invalid_credentials"), "{name:?}");
+        answers.push(response.body);
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "the answers differ");
+}
+
+#[tokio::test]
+async fn logout_answers_204_and_the_token_is_dead_at_once() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let response = server.post("/logout").by(&ada).send().await;
+    assert_eq!(response.status, 204);
+    assert!(response.body.is_empty());
+    assert_eq!(server.get("/messages").by(&ada).send().await.error(), outcome(401, "unauthorized"));
+    assert_eq!(server.post("/logout").by(&ada).send().await.error(), outcome(401, "unauthorized"));
+}
+
+// Sessions
+
+#[tokio::test]
+async fn without_a_live_session_the_answer_is_unauthorized() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let foreign = format!("Bearer {}", ada.token.chars().rev().collect::<String>());
+    let basic = format!("Basic {}", ada.token);
+    let bare = ada.token.clone();
+    for value in [&foreign, &basic, &bare, "Bearer", "Bearer ", "", "Bearer \u{e4}", &format!("Bearer {}", "x".repeat(3000))] {
+        let response = server.get("/messages").header("Authorization", value).send().await;
+        assert_eq!(response.error(), outcome(401, "unauthorized"), "{value:?}");
+        let response = server.post("/logout").header("Authorization", value).send().await;
+        assert_eq!(response.error(), outcome(401, "unauthorized"), "{value:?}");
+    }
+    assert_eq!(server.get("/messages").send().await.error(), outcome(401, "unauthorized"));
+    assert_eq!(server.post("/logout").send().await.error(), outcome(401, "unauthorized"));
+}
+
+#[tokio::test]
+async fn the_bearer_scheme_is_read_in_any_case() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let response = server.get("/messages").header("Authorization", &format!("bearer {}", ada.token)).send().await;
+    assert_eq!(response.status, 200, "RFC 9110, 11.1");
+}
+
+// Bodies
+
+#[tokio::test]
+async fn a_body_that_is_not_the_json_object_asked_for_is_invalid_json() {
+    let server = TestServer::start();
+    let deep = "[".repeat(5_000);
+    let bodies: [&[u8]; 14] = [
+        b"",
+        b"null",
+        b"[]",
+        b"[\"ada\",\"correct horse\"]",
+        b"\"ada\"",
+        b"{",
+        b"{}",
+        b"{\"username\":\"ada\"}",
+        b"{\"password\":\"correct horse\"}",
+        b"{\"username\":1,\"password\":\"correct horse\"}",
+        b"{\"username\":\"ada\",\"password\":null}",
+        b"{\"username\":\"ada\",\"password\":\"correct horse\"} {}",
+        b"{\"username\":\"ada\",\"password\":\"correct \xff horse\"}",
+        deep.as_bytes(),
+    ];
+    for route in ["/register", "/login"] {
+        for body in bodies {
+            let request = server.post(route).header("Content-Type", "application/json").body(body);
+            let answer = request.send().await.error();
+            assert_eq!(answer, outcome(400, "invalid_json"), "{route} {}", String::from_utf8_lossy(body));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_is_unsupported() {
+    let server = TestServer::start();
+    let body = json!({"username": "ada", "password": PASSWORD}).to_string();
+    for route in ["/register", "/login"] {
+        let untyped = server.post(route).body(body.clone()).send().await;
+        assert_eq!(untyped.error(), outcome(415, "unsupported_media_type"));
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "multipart/form-data", ""] {
+            let response = server.post(route).header("Content-Type", kind).body(body.clone()).send().await;
+            assert_eq!(response.error(), outcome(415, "unsupported_media_type"), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_type_json_is_known_in_any_case_and_with_parameters() {
+    let server = TestServer::start();
+    for (name, kind) in [("a", "Application/JSON"), ("b", "application/json; charset=utf-8"), ("c", "application/json;charset=UTF-8")] {
+        let body = json!({"username": name, "password": PASSWORD}).to_string();
+        let response = server.post("/register").header("Content-Type", kind).body(body).send().await;
+        assert_eq!(response.status, 201, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_16_kib_is_too_large() {
+    let server = TestServer::start();
+    let account = json!({"username": "ada", "password": PASSWORD, "padding": "x".repeat(16 << 10)});
+    assert_eq!(refused(&server, "/register", &account).await, outcome(413, "payload_too_large"));
+
+    let padding = (16 << 10) - json!({"username": "ada", "password": PASSWORD, "padding": ""}).to_string().len();
+    let account = json!({"username": "ada", "password": PASSWORD, "padding": "x".repeat(padding)});
+    assert_eq!(account.to_string().len(), 16 << 10);
+    assert_eq!(server.post("/register").json(&account).send().await.status, 201, "16 KiB is not over 16 KiB");
+}
+
+#[tokio::test]
+async fn a_length_over_the_limit_is_refused_before_the_body_comes() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(
+        b"POST /register HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n",
+    )
+    .await;
+    assert_eq!(raw.response().await.error(), outcome(413, "payload_too_large"));
+}
+
+#[tokio::test]
+async fn an_endless_body_ends_with_413() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(
+        b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await;
+    let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
+    for _ in 0..5 {
+        raw.send(chunk.as_bytes()).await;
+    }
+    assert_eq!(raw.response().await.error(), outcome(413, "payload_too_large"));
+    raw.end().await;
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_as_good_as_one_with_a_length() {
+    let server = TestServer::start();
+    let body = json!({"username": "ada", "password": PASSWORD}).to_string();
+    let (front, back) = body.split_at(7);
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(
+        b"POST /register HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await;
+    raw.send(format!("{:x}\r\n{front}\r\n", front.len()).as_bytes()).await;
+    raw.send(format!("{:x}\r\n{back}\r\n0\r\n\r\n", back.len()).as_bytes()).await;
+    assert_eq!(raw.response().await.status, 201);
+}
+
+// GET /messages
+
+#[tokio::test]
+async fn an_empty_room_has_an_empty_history() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for query in ["limit=50", "before=1", "after=0", "after=9007199254740991"] {
+        assert_eq!(ada.page(query).await, json!({"messages": [], "has_more": false}), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_exactly_its_four_fields() {
+    let before = unix_millis();
+    let (_server, ada) = server_with_messages(1).await;
+    let page = ada.page("limit=1").await;
+    let message = page["messages"][0].as_object().expect("an object");
+    let mut fields: Vec<&str> = message.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["content", "created_at", "id", "username"]);
+    assert_eq!(message["username"], "ada");
+    assert_eq!(message["content"], "1");
+    assert!((before..=unix_millis()).contains(&int(&message["created_at"])), "Unix milliseconds");
+    assert!((1..1 << 53).contains(&int(&message["id"])));
+}
+
+#[tokio::test]
+async fn without_a_place_the_page_is_the_newest_50_ascending() {
+    let (server, ada) = server_with_messages(60).await;
+    let response = server.get("/messages").by(&ada).send().await;
+    assert_eq!(response.status, 200);
+    let page = response.json();
+    assert_eq!(page["has_more"], true);
+    let newest = messages(&page);
+    assert!(ids(&newest).is_sorted());
+    let expected: Vec<String> = (11..=60).map(|number| number.to_string()).collect();
+    assert_eq!(contents(&newest), expected);
+}
+
+#[tokio::test]
+async fn pages_before_an_id_lead_to_the_beginning() {
+    let (_server, ada) = server_with_messages(25).await;
+    let mut page = ada.page("limit=10").await;
+    let mut seen = messages(&page);
+    while page["has_more"] == true {
+        page = ada.page(&format!("limit=10&before={}", seen[0].id)).await;
+        seen.splice(0..0, messages(&page));
+    }
+    let expected: Vec<String> = (1..=25).map(|number| number.to_string()).collect();
+    assert_eq!(contents(&seen), expected);
+}
+
+#[tokio::test]
+async fn pages_after_an_id_lead_to_the_end() {
+    let (_server, ada) = server_with_messages(25).await;
+    let mut page = ada.page("limit=10&after=0").await;
+    let mut seen = messages(&page);
+    while page["has_more"] == true {
+        page = ada.page(&format!("limit=10&after={}", seen.last().expect("a page with more is not empty").id)).await;
+        seen.extend(messages(&page));
+    }
+    let expected: Vec<String> = (1..=25).map(|number| number.to_string()).collect();
+    assert_eq!(contents(&seen), expected);
+}
+
+#[tokio::test]
+async fn has_more_is_false_when_the_page_just_holds_all() {
+    let (_server, ada) = server_with_messages(10).await;
+    for query in ["limit=10", "limit=10&after=0", "limit=10&before=9007199254740991"] {
+        let page = ada.page(query).await;
+        assert_eq!(messages(&page).len(), 10, "{query}");
+        assert_eq!(page["has_more"], false, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn limit_is_1_to_200() {
+    let (_server, ada) = server_with_messages(201).await;
+    for (limit, length) in [(1, 1), (199, 199), (200, 200)] {
+        let page = ada.page(&format!("limit={limit}")).await;
+        assert_eq!(messages(&page).len(), length);
+        assert_eq!(page["has_more"], true);
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_query_is_an_invalid_request() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for query in [
+        "limit=0", "limit=201", "limit=-1", "limit=1.5", "limit=ten", "limit=", "limit", "limit=99999999999999999999",
+        "before=x", "before=-1", "before=", "after=x", "after=-1", "after=99999999999999999999", "before=5&after=1",
+    ] {
+        let response = server.get(&format!("/messages?{query}")).by(&ada).send().await;
+        assert_eq!(response.error(), outcome(400, "invalid_request"), "{query}");
+    }
+}
+
+// The other routes
+
+#[tokio::test]
+async fn healthz_is_ok_without_a_session() {
+    let server = TestServer::start();
+    let response = server.get("/healthz").send().await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json(), json!({"status": "ok"}));
+}
+
+#[tokio::test]
+async fn the_websocket_without_an_upgrade_is_426() {
+    let server = TestServer::start();
+    let response = server.get("/ws").send().await;
+    assert_eq!(response.status, 426);
+    assert_eq!(response.header("Upgrade"), Some("websocket"), "RFC 9110, 15.5.22");
+    assert_eq!(response.error().0, 426);
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_not_found() {
+    let server = TestServer::start();
+    for path in ["/nothing", "/messages/", "/messages/1", "/Register", "/ws/", "/app.js/", "/metrics", "//", "/%00"] {
+        assert_eq!(server.get(path).send().await.error(), outcome(404, "not_found"), "{path}");
+    }
+    assert_eq!(server.post("/nothing").send().await.error(), outcome(404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_known_path_with_another_method_is_405_with_what_is_allowed() {
+    let server = TestServer::start();
+    for (path, method, allowed) in [
+        ("/register", "GET", "POST"),
+        ("/login", "GET", "POST"),
+        ("/login", "PUT", "POST"),
+        ("/logout", "DELETE", "POST"),
+        ("/messages", "POST", "GET"),
+        ("/messages?limit=1", "DELETE", "GET"),
+        ("/ws", "POST", "GET"),
+        ("/healthz", "POST", "GET"),
+        ("/", "POST", "GET"),
+        ("/app.js", "PATCH", "GET"),
+        ("/", "BREW", "GET"),
+    ] {
+        let response = server.request(method, path).send().await;
+        assert_eq!(response.error(), outcome(405, "method_not_allowed"), "{method} {path}");
+        let allow = response.header("Allow").expect("a 405 says what is allowed");
+        assert!(allow.split(", ").any(|method| method == allowed), "{method} {path}: {allow}");
+        assert!(allow.split(", ").all(|other| other != method), "{method} {path}: {allow}");
+    }
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let (server, ada) = server_with_messages(3).await;
+    for path in ["/", "/app.js", "/healthz", "/messages", "/nothing"] {
+        let whole = server.get(path).by(&ada).send().await;
+        let head = server.request("HEAD", path).by(&ada).send().await;
+        assert_eq!(head.status, whole.status, "{path}");
+        assert_eq!(head.header("Content-Type"), whole.header("Content-Type"), "{path}");
+        assert_eq!(head.header("Content-Length"), whole.header("Content-Length"), "{path}");
+        assert_eq!(head.header("ETag"), whole.header("ETag"), "{path}");
+    }
+    // Were there a body, the second answer would begin with it.
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(&server.request("HEAD", "/").bytes()).await;
+    raw.response_head().await;
+    raw.send(&server.get("/healthz").bytes()).await;
+    assert_eq!(raw.response().await.json(), json!({"status": "ok"}));
+}
+
+#[tokio::test]
+async fn options_tells_what_is_allowed() {
+    let server = TestServer::start();
+    for (path, allowed) in [("/messages", "GET"), ("/login", "POST"), ("/", "GET")] {
+        let response = server.request("OPTIONS", path).send().await;
+        assert!(matches!(response.status, 204 | 405), "{response:?}");
+        let allow = response.header("Allow").expect("it says what is allowed");
+        assert!(allow.split(", ").any(|method| method == allowed), "{path}: {allow}");
+        assert_eq!(response.header("Access-Control-Allow-Origin"), None, "no other site is invited");
+    }
+}
+
+// Origins
+
+#[tokio::test]
+async fn another_sites_page_may_not_post() {
+    let server = TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+    let ada = Client::register(&server, "ada").await;
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let address = server.address();
+    let own_host_other_port = format!("http://{}:1", address.ip());
+    for foreign in [
+        "https://evil.example",
+        "null",
+        "",
+        "https://friend.example.evil.example",
+        "https://friend.example:8443",
+        "http://friend.example",
+        "http://10.0.0.7",
+        &format!("http://{address}.evil.example"),
+        &own_host_other_port,
+    ] {
+        let login = server.post("/login").header("Origin", foreign).json(&account).send().await;
+        assert_eq!(login.error(), outcome(403, "forbidden_origin"), "{foreign:?}");
+        let register = server.post("/register").header("Origin", foreign).json(&account).send().await;
+        assert_eq!(register.error(), outcome(403, "forbidden_origin"), "{foreign:?}");
+        let logout = server.post("/logout").header("Origin", foreign).by(&ada).send().await;
+        assert_eq!(logout.error(), outcome(403, "forbidden_origin"), "{foreign:?}");
+    }
+    ada.page("limit=1").await;
+}
+
+#[tokio::test]
+async fn this_hosts_page_and_allowed_ones_may_post() {
+    let server = TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+    Client::register(&server, "ada").await;
+    let account = json!({"username": "ada", "password": PASSWORD});
+    for origin in [
+        &format!("http://{}", server.address()),
+        // Behind a proxy that ends TLS, the page's scheme is not ours.
+        &format!("https://{}", server.address()),
+        "https://friend.example",
+        "http://10.0.0.7:3000",
+    ] {
+        let response = server.post("/login").header("Origin", origin).json(&account).send().await;
+        assert_eq!(response.status, 200, "{origin}");
+    }
+}
+
+// The connection
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_another() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    for _ in 0..3 {
+        raw.send(&server.get("/healthz").bytes()).await;
+        assert_eq!(raw.response().await.status, 200);
+    }
+    let two_at_once = [server.get("/healthz").bytes(), server.get("/nothing").bytes()].concat();
+    raw.send(&two_at_once).await;
+    assert_eq!(raw.response().await.status, 200);
+    assert_eq!(raw.response().await.status, 404, "answers come in the order of the requests");
+}
+
+#[tokio::test]
+async fn a_request_may_come_byte_by_byte() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    for byte in server.post("/register").json(&json!({"username": "ada", "password": PASSWORD})).bytes() {
+        raw.send(&[byte]).await;
+    }
+    assert_eq!(raw.response().await.status, 201);
+}
+
+#[tokio::test]
+async fn every_answer_forbids_sniffing_framing_and_referrers() {
+    let server = TestServer::start();
+    for path in ["/", "/app.js", "/healthz", "/messages", "/nothing", "/ws"] {
+        let response = server.get(path).send().await;
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
+        assert_eq!(response.header("Referrer-Policy"), Some("no-referrer"), "{path}");
+        assert!(response.header("Content-Security-Policy").is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_people_said_is_not_kept_in_caches() {
+    let (server, ada) = server_with_messages(1).await;
+    let response = server.get("/messages").by(&ada).send().await;
+    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+}
