@@ -31,6 +31,10 @@ impl Follower {
         }
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// Is gone without a word.
     pub(crate) fn vanish(&mut self) {
         if let Some(connection) = self.connection.take() {

@@ -173,7 +173,14 @@ impl RawClient {
 
     /// The next frame.
     pub(crate) async fn frame(&mut self) -> RawFrame {
-        self.fill(2).await;
+        self.try_frame().await.expect("a frame before the end of the connection")
+    }
+
+    /// The next frame; none if the connection ends before one begins.
+    pub(crate) async fn try_frame(&mut self) -> Option<RawFrame> {
+        if !self.try_fill(2).await {
+            return None;
+        }
         assert_eq!(self.unread[1] & 0x80, 0, "a server does not mask");
         let (header, length) = match self.unread[1] {
             126 => {
@@ -186,7 +193,7 @@ impl RawClient {
         self.fill(header + length).await;
         let first = self.unread[0];
         let payload = self.unread.drain(..header + length).skip(header).collect();
-        RawFrame { first, payload }
+        Some(RawFrame { first, payload })
     }
 
     /// The next text frame, parsed; the protocol's own pings and pongs are passed over.

@@ -1,0 +1,218 @@
+//! Promises 1 and 5 across the end of the process: what was acknowledged is there, once.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Client, Dice, Follower, TestServer, ids, int, text, within};
+use serde_json::json;
+use tokio::sync::Notify;
+
+/// What a sender knows when its connection has broken: its messages' texts (which are their nonces), and the ids of
+/// those that were acknowledged.
+struct Sent {
+    client: Client,
+    nonces: Vec<String>,
+    acknowledged: BTreeMap<String, i64>,
+}
+
+/// Sends as fast as acks come, a few on the way at a time, until the connection breaks. Counts the acks.
+async fn send_until_the_end(client: Client, round: usize, acks: Arc<AtomicUsize>, enough: Arc<Notify>) -> Sent {
+    let mut connection = client.connect().await;
+    let mut sent = Sent { client, nonces: Vec::new(), acknowledged: BTreeMap::new() };
+    loop {
+        while sent.nonces.len() < sent.acknowledged.len() + 16 {
+            let nonce = format!("{} {round} {}", sent.client.username, sent.nonces.len());
+            let frame = json!({"type": "message", "content": nonce, "nonce": nonce}).to_string();
+            sent.nonces.push(nonce);
+            if !connection.try_send(&frame).await {
+                break;
+            }
+        }
+        let Ok(frame) = connection.receive().await else { return sent };
+        if frame["type"] == "ack" {
+            sent.acknowledged.insert(text(&frame["nonce"]).to_owned(), int(&frame["id"]));
+            acks.fetch_add(1, Ordering::Relaxed);
+            enough.notify_one();
+        }
+    }
+}
+
+/// Four people send until `count` messages in all are acknowledged; then `end` ends the server.
+async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: usize, end: Signal) -> Vec<Sent> {
+    let acks = Arc::new(AtomicUsize::new(0));
+    let enough = Arc::new(Notify::new());
+    let sending: Vec<_> = people
+        .iter()
+        .map(|person| {
+            tokio::spawn(send_until_the_end(person.clone(), round, Arc::clone(&acks), Arc::clone(&enough)))
+        })
+        .collect();
+    within("acks", async {
+        while acks.load(Ordering::Relaxed) < count {
+            enough.notified().await;
+        }
+    })
+    .await;
+    match end {
+        Signal::Kill => server.kill().await,
+        Signal::Term => assert_eq!(server.stop().await.code(), Some(0)),
+    }
+    let mut sent = Vec::new();
+    for sender in sending {
+        sent.push(sender.await.expect("no panic"));
+    }
+    sent
+}
+
+#[derive(Clone, Copy)]
+enum Signal {
+    Kill,
+    Term,
+}
+
+#[tokio::test]
+async fn a_kill_in_a_burst_loses_and_doubles_nothing_that_was_acknowledged() {
+    let mut server = TestServer::start();
+    let people = server.seed_people(4).await;
+    let mut dice = Dice::new(20);
+    let mut newest = 0;
+    for round in 0..6 {
+        let sent = burst(&mut server, &people, round, 20 + dice.below(400), Signal::Kill).await;
+        server.restart();
+
+        let history = server.history_after(&people[0], newest).await;
+        let stored: BTreeMap<&str, i64> =
+            history.iter().map(|message| (message.content.as_str(), message.id)).collect();
+        assert_eq!(stored.len(), history.len(), "each text was stored once");
+        for (nonce, id) in sent.iter().flat_map(|sent| &sent.acknowledged) {
+            assert_eq!(stored.get(nonce.as_str()), Some(id), "{nonce} was acknowledged");
+        }
+        assert!(ids(&history).is_sorted_by(|earlier, later| earlier < later));
+        assert!(ids(&history).iter().all(|id| *id > newest), "ids go on rising after a crash");
+        let check: String = server
+            .database()
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .expect("the database can be checked");
+        assert_eq!(check, "ok");
+
+        // Whoever got no answer sends again under the same nonce.
+        for sender in &sent {
+            let mut connection = sender.client.connect().await;
+            for nonce in &sender.nonces {
+                let id = connection.store(nonce, nonce).await;
+                if let Some(stored) = stored.get(nonce.as_str()) {
+                    assert_eq!(id, *stored, "{nonce} has its id already");
+                }
+            }
+        }
+        let history = server.history_after(&people[0], newest).await;
+        let texts: BTreeSet<&str> = history.iter().map(|message| message.content.as_str()).collect();
+        let all: BTreeSet<&str> = sent.iter().flat_map(|sent| &sent.nonces).map(String::as_str).collect();
+        assert_eq!(texts, all, "all that was sent is there in the end");
+        assert_eq!(history.len(), all.len(), "once");
+        newest = history.last().expect("something was sent").id;
+    }
+}
+
+#[tokio::test]
+async fn what_anyone_saw_before_a_kill_is_there_after_it() {
+    let mut server = TestServer::start();
+    let people = server.seed_people(4).await;
+    let bob = Client::register(&server, "bob").await;
+    let mut reader = bob.connect().await;
+    let seen = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Ok(frame) = reader.receive().await {
+            if frame["type"] == "message" {
+                seen.push(common::Message::parse(&frame));
+            }
+        }
+        seen
+    });
+    burst(&mut server, &people, 0, 500, Signal::Kill).await;
+    let seen = seen.await.expect("no panic");
+    server.restart();
+    let history = server.history(&bob).await;
+    assert!(!seen.is_empty());
+    assert!(history.starts_with(&seen), "{} seen, {} stored", seen.len(), history.len());
+}
+
+#[tokio::test]
+async fn a_stop_under_load_acknowledges_all_that_it_stores() {
+    let mut server = TestServer::start();
+    let people = server.seed_people(4).await;
+    let sent = burst(&mut server, &people, 0, 300, Signal::Term).await;
+    server.restart();
+    let history = server.history(&people[0]).await;
+    let stored: HashSet<&str> = history.iter().map(|message| message.content.as_str()).collect();
+    let acknowledged: HashSet<&str> = sent.iter().flat_map(|sent| sent.acknowledged.keys()).map(String::as_str).collect();
+    assert_eq!(acknowledged, stored, "what was accepted is stored and acknowledged, and nothing else");
+}
+
+#[tokio::test]
+async fn a_nonce_is_remembered_across_a_kill() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let id = ada.connect().await.store("n", "hello").await;
+    server.kill().await;
+    server.restart();
+    let mut reader = Client::register(&server, "bob").await.connect().await;
+    let mut connection = ada.connect().await;
+    assert_eq!(connection.store("n", "hello").await, id);
+    connection.store("m", "the next").await;
+    assert_eq!(reader.message().await.content, "the next", "it is not shown again");
+}
+
+#[tokio::test]
+async fn readers_resume_across_a_kill() {
+    let mut server = TestServer::start();
+    let people = server.seed_people(4).await;
+    let bob = Client::register(&server, "bob").await;
+    let mut follower = Follower::join(&bob).await;
+    let first = people[0].connect().await.store("first", "first").await;
+    follower.read_to(first).await;
+    follower.vanish();
+    burst(&mut server, &people, 0, 200, Signal::Kill).await;
+    server.restart();
+    follower.resume().await;
+    let last = people[0].connect().await.store("last", "last").await;
+    follower.read_to(last).await;
+    assert_eq!(follower.history, server.history(&bob).await);
+}
+
+#[tokio::test]
+async fn while_another_process_holds_the_database_nothing_is_acknowledged_that_is_not_stored() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.store("before", "before").await;
+
+    let blocker = server.database();
+    blocker.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    connection.say_once("during", "during").await;
+    connection.send(&json!({"type": "ping"})).await;
+    connection.next_of("pong").await;
+    assert_eq!(server.history(&ada).await.len(), 1, "readers go on, and what is not committed is not shown");
+    blocker.execute_batch("ROLLBACK").expect("the end of the lock");
+
+    // Either it was stored when the lock went, or it was refused: then the same nonce settles it.
+    within("the lost message to be settled", async {
+        loop {
+            let frame = connection.next().await;
+            match text(&frame["type"]) {
+                "ack" if frame["nonce"] == "during" => break,
+                "error" => {
+                    assert_eq!(frame["code"], "unavailable");
+                    connection.say_once("during", "during").await;
+                }
+                _ => {}
+            }
+        }
+    })
+    .await;
+    server.healthy(200).await;
+    assert_eq!(server.number("SELECT count(*) FROM messages WHERE content = 'during'"), 1);
+}

@@ -1,0 +1,263 @@
+//! Who is there: joins and leaves, promise 6 about the dead, and the counting of crowds.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use common::{Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, int, text, within};
+use serde_json::{Value, json};
+
+fn names(users: &Value) -> Vec<&str> {
+    users.as_array().expect("a list").iter().map(text).collect()
+}
+
+/// The next join or leave.
+async fn next_change(connection: &mut Connection) -> (String, String) {
+    loop {
+        let frame = connection.next().await;
+        let kind = text(&frame["type"]);
+        if kind == "user_join" || kind == "user_leave" {
+            return (kind.to_owned(), text(&frame["username"]).to_owned());
+        }
+    }
+}
+
+fn change(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+#[tokio::test]
+async fn whoever_joins_is_counted_listed_and_told_like_everyone() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let bob = Client::register(&server, "Bob").await;
+    let mut first = ada.connect().await;
+    assert_eq!(first.welcome["online"], 1);
+    assert_eq!(first.welcome["users"], json!(["ada"]));
+    assert_eq!(next_change(&mut first).await, change("user_join", "ada"), "the joiner too");
+    let mut second = bob.connect().await;
+    assert_eq!(second.welcome["online"], 2);
+    assert_eq!(names(&second.welcome["users"]).len(), 2);
+    assert_eq!(next_change(&mut second).await, change("user_join", "Bob"));
+    assert_eq!(next_change(&mut first).await, change("user_join", "Bob"));
+}
+
+#[tokio::test]
+async fn a_user_in_three_tabs_joins_once_and_leaves_once() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    assert_eq!(next_change(&mut bob).await, change("user_join", "bob"));
+    for _ in 0..3 {
+        let tabs = [ada.connect().await, ada.connect().await, ada.connect().await];
+        assert_eq!(tabs[2].welcome["online"], 2, "people are counted, not tabs");
+        let [first, second, third] = tabs;
+        first.close().await;
+        second.reset();
+        third.close().await;
+        assert_eq!(next_change(&mut bob).await, change("user_join", "ada"));
+        assert_eq!(next_change(&mut bob).await, change("user_leave", "ada"));
+    }
+    bob.say("the end").await;
+    loop {
+        let frame = bob.next().await;
+        if frame["type"] == "message" {
+            break;
+        }
+        assert!(!text(&frame["type"]).starts_with("user_"), "one join and one leave a time: {frame}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_authenticate_is_nobody() {
+    let server = TestServer::start();
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    assert_eq!(next_change(&mut bob).await, change("user_join", "bob"));
+    let mut nobody = Connection::open(&server).await;
+    nobody.send(&json!({"type": "auth", "token": "nonsense"})).await;
+    assert_eq!(nobody.close_code().await, 1008);
+    Connection::open(&server).await.reset();
+    let ada = Client::register(&server, "ada").await.connect().await;
+    assert_eq!(ada.welcome["online"], 2);
+    assert_eq!(next_change(&mut bob).await, change("user_join", "ada"), "nothing else was told");
+}
+
+#[tokio::test]
+async fn logging_out_is_leaving() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let _tab = ada.connect().await;
+    let _other_tab = ada.connect().await;
+    ada.logout().await;
+    assert_eq!(next_change(&mut bob).await, change("user_join", "bob"));
+    assert_eq!(next_change(&mut bob).await, change("user_join", "ada"));
+    assert_eq!(next_change(&mut bob).await, change("user_leave", "ada"));
+}
+
+#[tokio::test]
+async fn dead_peers_leave_and_the_living_stay() {
+    let server = TestServer::with(&["--ping-interval", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let bob = Client::register(&server, "bob").await;
+    let carol = Client::register(&server, "carol").await;
+    // ada's machine is gone without a word. carol's answers each ping. bob's library answers while he reads.
+    let started = Instant::now();
+    let mut dead = RawClient::authenticated(&server, &ada).await;
+    let mut living = RawClient::authenticated(&server, &carol).await;
+    let answering = tokio::spawn(async move {
+        loop {
+            let received = living.frame().await;
+            if received.first == FIN | PING {
+                living.send(&frame(FIN | PONG, &received.payload)).await;
+            }
+        }
+    });
+    let mut bob = bob.connect().await;
+    assert_eq!(bob.next_of("user_leave").await["username"], "ada");
+    assert!(started.elapsed().as_millis() >= 2_500, "silence is 2.5 intervals");
+    // Another round of pings: whoever answers is still there.
+    let mut dave = RawClient::authenticated(&server, &Client::register(&server, "dave").await).await;
+    assert_eq!(bob.next_of("user_leave").await["username"], "dave");
+    assert!(!answering.is_finished());
+    answering.abort();
+    // Both were closed, not just forgotten.
+    within("the close", async { while dead.try_frame().await.is_some() {} }).await;
+    within("the close", async { while dave.try_frame().await.is_some() {} }).await;
+}
+
+#[tokio::test]
+async fn any_frame_is_a_sign_of_life() {
+    let server = TestServer::with(&["--ping-interval", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let bob = Client::register(&server, "bob").await;
+    let mut bob = bob.connect().await;
+    // ada's page cannot see pings and never answers them, but asks now and then whether the server is there.
+    let mut page = RawClient::authenticated(&server, &ada).await;
+    let started = Instant::now();
+    while started.elapsed().as_secs() < 4 {
+        page.send(&frame(FIN | TEXT, br#"{"type":"ping"}"#)).await;
+        page.next_of("pong").await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    drop(page);
+    assert_eq!(next_change(&mut bob).await, change("user_join", "bob"));
+    assert_eq!(next_change(&mut bob).await, change("user_join", "ada"));
+    assert_eq!(next_change(&mut bob).await, change("user_leave", "ada"), "once, when she went");
+}
+
+#[tokio::test]
+async fn joins_and_leaves_add_up_whoever_comes_and_goes() {
+    const PEOPLE: usize = 12;
+    let server = TestServer::start();
+    let people = server.seed_people(PEOPLE + 1).await;
+    let (watcher, people) = people.split_last().expect("there are people");
+    let mut watcher = watcher.connect().await;
+    let mut there: BTreeSet<String> = names(&watcher.welcome["users"]).into_iter().map(str::to_owned).collect();
+    let restless: Vec<_> = people
+        .iter()
+        .cloned()
+        .zip(0..)
+        .map(|(person, seed)| {
+            tokio::spawn(async move {
+                let mut dice = Dice::new(seed);
+                let mut tabs = Vec::new();
+                for _ in 0..30 {
+                    if tabs.is_empty() || dice.below(2) == 0 {
+                        tabs.push(person.connect().await);
+                    } else {
+                        let tab: Connection = tabs.swap_remove(dice.below(tabs.len()));
+                        if dice.below(2) == 0 { tab.close().await } else { tab.reset() }
+                    }
+                }
+                tabs
+            })
+        })
+        .collect();
+    let mut tabs = Vec::new();
+    for person in restless {
+        tabs.push(person.await.expect("no panic"));
+    }
+    let mut expected = BTreeSet::from([text(&watcher.welcome["username"]).to_owned()]);
+    expected.extend(tabs.iter().flatten().map(|tab| text(&tab.welcome["username"]).to_owned()));
+    assert_eq!(next_change(&mut watcher).await.1, text(&watcher.welcome["username"]));
+    while there != expected {
+        let (kind, name) = next_change(&mut watcher).await;
+        let is_change = if kind == "user_join" { there.insert(name.clone()) } else { there.remove(&name) };
+        assert!(is_change, "a {kind} of {name} who had done so");
+    }
+}
+
+#[tokio::test]
+async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
+    const CROWD: usize = 1_010;
+    raise_descriptor_limit();
+    let server = TestServer::start();
+    let people = server.seed_people(CROWD + 1).await;
+    let (watcher, people) = people.split_last().expect("there are people");
+    let mut watcher = watcher.connect().await;
+    let watching = tokio::spawn(async move {
+        // Joins name people until there are too many of them; then their number comes.
+        let mut joins = 0;
+        let online = loop {
+            let frame = watcher.next().await;
+            match text(&frame["type"]) {
+                "user_join" => joins += 1,
+                "presence" => break int(&frame["online"]),
+                other => panic!("no {other} yet"),
+            }
+        };
+        (watcher, joins, online)
+    });
+
+    let started = Instant::now();
+    let mut crowd = Vec::with_capacity(CROWD);
+    for chunk in people.chunks(50) {
+        let arriving: Vec<_> = chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
+        for person in arriving {
+            crowd.push(person.await.expect("no panic"));
+        }
+    }
+    let last = &crowd[CROWD - 1].welcome;
+    assert!(names(&last["users"]).len() <= 200, "a long list is cut");
+    assert!(names(&last["users"]).is_sorted());
+    let (mut watcher, joins, online) = watching.await.expect("no panic");
+    assert_eq!(joins, 1_000, "as many as are not too many");
+    assert!(online > 1_000, "{online} are too many to name");
+
+    // The count settles on the truth, and comes once a second at most.
+    let mut counts = 1;
+    let mut online = online;
+    while online != CROWD as i64 + 1 {
+        let frame = watcher.next().await;
+        assert_eq!(frame["type"], "presence", "nobody is named: {frame}");
+        online = int(&frame["online"]);
+        counts += 1;
+    }
+    assert!(counts <= 1 + started.elapsed().as_secs(), "{counts} in {:?}", started.elapsed());
+
+    // Down to 898: under 900 people are named again, and the count a page keeps by joins and leaves is right.
+    let mut staying = crowd.split_off(CROWD - 897);
+    drop(crowd);
+    while online != 898 {
+        let frame = watcher.next().await;
+        match text(&frame["type"]) {
+            "presence" => online = int(&frame["online"]),
+            "user_leave" => online -= 1,
+            other => panic!("no {other} when people leave"),
+        }
+    }
+    let gone = staying.pop().expect("someone is there");
+    let name = text(&gone.welcome["username"]).to_owned();
+    gone.close().await;
+    assert_eq!(watcher.next_of("user_leave").await["username"], name.as_str());
+}
+
+/// A thousand sockets here and a thousand in the server, which inherits the limit.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+}

@@ -1,0 +1,164 @@
+//! Promise 4: a slow reader loses nothing, costs a bounded amount, and nobody else waits for it.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int};
+use serde_json::json;
+
+/// Texts of some 2 KB each: a few dozen fill a small socket.
+fn long_texts(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{number} {}", "x".repeat(2_000))).collect()
+}
+
+#[tokio::test]
+async fn a_reader_who_pauses_gets_every_message_once() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await.far_away();
+    let mut paused = Follower::join(&bob).await;
+    // Within the limit of a replay: nobody has to be sent to the history.
+    let ids = ada.store_all("n", &long_texts(800)).await;
+    paused.read_to(ids[799]).await;
+    assert_eq!(paused.resyncs, 0);
+    assert!(paused.history == server.history(&bob).await);
+}
+
+#[tokio::test]
+async fn a_reader_too_far_behind_is_told_to_resync_and_then_has_everything() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await.far_away();
+    let mut paused = Follower::join(&bob).await;
+    ada.store_all("n", &long_texts(3_000)).await;
+    // What the kernel holds for bob is read first; where it ends, the server sends him to the history.
+    paused.read_more(2_900).await;
+    assert!(paused.resyncs >= 1);
+    let live = ada.store("live", "live").await;
+    paused.read_to(live).await;
+    assert!(paused.history == server.history(&bob).await);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_reader_who_has_stopped() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let mut stopped = Vec::new();
+    for _ in 0..10 {
+        stopped.push(Follower::join(&bob.far_away()).await);
+    }
+    let mut awake = Follower::join(&bob).await;
+    for (number, text) in long_texts(500).iter().enumerate() {
+        let id = ada.store(&number.to_string(), text).await;
+        // Each message gets through before the next is sent, while ten others take nothing.
+        awake.read_to(id).await;
+    }
+    let history = server.history(&bob).await;
+    assert!(awake.history == history);
+    for mut follower in stopped {
+        follower.read_to(history[499].id).await;
+        assert!(follower.history == history);
+    }
+}
+
+#[tokio::test]
+async fn memory_for_those_who_have_stopped_is_bounded() {
+    const STOPPED: usize = 20;
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    ada.store_all("warm", &long_texts(500)).await;
+    let mut stopped = Vec::new();
+    for _ in 0..STOPPED {
+        stopped.push(bob.far_away().connect().await);
+    }
+    let before = server.resident_bytes();
+    // 6 MB for each of them, were it kept for them.
+    ada.store_all("n", &long_texts(3_000)).await;
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 24 << 20, "{grown} bytes for {STOPPED} readers");
+    drop(stopped);
+}
+
+#[tokio::test]
+async fn readers_who_pause_at_random_under_load_have_the_whole_sequence() {
+    const READERS: usize = 5;
+    const MESSAGES: usize = 2_500;
+    let server = TestServer::start();
+    let people = server.seed_people(READERS + 1).await;
+    let (sender, readers) = people.split_last().expect("there are people");
+    let mut following = Vec::new();
+    for (seed, reader) in (0..).zip(readers) {
+        let mut follower = Follower::join(&reader.far_away()).await;
+        following.push(tokio::spawn(async move {
+            let mut dice = Dice::new(seed);
+            while follower.history.len() < MESSAGES {
+                let left = MESSAGES - follower.history.len();
+                follower.read_more((1 + dice.below(200)).min(left)).await;
+                // The pause is the load of this test, not a wait for anything.
+                tokio::time::sleep(Duration::from_millis(dice.below(40) as u64)).await;
+                if dice.below(10) == 0 {
+                    follower.vanish();
+                    follower.resume().await;
+                }
+            }
+            (follower.history, follower.resyncs)
+        }));
+    }
+    let mut sender = sender.connect().await;
+    sender.store_all("n", &long_texts(MESSAGES)).await;
+    let whole = server.history(&people[0]).await;
+    assert_eq!(whole.len(), MESSAGES);
+    for (seed, follower) in following.into_iter().enumerate() {
+        let (history, resyncs) = follower.await.expect("no panic");
+        assert!(history == whole, "reader {seed}: {} messages after {resyncs} resyncs", history.len());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_was_behind_learns_who_is_there() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let carol = Client::register(&server, "carol").await;
+    let mut paused = bob.far_away().connect().await;
+    let ids = ada.store_all("n", &long_texts(800)).await;
+    let carols = carol.connect().await;
+    while int(&paused.next_of("message").await["id"]) < ids[799] {}
+    // Joins may have been missed on the way, so the list comes anew, or the join itself does.
+    loop {
+        let frame = paused.next().await;
+        if frame["type"] == "user_join" && frame["username"] == "carol" {
+            break;
+        }
+        if frame["type"] == "presence" && frame["users"] == json!(["ada", "bob", "carol"]) {
+            assert_eq!(frame["online"], 3);
+            break;
+        }
+    }
+    drop(carols);
+}
+
+#[tokio::test]
+async fn a_reader_who_speaks_but_does_not_listen_holds_up_nobody() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let mut raw = RawClient::authenticated(&server, &bob).await;
+    let message = json!({"type": "message", "content": "x".repeat(4_000)}).to_string();
+    let frame = frame(FIN | TEXT, message.as_bytes());
+    // bob's own messages come back to him and are not read: at some point the server no longer reads him either.
+    let shouting = tokio::spawn(async move {
+        for _ in 0..2_000 {
+            raw.send(&frame).await;
+        }
+        raw
+    });
+    for number in 0..200 {
+        ada.store(&number.to_string(), "calm").await;
+    }
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+    shouting.abort();
+}
