@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    BINARY, CLOSE, CONTINUATION, Client, Connection, FIN, PING, PONG, RawClient, RawFrame, TEXT,
-    TestServer, frame, header, unmasked, within,
+    BINARY, CLOSE, CONTINUATION, Client, Connection, FIN, PING, PONG, RawClient, RawFrame, TEXT, TestServer, frame,
+    header, unmasked, within,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -225,7 +225,12 @@ async fn a_close_that_breaks_the_rules_is_1002_or_1007() {
 #[tokio::test]
 async fn a_close_is_answered_in_kind_and_the_server_hangs_up() {
     let (server, ada) = server_with_ada().await;
-    for payload in [&b""[..], &1000u16.to_be_bytes(), &[&1001u16.to_be_bytes()[..], b"off to bed"].concat(), &4000u16.to_be_bytes()] {
+    for payload in [
+        &b""[..],
+        &1000u16.to_be_bytes(),
+        &[&1001u16.to_be_bytes()[..], b"off to bed"].concat(),
+        &4000u16.to_be_bytes(),
+    ] {
         let mut raw = RawClient::authenticated(&server, &ada).await;
         raw.send(&frame(FIN | CLOSE, payload)).await;
         let answer = loop {

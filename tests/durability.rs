@@ -46,9 +46,7 @@ async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: 
     let enough = Arc::new(Notify::new());
     let sending: Vec<_> = people
         .iter()
-        .map(|person| {
-            tokio::spawn(send_until_the_end(person.clone(), round, Arc::clone(&acks), Arc::clone(&enough)))
-        })
+        .map(|person| tokio::spawn(send_until_the_end(person.clone(), round, Arc::clone(&acks), Arc::clone(&enough))))
         .collect();
     within("acks", async {
         while acks.load(Ordering::Relaxed) < count {
@@ -148,7 +146,8 @@ async fn a_stop_under_load_acknowledges_all_that_it_stores() {
     server.restart();
     let history = server.history(&people[0]).await;
     let stored: HashSet<&str> = history.iter().map(|message| message.content.as_str()).collect();
-    let acknowledged: HashSet<&str> = sent.iter().flat_map(|sent| sent.acknowledged.keys()).map(String::as_str).collect();
+    let acknowledged: HashSet<&str> =
+        sent.iter().flat_map(|sent| sent.acknowledged.keys()).map(String::as_str).collect();
     assert_eq!(acknowledged, stored, "what was accepted is stored and acknowledged, and nothing else");
 }
 

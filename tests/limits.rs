@@ -113,7 +113,7 @@ async fn persistent_abuse_is_closed_with_1008() {
 
 #[tokio::test]
 async fn a_flood_of_any_frames_is_closed_with_1008() {
-    let server = TestServer::start();
+    let server = TestServer::with(&["--message-rate", "10"]);
     let ada = Client::register(&server, "ada").await;
     for kind in ["nonsense", r#"{"type":"typing"}"#, r#"{"type":"ping"}"#] {
         let mut flood = ada.connect().await;
@@ -244,24 +244,22 @@ async fn past_the_most_connections_new_ones_are_refused_and_those_inside_stay() 
 }
 
 #[tokio::test]
-async fn without_descriptors_those_inside_go_on_and_it_recovers() {
-    let server = TestServer::with_descriptors(&["--max-connections", "10000"], 64);
+async fn with_fewer_descriptors_than_callers_those_inside_go_on_and_it_recovers() {
+    let server = TestServer::with_descriptors(&[], 96);
     let ada = Client::register(&server, "ada").await;
     let mut inside = ada.connect().await;
     let mut crowd = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..120 {
         // The kernel accepts for the server, whether the server can or not.
         crowd.push(RawClient::connect(&server).await);
     }
-    inside.store("1", "still here").await;
     let before = server.cpu_time();
     for number in 0..50 {
-        inside.store(&format!("crowded {number}"), "still here").await;
+        inside.store(&number.to_string(), "still here").await;
     }
-    assert!((server.cpu_time() - before).as_millis() < 2_000, "it does not spin");
+    assert!((server.cpu_time() - before).as_secs() < 2, "it does not spin");
     drop(crowd);
-    server.healthy(200).await;
-    ada.connect().await;
+    within("a free place", async { while enter(&server, &ada).await.is_none() {} }).await;
 }
 
 // Deadlines: each of these waits for the server to lose patience, all at the same time.
@@ -271,7 +269,9 @@ async fn nothing_half_sent_waits_for_ever() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     let half_head = b"GET /messages HTTP/1.1\r\nHost: ".to_vec();
-    let half_body = b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{".to_vec();
+    let half_body =
+        b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+            .to_vec();
     let half_chunk = b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{".to_vec();
     let silent = |bytes: Vec<u8>| {
         let address = server.address();
@@ -370,10 +370,24 @@ async fn a_length_beside_a_coding_ends_the_connection() {
 async fn only_the_compiled_in_files_can_be_read() {
     let server = TestServer::start();
     for path in [
-        "/../Cargo.toml", "/../../etc/passwd", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml", "/%2e%2e%2f%2e%2e%2fetc/passwd",
-        "//etc/passwd", "/./Cargo.toml", "/icons/../../Cargo.toml", "/app.js/../../Cargo.toml", "/..\\Cargo.toml",
-        "/app.js%00.html", "/chinwag.db", "/schema.sql", "/.git/config", "/%252e%252e/Cargo.toml",
-        "file:///etc/passwd", "http://other.example/etc/passwd", "*",
+        "/../Cargo.toml",
+        "/../../etc/passwd",
+        "/%2e%2e/Cargo.toml",
+        "/..%2fCargo.toml",
+        "/%2e%2e%2f%2e%2e%2fetc/passwd",
+        "//etc/passwd",
+        "/./Cargo.toml",
+        "/icons/../../Cargo.toml",
+        "/app.js/../../Cargo.toml",
+        "/..\\Cargo.toml",
+        "/app.js%00.html",
+        "/chinwag.db",
+        "/schema.sql",
+        "/.git/config",
+        "/%252e%252e/Cargo.toml",
+        "file:///etc/passwd",
+        "http://other.example/etc/passwd",
+        "*",
     ] {
         let response = Request::new(server.address(), "GET", path).send().await;
         assert!(matches!(response.status, 400 | 404), "{path}: {response:?}");

@@ -197,20 +197,43 @@ async fn a_frame_that_is_no_object_of_a_known_type_is_invalid_json() {
     let (_server, mut ada, mut bob) = conversation().await;
     let deep = "[".repeat(60_000);
     for frame in [
-        "", " ", "hello", "null", "7", "[]", "{", "{}", "\"message\"", &deep,
+        "",
+        " ",
+        "hello",
+        "null",
+        "7",
+        "[]",
+        "{",
+        "{}",
+        "\"message\"",
+        &deep,
+        r#"["ping"]"#,
         r#"{"type":null}"#,
         r#"{"type":"shout","content":"hello"}"#,
         r#"{"type":"Message","content":"hello"}"#,
         r#"{"content":"hello"}"#,
-        r#"{"type":"message"}"#,
-        r#"{"type":"message","content":7}"#,
-        r#"{"type":"message","content":"hello","nonce":7}"#,
-        r#"{"type":"message","content":"\ud800"}"#,
         r#"{"type":"message","content":"hello"} x"#,
         r#"[{"type":"message","content":"hello"}]"#,
     ] {
         let error = refused(&mut ada, frame).await;
         assert_eq!(error["code"], "invalid_json", "{}", frame.chars().take(80).collect::<String>());
+    }
+    ada.say("the next").await;
+    assert_eq!(bob.message().await.content, "the next");
+}
+
+#[tokio::test]
+async fn a_message_without_its_fields_is_an_invalid_message() {
+    let (_server, mut ada, mut bob) = conversation().await;
+    for frame in [
+        r#"{"type":"message"}"#,
+        r#"{"type":"message","content":7}"#,
+        r#"{"type":"message","content":null}"#,
+        r#"{"type":"message","content":["hello"]}"#,
+        r#"{"type":"message","content":"hello","nonce":7}"#,
+        r#"{"type":"message","content":"\ud800"}"#,
+    ] {
+        assert_eq!(refused(&mut ada, frame).await["code"], "invalid_message", "{frame}");
     }
     ada.say("the next").await;
     assert_eq!(bob.message().await.content, "the next");

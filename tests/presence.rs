@@ -214,7 +214,8 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     let started = Instant::now();
     let mut crowd = Vec::with_capacity(CROWD);
     for chunk in people.chunks(50) {
-        let arriving: Vec<_> = chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
+        let arriving: Vec<_> =
+            chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
         for person in arriving {
             crowd.push(person.await.expect("no panic"));
         }
@@ -226,7 +227,7 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     assert_eq!(joins, 1_000, "as many as are not too many");
     assert!(online > 1_000, "{online} are too many to name");
 
-    // The count settles on the truth, and comes once a second at most.
+    // The count settles on the truth, and comes once a second at most (and once at the switch).
     let mut counts = 1;
     let mut online = online;
     while online != CROWD as i64 + 1 {
@@ -235,7 +236,7 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
         online = int(&frame["online"]);
         counts += 1;
     }
-    assert!(counts <= 1 + started.elapsed().as_secs(), "{counts} in {:?}", started.elapsed());
+    assert!(counts <= 2 + started.elapsed().as_secs(), "{counts} in {:?}", started.elapsed());
 
     // Down to 898: under 900 people are named again, and the count a page keeps by joins and leaves is right.
     let mut staying = crowd.split_off(CROWD - 897);

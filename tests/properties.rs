@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{
-    CLOSE, CONTINUATION, Client, FIN, Follower, PING, RawClient, TEXT, TestServer, frame, int, text,
-};
+use common::{CLOSE, CONTINUATION, Client, FIN, Follower, PING, RawClient, TEXT, TestServer, frame, int, text};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -77,7 +75,8 @@ fn any_interleaving_gives_every_reader_the_stores_order() {
         for event in events {
             match event {
                 Event::Send { sender, messages, length } => {
-                    let texts: Vec<String> = (0..messages).map(|n| format!("{}{}", sent + n, "x".repeat(length))).collect();
+                    let texts: Vec<String> =
+                        (0..messages).map(|n| format!("{}{}", sent + n, "x".repeat(length))).collect();
                     senders[sender].store_all(&sent.to_string(), &texts).await;
                     sent += messages;
                 }
@@ -227,10 +226,7 @@ fn any_cut_of_a_message_is_the_message() {
 #[test]
 fn any_bytes_on_the_port_are_survived() {
     let request = "(GET|POST|HEAD|PUT) /[a-z/%.?&=0-9]{0,30} HTTP/1.[01]\r\n(Host: a\r\n)?([A-Za-z-]{1,20}: [ -~]{0,40}\r\n){0,5}\r\n";
-    let bytes = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..300),
-        request.prop_map(String::into_bytes),
-    ];
+    let bytes = prop_oneof![prop::collection::vec(any::<u8>(), 0..300), request.prop_map(String::into_bytes),];
     always_on_one_server(200, &bytes, async |server, _, bytes| {
         let mut raw = RawClient::connect(server).await;
         raw.try_send(&bytes).await;
@@ -251,7 +247,8 @@ fn any_query_is_a_page_or_an_invalid_request() {
         match response.status {
             200 => {
                 let page = response.json();
-                let ids: Vec<i64> = page["messages"].as_array().expect("a list").iter().map(|message| int(&message["id"])).collect();
+                let ids: Vec<i64> =
+                    page["messages"].as_array().expect("a list").iter().map(|message| int(&message["id"])).collect();
                 assert!(ids.len() <= 200 && ids.is_sorted());
             }
             400 => assert_eq!(response.error().1, "invalid_request"),

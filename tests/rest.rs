@@ -42,7 +42,9 @@ async fn register_answers_201_with_the_name() {
 async fn a_username_is_1_to_32_of_the_plain_characters_and_starts_with_a_letter_or_digit() {
     let server = TestServer::start();
     let too_long = "a".repeat(33);
-    for bad in ["", ".ada", "_ada", "-ada", "a b", " ada", "ada\n", "ad\u{e4}", "a@b", "a/b", "ada\0", "\u{430}da", &too_long] {
+    for bad in
+        ["", ".ada", "_ada", "-ada", "a b", " ada", "ada\n", "ad\u{e4}", "a@b", "a/b", "ada\0", "\u{430}da", &too_long]
+    {
         let account = json!({"username": bad, "password": PASSWORD});
         assert_eq!(refused(&server, "/register", &account).await, outcome(422, "invalid_username"), "{bad:?}");
     }
@@ -60,7 +62,8 @@ async fn a_password_is_8_to_256_characters_whatever_they_are() {
         let account = json!({"username": "ada", "password": bad});
         assert_eq!(refused(&server, "/register", &account).await, outcome(422, "invalid_password"), "{bad:?}");
     }
-    for (name, good) in [("a", "12345678"), ("b", "  spaces"), ("c", &"x".repeat(256)), ("d", &"\u{1f511}".repeat(256))] {
+    for (name, good) in [("a", "12345678"), ("b", "  spaces"), ("c", &"x".repeat(256)), ("d", &"\u{1f511}".repeat(256))]
+    {
         let account = json!({"username": name, "password": good});
         assert_eq!(server.post("/register").json(&account).send().await.status, 201, "{good:?}");
         assert_eq!(server.post("/login").json(&account).send().await.status, 200, "{good:?}");
@@ -148,7 +151,8 @@ async fn a_wrong_name_and_a_wrong_password_get_the_same_answer() {
     let server = TestServer::start();
     Client::register(&server, "ada").await;
     let mut answers = Vec::new();
-    for (name, password) in [("ada", "not her password"), ("eve", PASSWORD), ("", PASSWORD), ("no such name!", "short")] {
+    for (name, password) in [("ada", "not her password"), ("eve", PASSWORD), ("", PASSWORD), ("no such name!", "short")]
+    {
         let account = json!({"username": name, "password": password});
         let response = server.post("/login").json(&account).send().await;
         assert_eq!(response.error(), outcome(401, "invalid_credentials"), "{name:?}");
@@ -178,7 +182,9 @@ async fn without_a_live_session_the_answer_is_unauthorized() {
     let foreign = format!("Bearer {}", ada.token.chars().rev().collect::<String>());
     let basic = format!("Basic {}", ada.token);
     let bare = ada.token.clone();
-    for value in [&foreign, &basic, &bare, "Bearer", "Bearer ", "", "Bearer \u{e4}", &format!("Bearer {}", "x".repeat(3000))] {
+    for value in
+        [&foreign, &basic, &bare, "Bearer", "Bearer ", "", "Bearer \u{e4}", &format!("Bearer {}", "x".repeat(3000))]
+    {
         let response = server.get("/messages").header("Authorization", value).send().await;
         assert_eq!(response.error(), outcome(401, "unauthorized"), "{value:?}");
         let response = server.post("/logout").header("Authorization", value).send().await;
@@ -234,7 +240,8 @@ async fn a_body_of_another_type_is_unsupported() {
     for route in ["/register", "/login"] {
         let untyped = server.post(route).body(body.clone()).send().await;
         assert_eq!(untyped.error(), outcome(415, "unsupported_media_type"));
-        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "multipart/form-data", ""] {
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "multipart/form-data", ""]
+        {
             let response = server.post(route).header("Content-Type", kind).body(body.clone()).send().await;
             assert_eq!(response.error(), outcome(415, "unsupported_media_type"), "{kind:?}");
         }
@@ -244,7 +251,9 @@ async fn a_body_of_another_type_is_unsupported() {
 #[tokio::test]
 async fn the_type_json_is_known_in_any_case_and_with_parameters() {
     let server = TestServer::start();
-    for (name, kind) in [("a", "Application/JSON"), ("b", "application/json; charset=utf-8"), ("c", "application/json;charset=UTF-8")] {
+    for (name, kind) in
+        [("a", "Application/JSON"), ("b", "application/json; charset=utf-8"), ("c", "application/json;charset=UTF-8")]
+    {
         let body = json!({"username": name, "password": PASSWORD}).to_string();
         let response = server.post("/register").header("Content-Type", kind).body(body).send().await;
         assert_eq!(response.status, 201, "{kind}");
@@ -395,8 +404,21 @@ async fn a_malformed_query_is_an_invalid_request() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     for query in [
-        "limit=0", "limit=201", "limit=-1", "limit=1.5", "limit=ten", "limit=", "limit", "limit=99999999999999999999",
-        "before=x", "before=-1", "before=", "after=x", "after=-1", "after=99999999999999999999", "before=5&after=1",
+        "limit=0",
+        "limit=201",
+        "limit=-1",
+        "limit=1.5",
+        "limit=ten",
+        "limit=",
+        "limit",
+        "limit=99999999999999999999",
+        "before=x",
+        "before=-1",
+        "before=",
+        "after=x",
+        "after=-1",
+        "after=99999999999999999999",
+        "before=5&after=1",
     ] {
         let response = server.get(&format!("/messages?{query}")).by(&ada).send().await;
         assert_eq!(response.error(), outcome(400, "invalid_request"), "{query}");
@@ -490,7 +512,8 @@ async fn options_tells_what_is_allowed() {
 
 #[tokio::test]
 async fn another_sites_page_may_not_post() {
-    let server = TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+    let server =
+        TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
     let ada = Client::register(&server, "ada").await;
     let account = json!({"username": "ada", "password": PASSWORD});
     let address = server.address();
@@ -518,7 +541,8 @@ async fn another_sites_page_may_not_post() {
 
 #[tokio::test]
 async fn this_hosts_page_and_allowed_ones_may_post() {
-    let server = TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+    let server =
+        TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
     Client::register(&server, "ada").await;
     let account = json!({"username": "ada", "password": PASSWORD});
     for origin in [

@@ -6,8 +6,8 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 
 use super::http::Request;
 use super::raw::tcp_connect;
@@ -118,11 +118,7 @@ impl Connection {
         let stream = tcp_connect(address, receive_buffer).await;
         // A thousand of these are to fit beside the server.
         let config = WebSocketConfig::default().read_buffer_size(4 << 10);
-        let upgrade = tokio_tungstenite::client_async_with_config(
-            format!("ws://{address}/ws"),
-            stream,
-            Some(config),
-        );
+        let upgrade = tokio_tungstenite::client_async_with_config(format!("ws://{address}/ws"), stream, Some(config));
         let (socket, _) = within("the upgrade", upgrade).await?;
         Ok(Connection { socket, welcome: Value::Null })
     }

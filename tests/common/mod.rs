@@ -24,8 +24,7 @@ pub(crate) use client::{Client, Connection, PASSWORD};
 pub(crate) use follower::Follower;
 pub(crate) use http::{Request, Response};
 pub(crate) use raw::{
-    BINARY, CLOSE, CONTINUATION, FIN, HANDSHAKE, PING, PONG, RawClient, RawFrame, TEXT, frame,
-    header, unmasked,
+    BINARY, CLOSE, CONTINUATION, FIN, HANDSHAKE, PING, PONG, RawClient, RawFrame, TEXT, frame, header, unmasked,
 };
 pub(crate) use server::{TestServer, run_to_end};
 
@@ -52,8 +51,7 @@ pub(crate) struct Message {
 impl Message {
     /// Reads a `message` frame or an entry of the history.
     pub(crate) fn parse(value: &Value) -> Message {
-        serde_json::from_value(value.clone())
-            .unwrap_or_else(|error| panic!("no MESSAGE ({error}): {value}"))
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("no MESSAGE ({error}): {value}"))
     }
 }
 
@@ -79,9 +77,8 @@ pub(crate) fn text(value: &Value) -> &str {
 
 /// Now, as the contract tells time.
 pub(crate) fn unix_millis() -> i64 {
-    let since_epoch = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("the clock is past 1970");
+    let since_epoch =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the clock is past 1970");
     i64::try_from(since_epoch.as_millis()).expect("the clock is before the year 292 million")
 }
 

@@ -38,15 +38,25 @@ impl TestServer {
 
     /// The same with `flags`, which win over the lifted limits.
     pub(crate) fn with(flags: &[&str]) -> TestServer {
-        TestServer::with_limit(flags, None)
+        TestServer::with_environment(flags, &[])
     }
 
-    /// The same with the soft limit on file descriptors set to `descriptors`.
-    pub(crate) fn with_descriptors(flags: &[&str], descriptors: usize) -> TestServer {
-        TestServer::with_limit(flags, Some(descriptors))
+    /// The same with `variables`.
+    pub(crate) fn with_environment(flags: &[&str], variables: &[(&str, &str)]) -> TestServer {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+        command.envs(variables.iter().copied());
+        TestServer::launch(flags, command)
     }
 
-    fn with_limit(flags: &[&str], descriptors: Option<usize>) -> TestServer {
+    /// The same with no more than `count` file descriptors.
+    pub(crate) fn with_descriptors(flags: &[&str], count: usize) -> TestServer {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_chinwag");
+        shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]);
+        TestServer::launch(flags, shell)
+    }
+
+    fn launch(flags: &[&str], command: Command) -> TestServer {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut server = TestServer {
             process: None,
@@ -56,21 +66,12 @@ impl TestServer {
             stderr: Lines::default(),
             directory,
         };
-        server.spawn(descriptors);
+        server.spawn(command);
         server
     }
 
     /// Starts the process and waits for its greeting. Lifted limits are given by the environment, so that a flag wins.
-    fn spawn(&mut self, descriptors: Option<usize>) {
-        let mut command = match descriptors {
-            None => Command::new(env!("CARGO_BIN_EXE_chinwag")),
-            Some(count) => {
-                let mut shell = Command::new("sh");
-                let program = env!("CARGO_BIN_EXE_chinwag");
-                shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]);
-                shell
-            }
-        };
+    fn spawn(&mut self, mut command: Command) {
         let mut process = command
             .arg("--listen")
             .arg(self.address.to_string())
@@ -168,7 +169,7 @@ impl TestServer {
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "stop or kill it first");
-        self.spawn(None);
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_chinwag")));
     }
 
     /// The same with other flags.
@@ -256,10 +257,7 @@ impl TestServer {
             let name = format!("person-{number:05}");
             let now = unix_millis();
             transaction
-                .execute(
-                    "INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)",
-                    (&name, now),
-                )
+                .execute("INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)", (&name, now))
                 .expect("a new user");
             let user = transaction.last_insert_rowid();
             transaction
