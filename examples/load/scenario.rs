@@ -1,0 +1,195 @@
+//! The runs: what load is put on a server, and which figures come of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::clients::{Crew, Fleet, Window, heavy_ping};
+use crate::report::{Column, Histogram, micros};
+use crate::server::{Memory, Server};
+use crate::wire::{Http, enter};
+
+/// The load runs this long before anything is measured: caches, rings and socket buffers find their size.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// A generator busier than this share of a core measures itself.
+const SATURATED_PERCENT: f64 = 90.0;
+/// Of a flood's deliveries every so many-th message is timed; a clock for each would cost more than the delivery.
+const FLOOD_SAMPLE: u64 = 16;
+/// Just under the contract's largest frame, 64 KiB, with its JSON and masking key.
+const HEAVY_FRAME: usize = 64 * 1024 - 64;
+const PAGE: &str = "/messages?limit=50";
+const MESSAGES_FOR_HISTORY: u64 = 1_000;
+
+const MEGABYTE: f64 = 1e6;
+/// Many clients read, a few of them send at a fixed rate together.
+pub(crate) fn paced(server: &Server, crew: Crew, rate: f64, duration: Duration) -> Result<Column> {
+    let mut fleet = Fleet::connect(server, crew)?;
+    fleet.send_paced(rate);
+    measured(fleet, duration)
+}
+
+/// Each sender keeps so many messages under way: as fast as the server settles them.
+pub(crate) fn flood(server: &Server, crew: Crew, outstanding: usize, duration: Duration) -> Result<Column> {
+    let mut fleet = Fleet::connect(server, Crew { sample: FLOOD_SAMPLE, ..crew })?;
+    fleet.send_flood(outstanding)?;
+    measured(fleet, duration)
+}
+
+fn measured(mut fleet: Fleet, duration: Duration) -> Result<Column> {
+    fleet.run_for(WARM_UP)?;
+    let window = fleet.measure(duration)?;
+    let mut column = Column::default();
+    let seconds = window.elapsed.as_secs_f64();
+    column.put_compared("stored/s", window.stored as f64 / seconds);
+    column.put("deliveries/s", window.deliveries as f64 / seconds);
+    column.put_latency(["delivery p50, ms", "delivery p99, ms", "delivery max, ms"], &window.latency);
+    column.put_latency(["ack p50, ms", "ack p99, ms", "ack max, ms"], &window.acks);
+    let cpu = window.cpu.map_or(f64::NAN, micros);
+    column.put_compared("CPU µs a delivery", cpu / window.deliveries as f64);
+    column.put_compared("CPU µs a message", cpu / window.stored as f64);
+    column.put("CPU, % of a core", cpu / micros(window.elapsed) * 100.0);
+    put_memory(&mut column, &window);
+    put_outcome(&mut column, &mut fleet)?;
+    put_generator(&mut column, &window);
+    Ok(column)
+}
+
+/// Connections that do nothing: what each costs in memory, and all of them in CPU, heartbeats included.
+pub(crate) fn idle(server: &Server, crew: Crew, heavy: usize, duration: Duration) -> Result<Column> {
+    let before = server.memory();
+    let mut fleet = Fleet::connect(server, crew)?;
+    fleet.run_for(WARM_UP)?;
+    let window = fleet.measure(duration)?;
+    let mut column = Column::default();
+    column.put("start to first answer, ms", server.start_time.map_or(f64::NAN, |time| micros(time) / 1e3));
+    column.put("RSS at rest, MB", server.rss_at_rest.map_or(f64::NAN, |bytes| bytes as f64 / MEGABYTE));
+    put_memory(&mut column, &window);
+    let before = before.map_or(f64::NAN, |memory| memory.now as f64);
+    let grown = |memory: Option<Memory>| memory.map_or(f64::NAN, |memory| memory.now as f64 - before);
+    column.put("RSS bytes a connection", grown(server.memory()) / crew.clients as f64);
+    column.put("CPU, % of a core", window.cpu.map_or(f64::NAN, micros) / micros(window.elapsed) * 100.0);
+    if heavy > 0 {
+        let light = server.memory();
+        fleet.send_from(heavy.min(crew.clients), &heavy_ping(HEAVY_FRAME))?;
+        fleet.run_for(WARM_UP)?;
+        ensure!(fleet.counters().pongs >= heavy.min(crew.clients) as u64, "not every large frame was answered");
+        let kept = grown(server.memory()) - grown(light);
+        column.put("kept after a 64 KiB frame, bytes", kept / heavy.min(crew.clients) as f64);
+    }
+    put_generator(&mut column, &window);
+    Ok(column)
+}
+
+/// Some clients stop reading, and later go on: what that costs the server, the others, and them.
+pub(crate) fn stall(server: &Server, crew: Crew, rate: f64, pause: Duration) -> Result<Column> {
+    let mut fleet = Fleet::connect(server, crew)?;
+    fleet.send_paced(rate);
+    fleet.run_for(WARM_UP)?;
+    let calm = fleet.measure(pause / 2)?;
+    fleet.stall()?;
+    let stalled = fleet.measure(pause)?;
+    fleet.go_on()?;
+    let after = fleet.measure(pause / 2)?;
+
+    let mut column = Column::default();
+    column.put("stored/s", stalled.stored as f64 / stalled.elapsed.as_secs_f64());
+    column.put("others' p99 before, ms", calm.latency.quantile_ms(0.99));
+    column.put("others' p99 during, ms", stalled.latency.quantile_ms(0.99));
+    column.put("others' p99 after, ms", after.latency.quantile_ms(0.99));
+    column.put("ack p99 before, ms", calm.acks.quantile_ms(0.99));
+    column.put("ack p99 during, ms", stalled.acks.quantile_ms(0.99));
+    column.put("ack p99 after, ms", after.acks.quantile_ms(0.99));
+    let megabytes = |bytes: Option<u64>| bytes.map_or(f64::NAN, |bytes| bytes as f64 / MEGABYTE);
+    let peak = stalled.peak_rss.max(after.peak_rss);
+    column.put("RSS before, MB", megabytes(calm.rss));
+    column.put("peak RSS during and after, MB", megabytes(peak));
+    column.put("growth, MB", megabytes(peak) - megabytes(calm.rss));
+    put_outcome(&mut column, &mut fleet)?;
+    put_generator(&mut column, &stalled);
+    Ok(column)
+}
+
+/// One connection after another: upgrade and `auth`.
+pub(crate) fn connect(server: &Server, connections: usize) -> Result<Column> {
+    let token = server.tokens.first().context("there is no user")?;
+    // Someone of the same user stays, so that no connection is news to the others.
+    let _resident = enter(server.address, token, None)?;
+    let mut inside = Vec::with_capacity(connections);
+    let (cpu, begun) = (server.cpu(), Instant::now());
+    let mut latency = Histogram::default();
+    for _ in 0..connections {
+        let asked = Instant::now();
+        let (stream, ..) = enter(server.address, token, None)?;
+        latency.record(asked.elapsed().as_micros() as u64);
+        inside.push(stream);
+    }
+    let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    let mut column = Column::default();
+    column.put("connections", connections as f64);
+    column.put("connections/s", connections as f64 / begun.elapsed().as_secs_f64());
+    column.put_latency(["connect p50, ms", "connect p99, ms", "connect max, ms"], &latency);
+    column.put("CPU µs a connect", cpu.map_or(f64::NAN, micros) / connections as f64);
+    Ok(column)
+}
+
+/// One page of 50 after another, on one connection.
+pub(crate) fn history(server: &Server, crew: Crew, requests: usize) -> Result<Column> {
+    let mut fleet = Fleet::connect(server, Crew { clients: 1, senders: 1, stalling: 0, ..crew })?;
+    fleet.send_flood(32)?;
+    while fleet.counters().acks < MESSAGES_FOR_HISTORY {
+        ensure!(fleet.counters().refused == 0, "refused: {}", fleet.first_refusal().unwrap_or_default());
+        fleet.run_for(Duration::from_millis(10))?;
+    }
+    fleet.settle()?;
+
+    let token = server.tokens.first().context("there is no user")?;
+    let mut http = Http::connect(server.address)?;
+    let mut latency = Histogram::default();
+    let mut bytes = 0;
+    let (cpu, begun) = (server.cpu(), Instant::now());
+    for _ in 0..requests {
+        let asked = Instant::now();
+        let (status, page) = http.request("GET", PAGE, Some(token), None)?;
+        ensure!(status == 200, "GET {PAGE}: {status}");
+        latency.record(asked.elapsed().as_micros() as u64);
+        bytes = page.len();
+    }
+    let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    let mut column = Column::default();
+    column.put("requests/s", requests as f64 / begun.elapsed().as_secs_f64());
+    column.put("bytes a page", bytes as f64);
+    column.put_latency(["page p50, ms", "page p99, ms", "page max, ms"], &latency);
+    column.put("CPU µs a page of 50", cpu.map_or(f64::NAN, micros) / requests as f64);
+    Ok(column)
+}
+
+fn put_memory(column: &mut Column, window: &Window) {
+    column.put("RSS, MB", window.rss.map_or(f64::NAN, |bytes| bytes as f64 / MEGABYTE));
+    column.put("peak RSS, MB", window.peak_rss.map_or(f64::NAN, |bytes| bytes as f64 / MEGABYTE));
+}
+
+/// Waits for the last delivery, then says what never came or came wrongly.
+fn put_outcome(column: &mut Column, fleet: &mut Fleet) -> Result<()> {
+    let lost = fleet.settle()?;
+    let counters = fleet.counters();
+    column.put("lost deliveries", lost as f64);
+    column.put("repeated", counters.repeats as f64);
+    column.put("out of order", counters.disorder as f64);
+    column.put("refused", counters.refused as f64);
+    column.put("never settled", fleet.unsettled() as f64);
+    column.put("resyncs", counters.resyncs as f64);
+    column.put("caught up by GET", counters.caught_up as f64);
+    column.put("connections closed on us", counters.reconnects as f64);
+    if let Some(refusal) = fleet.first_refusal() {
+        eprintln!("the server refused: {refusal}");
+    }
+    Ok(())
+}
+
+fn put_generator(column: &mut Column, window: &Window) {
+    let percent = window.own_cpu.map_or(f64::NAN, micros) / micros(window.elapsed) * 100.0;
+    column.put("generator's CPU, % of a core", percent);
+    if percent > SATURATED_PERCENT {
+        eprintln!("the generator used {percent:.0} % of a core: latencies and rates may be its own");
+    }
+}

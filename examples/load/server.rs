@@ -1,0 +1,175 @@
+//! The server under test: starting it on a free port, and reading from `/proc` what it costs.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::wire::Http;
+
+/// `USER_HZ`, the unit of `/proc/PID/stat`: 100 on every architecture Rust's std knows Linux on.
+const TICKS_PER_SECOND: u64 = 100;
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A server to measure, and a few logged-in users of it. Dropping it ends what it started.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    /// A session's token for each user.
+    pub(crate) tokens: Vec<String>,
+    /// From starting the process to its first `200`; none if it was there already.
+    pub(crate) start_time: Option<Duration>,
+    /// RSS of the fresh process, before any connection.
+    pub(crate) rss_at_rest: Option<u64>,
+    pid: Option<u32>,
+    child: Option<Child>,
+    _directory: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts `command` (words split at spaces, `{port}` and `{db}` filled in), makes `users`, and starts it once more:
+    /// the memory and CPU of hashing passwords would otherwise be in every figure.
+    pub(crate) fn spawn(command: &str, database_directory: &Path, users: usize) -> Result<Self> {
+        let directory = TempDir::with_prefix_in("load-", database_directory)
+            .with_context(|| format!("cannot make a directory in {}", database_directory.display()))?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let database = directory.path().join("load.db");
+        let mut server = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            tokens: Vec::new(),
+            start_time: None,
+            rss_at_rest: None,
+            pid: None,
+            child: None,
+            _directory: Some(directory),
+        };
+        server.start(command, port, &database)?;
+        server.tokens = make_users(server.address, users)?;
+        server.stop()?;
+        server.start(command, port, &database)?;
+        Ok(server)
+    }
+
+    /// A server that runs already; without `pid` its CPU and memory stay unknown.
+    pub(crate) fn attach(address: SocketAddr, pid: Option<u32>, users: usize) -> Result<Self> {
+        let tokens = make_users(address, users)?;
+        Ok(Self { address, tokens, start_time: None, rss_at_rest: None, pid, child: None, _directory: None })
+    }
+
+    fn start(&mut self, command: &str, port: u16, database: &PathBuf) -> Result<()> {
+        let database = database.to_str().context("the database's path is not UTF-8")?;
+        let mut words = command.split_whitespace().map(|word| word.replace("{port}", &port.to_string()));
+        let program = words.next().context("the command to start is empty")?;
+        let started = Instant::now();
+        let child = Command::new(&program)
+            .args(words.map(|word| word.replace("{db}", database)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {program}; for chinwag: cargo build --release"))?;
+        self.pid = Some(child.id());
+        let child = self.child.insert(child);
+        loop {
+            if answers(self.address) {
+                break;
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("{program} ended before it answered: {status}");
+            }
+            ensure!(started.elapsed() < START_DEADLINE, "{program} does not answer GET /healthz");
+            thread::sleep(Duration::from_micros(200));
+        }
+        self.start_time = Some(started.elapsed());
+        self.rss_at_rest = self.memory().map(|memory| memory.now);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid = Pid::from_child(&child);
+        rustix::process::kill_process(pid, Signal::TERM)?;
+        let asked = Instant::now();
+        while child.try_wait()?.is_none() {
+            if asked.elapsed() > STOP_DEADLINE {
+                child.kill()?;
+                child.wait()?;
+                bail!("the server did not stop within {} s of SIGTERM", STOP_DEADLINE.as_secs());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// User and system time used so far, to 10 ms.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        cpu_of(&self.pid?.to_string())
+    }
+
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?;
+        let field = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+        };
+        Some(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+
+    /// Lets the peak start again from what is used now. Where the kernel refuses, the peak is that of the whole run.
+    pub(crate) fn forget_peak(&self) {
+        if let Some(pid) = self.pid {
+            fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A drop cannot report; `stop` has killed what did not end by itself.
+        self.stop().ok();
+    }
+}
+
+/// Resident set size in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) now: u64,
+    pub(crate) peak: u64,
+}
+
+/// CPU time of this process.
+pub(crate) fn own_cpu() -> Option<Duration> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field, the program's name, may hold anything; what follows its last bracket does not.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+fn answers(address: SocketAddr) -> bool {
+    Http::connect(address)
+        .and_then(|mut http| http.request("GET", "/healthz", None, None))
+        .is_ok_and(|(status, _)| status == 200)
+}
+
+/// New users for every run, so that neither nonces nor names of an earlier one are in the way.
+fn make_users(address: SocketAddr, users: usize) -> Result<Vec<String>> {
+    let run: u32 = rand::random();
+    let mut http = Http::connect(address)?;
+    (0..users)
+        .map(|user| {
+            let (username, password) = (format!("load-{run:08x}-{user}"), format!("{:032x}", rand::random::<u128>()));
+            http.register(&username, &password)?;
+            http.login(&username, &password)
+        })
+        .collect()
+}
