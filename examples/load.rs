@@ -43,7 +43,7 @@ use server::Server;
 
 /// The name of the column everything is compared with.
 const BARE: &str = "bare";
-const CHINWAG: &str = "chinwag=target/release/chinwag --listen 127.0.0.1:{port} --db {db} --message-rate 0 --auth-rate 0 \
+const CHINWAG: &str = "target/release/chinwag --listen 127.0.0.1:{port} --db {db} --message-rate 0 --auth-rate 0 \
                        --address-connections 0 --user-connections 0";
 
 /// Puts load on a chat server and says what it delivered and what it cost.
@@ -53,7 +53,8 @@ const CHINWAG: &str = "chinwag=target/release/chinwag --listen 127.0.0.1:{port} 
 #[derive(Parser)]
 #[command(name = "load")]
 struct Arguments {
-    /// Start this server: words split at spaces, with {port} and {db} in it. Repeat to compare several.
+    /// Start this server: words split at spaces, with {port} and {db} in it. `chinwag` alone is target/release/chinwag
+    /// with its limits off. Repeat to compare several.
     #[arg(long, global = true, value_name = "[NAME=]COMMAND")]
     spawn: Vec<String>,
     /// Measure a server that runs already. Its limits must allow the load: see the flags chinwag is started with.
@@ -66,8 +67,8 @@ struct Arguments {
     #[arg(long, global = true, value_name = "DIRECTORY", default_value_os_t = env::temp_dir())]
     db_dir: PathBuf,
     /// Users to share out among the connections.
-    #[arg(long, global = true, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    users: u16,
+    #[arg(long, global = true, default_value_t = 4)]
+    users: usize,
     /// Characters of a message.
     #[arg(long, global = true, default_value_t = 64)]
     size: usize,
@@ -135,6 +136,12 @@ enum Scenario {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// As many people, each a user of their own, come in one after another, and leave all at once. Their sessions are
+    /// written into the database, by a schema that chinwag and its peers share: hashing so many passwords takes minutes.
+    Join {
+        #[arg(long, default_value_t = 10_000)]
+        people: usize,
+    },
     /// One connection after another: the cost of an upgrade and an `auth`.
     Connect {
         #[arg(long, default_value_t = 5000)]
@@ -161,6 +168,7 @@ impl Scenario {
             Self::Flood { clients: 100, senders: 50, outstanding: 20, seconds: 10 },
             Self::Idle { clients: 10_000, heavy: 1000, seconds: 60 },
             Self::Stall { clients: 100, stalling: 10, rate: 5000.0, senders: 10, seconds: 10 },
+            Self::Join { people: 10_000 },
             Self::Connect { connections: 5000 },
             Self::History { requests: 5000 },
         ]
@@ -169,6 +177,11 @@ impl Scenario {
     /// Whether the bare loop can do it.
     fn has_limit(&self) -> bool {
         matches!(self, Self::Paced { .. } | Self::Flood { .. } | Self::Idle { .. })
+    }
+
+    /// How many users it needs, if their number is the point.
+    fn users(&self) -> Option<usize> {
+        if let Self::Join { people } = self { Some(*people) } else { None }
     }
 
     fn title(&self) -> String {
@@ -183,6 +196,7 @@ impl Scenario {
             Self::Stall { clients, stalling, rate, seconds, .. } => {
                 format!("stall: {stalling} of {clients} clients stop reading for {seconds} s, {rate} messages/s")
             }
+            Self::Join { people } => format!("join: {people} people come and go"),
             Self::Connect { connections } => format!("connect: {connections} upgrades and auths"),
             Self::History { requests } => format!("history: {requests} pages of 50"),
             Self::All | Self::BareServer { .. } => String::new(),
@@ -204,6 +218,7 @@ impl Scenario {
             Self::Stall { clients, stalling, rate, senders, seconds } => {
                 scenario::stall(server, crew(clients, senders, stalling), rate, Duration::from_secs(seconds))
             }
+            Self::Join { people } => scenario::join(server, crew(people, 0, 0)),
             Self::Connect { connections } => scenario::connect(server, connections),
             Self::History { requests } => scenario::history(server, crew(1, 1, 0), requests),
             Self::All | Self::BareServer { .. } => unreachable!("`main` takes these apart"),
@@ -225,8 +240,9 @@ impl Target {
         }
     }
 
-    /// Takes `NAME=COMMAND` apart; without a name the program is one.
+    /// Takes `NAME=COMMAND` apart; without a name the program's serves.
     fn parse(text: &str) -> Self {
+        let text = if text == "chinwag" { CHINWAG } else { text };
         let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c));
         let (name, command) = text.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or_else(|| {
             let program = text.split_whitespace().next().unwrap_or_default();
@@ -266,10 +282,15 @@ fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
         return Ok(vec![Target::Running { address, pid: arguments.pid }]);
     }
     if arguments.spawn.is_empty() {
-        return Ok(vec![Target::parse(CHINWAG)]);
+        return Ok(vec![Target::parse("chinwag")]);
     }
-    ensure!(arguments.spawn.iter().all(|command| command.contains("{port}")), "--spawn needs {{port}} in its command");
-    Ok(arguments.spawn.iter().map(|command| Target::parse(command)).collect())
+    let targets: Vec<Target> = arguments.spawn.iter().map(|command| Target::parse(command)).collect();
+    for target in &targets {
+        if let Target::Spawned { command, .. } = target {
+            ensure!(command.contains("{port}"), "--spawn needs {{port}} in its command: {command}");
+        }
+    }
+    Ok(targets)
 }
 
 /// Runs one scenario on every target in turn, as many rounds as asked for.
@@ -278,14 +299,13 @@ fn compare(arguments: &Arguments, scenario: &Scenario, targets: &[Target]) -> Re
     let bare = Target::Spawned { name: BARE.to_owned(), command: format!("{} bare-server {{port}}", this.display()) };
     let with_bare = scenario.has_limit() && !arguments.no_bare;
     let targets: Vec<&Target> = with_bare.then_some(&bare).into_iter().chain(targets).collect();
+    let users = scenario.users().unwrap_or(arguments.users).max(1);
     let mut columns: Vec<Column> = Vec::new();
     for _ in 0..arguments.rounds {
         for (index, target) in targets.iter().enumerate() {
             let server = match target {
-                Target::Spawned { command, .. } => {
-                    Server::spawn(command, &arguments.db_dir, usize::from(arguments.users))
-                }
-                Target::Running { address, pid } => Server::attach(*address, *pid, usize::from(arguments.users)),
+                Target::Spawned { command, .. } => Server::spawn(command, &arguments.db_dir, users),
+                Target::Running { address, pid } => Server::attach(*address, *pid, users),
             };
             let column = server.and_then(|server| scenario.run(&server, arguments.size));
             let mut column = column.with_context(|| format!("{}: {}", target.name(), scenario.title()))?;

@@ -23,8 +23,11 @@ const BACKLOG_BYTES = 1 << 20;
 const db = new Database(path, { create: true, strict: true });
 db.run("PRAGMA journal_mode = WAL");
 db.run("PRAGMA synchronous = NORMAL");
-db.run(`CREATE TABLE IF NOT EXISTS users (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE, hash TEXT)`);
-db.run(`CREATE TABLE IF NOT EXISTS sessions (digest BLOB PRIMARY KEY, user_id INTEGER, expires_at INTEGER) WITHOUT ROWID`);
+// The load generator writes sessions into these two tables when it needs many users.
+db.run(`CREATE TABLE IF NOT EXISTS users (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE, password_hash TEXT,
+        created_at INTEGER)`);
+db.run(`CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, user_id INTEGER,
+        created_at INTEGER, last_used_at INTEGER)`);
 db.run(`CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER, content TEXT,
         created_at INTEGER)`);
 db.run(`CREATE TABLE IF NOT EXISTS nonces (user_id INTEGER, nonce TEXT, id INTEGER, created_at INTEGER,
@@ -34,12 +37,14 @@ if (!db.query("SELECT 1 FROM history").get()) db.run("INSERT INTO history VALUES
 
 const { epoch } = db.query<{ epoch: string }, []>("SELECT epoch FROM history").get()!;
 const columns = "SELECT m.id, u.name AS username, m.content, m.created_at FROM messages m JOIN users u ON u.id = m.user_id";
-const addUser = db.query("INSERT INTO users (name, hash) VALUES (?, ?)");
-const userByName = db.query<User & { hash: string }, [string]>("SELECT id, name, hash FROM users WHERE name = ?");
-const addSession = db.query("INSERT INTO sessions VALUES (?, ?, ?)");
+const addUser = db.query("INSERT INTO users (name, password_hash, created_at) VALUES (?, ?, ?)");
+const userByName = db.query<User & { hash: string }, [string]>(
+  "SELECT id, name, password_hash AS hash FROM users WHERE name = ?",
+);
+const addSession = db.query("INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)");
 const dropSession = db.query("DELETE FROM sessions WHERE digest = ?");
 const userBySession = db.query<User, [Uint8Array, number]>(
-  "SELECT u.id, u.name FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.digest = ? AND s.expires_at > ?",
+  "SELECT u.id, u.name FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.digest = ? AND s.last_used_at > ?",
 );
 const addMessage = db.query("INSERT INTO messages (user_id, content, created_at) VALUES (?, ?, ?)");
 const addNonce = db.query("INSERT INTO nonces VALUES (?, ?, ?, ?)");
@@ -56,11 +61,13 @@ type Socket = ServerWebSocket<Peer>;
 
 let lastId = db.query<{ id: number }, []>("SELECT coalesce(max(id), 0) AS id FROM messages").get()!.id;
 const online = new Map<number, { name: string; sockets: Set<Socket> }>();
+let counting = false;
+let countTimer: Timer | undefined;
 let waiting: { socket: Socket; content: string; nonce?: string }[] = [];
 
-const digestOf = (token: string) => new Bun.CryptoHasher("sha256").update(token).digest();
+const digestOf = (token: string) => Bun.SHA256.hash(token) as Uint8Array;
 const problem = (status: number, code: string, message: string) => Response.json({ error: { code, message } }, { status });
-const names = () => [...online.values()].slice(0, NAMES_LIMIT).map((user) => user.name).sort();
+const names = () => [...online.values().take(NAMES_LIMIT)].map((user) => user.name).sort();
 const announce = (event: object) => server.publish(EVERYONE, JSON.stringify(event));
 const send = (socket: Socket, event: object) => socket.send(JSON.stringify(event));
 
@@ -100,7 +107,7 @@ function commit() {
 
 function enter(socket: Socket, frame: any) {
   const digest = typeof frame?.token === "string" ? digestOf(frame.token) : null;
-  const user = digest && frame.type === "auth" ? userBySession.get(digest, Date.now()) : null;
+  const user = digest && frame.type === "auth" ? userBySession.get(digest, Date.now() - SESSION_MS) : null;
   if (!digest || !user) {
     send(socket, { type: "auth_failed", code: "unauthorized", message: "log in first" });
     return socket.close(1008);
@@ -116,7 +123,19 @@ function enter(socket: Socket, frame: any) {
   resume(socket, frame);
   // Nothing can be committed between the replay and this: it is one turn of the loop.
   socket.subscribe(EVERYONE);
-  if (first) announce({ type: "user_join", username: user.name });
+  if (first) announceChange("user_join", user.name);
+}
+
+/** Joins and leaves by name; from over 1,000 online until under 900 only their number, at most once a second. */
+function announceChange(type: "user_join" | "user_leave", username: string) {
+  const counted = counting;
+  counting = online.size > (counting ? 899 : 1000);
+  if (!counting && counted) announce({ type: "presence", online: online.size, users: names() });
+  if (!counting) return announce({ type, username });
+  countTimer ??= setTimeout(() => {
+    countTimer = undefined;
+    if (counting) announce({ type: "presence", online: online.size });
+  }, 1000);
 }
 
 function resume(socket: Socket, { last_id, epoch: theirs }: any) {
@@ -170,13 +189,13 @@ function leave(socket: Socket) {
   present.sockets.delete(socket);
   if (present.sockets.size > 0) return;
   online.delete(user.id);
-  announce({ type: "user_leave", username: user.name });
+  announceChange("user_leave", user.name);
 }
 
 function tokenOf(request: Request) {
   const token = request.headers.get("authorization")?.match(/^Bearer (.+)$/)?.[1];
   const digest = token ? digestOf(token) : null;
-  const user = digest && userBySession.get(digest, Date.now());
+  const user = digest && userBySession.get(digest, Date.now() - SESSION_MS);
   return user ? { digest: digest!, user } : null;
 }
 
@@ -194,7 +213,7 @@ async function register(request: Request) {
   if (password.length < 8 || password.length > 256) return problem(422, "invalid_password", "8 to 256 characters");
   const hash = await Bun.password.hash(password, { algorithm: "argon2id", memoryCost: 19456, timeCost: 2 });
   try {
-    addUser.run(username, hash);
+    addUser.run(username, hash, Date.now());
   } catch {
     return problem(409, "username_taken", "the name is taken");
   }
@@ -209,9 +228,9 @@ async function login(request: Request) {
     return problem(401, "invalid_credentials", "wrong name or password");
   }
   const token = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url");
-  const expires_at = Date.now() + SESSION_MS;
-  addSession.run(digestOf(token), user.id, expires_at);
-  return Response.json({ token, username: user.name, expires_at });
+  const now = Date.now();
+  addSession.run(digestOf(token), user.id, now);
+  return Response.json({ token, username: user.name, expires_at: now + SESSION_MS });
 }
 
 function logout(request: Request) {
@@ -252,12 +271,14 @@ const server = Bun.serve<Peer, {}>({
     "/login": { POST: login },
     "/logout": { POST: logout },
     "/messages": { GET: history },
+    "/ws": {
+      GET(request, server) {
+        if (server.upgrade(request, { data: { typedAt: 0 } })) return;
+        return problem(426, "invalid_request", "a WebSocket is wanted here");
+      },
+    },
   },
-  fetch(request, server) {
-    if (new URL(request.url).pathname !== "/ws") return problem(404, "not_found", "nothing here");
-    if (server.upgrade(request, { data: { typedAt: 0 } })) return;
-    return problem(426, "invalid_request", "a WebSocket is wanted here");
-  },
+  fetch: () => problem(404, "not_found", "nothing here"),
   websocket: {
     open(socket) {
       socket.data.timer = setTimeout(() => {

@@ -95,6 +95,8 @@ pub(crate) struct Counters {
     pub(crate) caught_up: u64,
     pub(crate) reconnects: u64,
     pub(crate) pongs: u64,
+    /// Who came, who left, how many are there.
+    pub(crate) notices: u64,
 }
 
 /// What happened in a stretch of time, and what the server used meanwhile.
@@ -498,6 +500,7 @@ impl<'server> Fleet<'server> {
                 }
                 self.counters.resyncs += 1;
             }
+            Some("user_join" | "user_leave" | "presence") => self.counters.notices += 1,
             Some("auth_failed") => bail!("a connection lost its session: {frame}"),
             _ => {}
         }

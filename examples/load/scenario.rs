@@ -11,6 +11,10 @@ use crate::wire::{Http, enter};
 
 /// The load runs this long before anything is measured: caches, rings and socket buffers find their size.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// A server that used no CPU, to 10 ms, for so long is at rest.
+const REST: Duration = Duration::from_millis(1500);
+/// So many requests go first and do not count: a server that compiles while it runs has done so by then.
+const UNCOUNTED: usize = 1000;
 /// A generator busier than this share of a core measures itself.
 const SATURATED_PERCENT: f64 = 90.0;
 /// Of a flood's deliveries every so many-th message is timed; a clock for each would cost more than the delivery.
@@ -109,19 +113,58 @@ pub(crate) fn stall(server: &Server, crew: Crew, rate: f64, pause: Duration) -> 
     Ok(column)
 }
 
+/// Many users come in, and leave all at once: everybody is told of everybody, if the server knows no better.
+pub(crate) fn join(server: &Server, crew: Crew) -> Result<Column> {
+    let (cpu, begun) = (server.cpu(), Instant::now());
+    let mut fleet = Fleet::connect(server, crew)?;
+    let joining = begun.elapsed();
+    fleet.settle()?;
+    let joined = server.cpu();
+    let told = fleet.counters().notices;
+    drop(fleet);
+    let witness = Fleet::connect(server, Crew { clients: 1, ..crew })?;
+    let left = await_rest(server, witness)?;
+
+    let per_person = |from: Option<Duration>, to: Option<Duration>| {
+        from.zip(to).map_or(f64::NAN, |(from, to)| micros(to.saturating_sub(from))) / crew.clients as f64
+    };
+    let mut column = Column::default();
+    column.put("all in after, s", joining.as_secs_f64());
+    column.put("CPU µs a join", per_person(cpu, joined));
+    column.put("joins and leaves told, a person", told as f64 / crew.clients as f64);
+    column.put("CPU µs a leave", per_person(joined, left));
+    column.put("peak RSS, MB", server.memory().map_or(f64::NAN, |memory| memory.peak as f64 / MEGABYTE));
+    Ok(column)
+}
+
+/// Reads as a client until the server has nothing more to do, and returns its CPU time then.
+fn await_rest(server: &Server, mut witness: Fleet) -> Result<Option<Duration>> {
+    let mut cpu = server.cpu();
+    loop {
+        witness.run_for(REST)?;
+        let now = server.cpu();
+        if now == cpu {
+            return Ok(cpu);
+        }
+        cpu = now;
+    }
+}
+
 /// One connection after another: upgrade and `auth`.
 pub(crate) fn connect(server: &Server, connections: usize) -> Result<Column> {
     let token = server.tokens.first().context("there is no user")?;
     // Someone of the same user stays, so that no connection is news to the others.
     let _resident = enter(server.address, token, None)?;
-    let mut inside = Vec::with_capacity(connections);
+    let mut inside = Vec::with_capacity(UNCOUNTED + connections);
+    for _ in 0..UNCOUNTED {
+        inside.push(enter(server.address, token, None)?.0);
+    }
     let (cpu, begun) = (server.cpu(), Instant::now());
     let mut latency = Histogram::default();
     for _ in 0..connections {
         let asked = Instant::now();
-        let (stream, ..) = enter(server.address, token, None)?;
+        inside.push(enter(server.address, token, None)?.0);
         latency.record(asked.elapsed().as_micros() as u64);
-        inside.push(stream);
     }
     let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
     let mut column = Column::default();
@@ -145,14 +188,20 @@ pub(crate) fn history(server: &Server, crew: Crew, requests: usize) -> Result<Co
     let token = server.tokens.first().context("there is no user")?;
     let mut http = Http::connect(server.address)?;
     let mut latency = Histogram::default();
+    let mut page = || -> Result<usize> {
+        let (status, page) = http.request("GET", PAGE, Some(token), None)?;
+        ensure!(status == 200, "GET {PAGE}: {status}");
+        Ok(page.len())
+    };
     let mut bytes = 0;
+    for _ in 0..UNCOUNTED {
+        bytes = page()?;
+    }
     let (cpu, begun) = (server.cpu(), Instant::now());
     for _ in 0..requests {
         let asked = Instant::now();
-        let (status, page) = http.request("GET", PAGE, Some(token), None)?;
-        ensure!(status == 200, "GET {PAGE}: {status}");
+        page()?;
         latency.record(asked.elapsed().as_micros() as u64);
-        bytes = page.len();
     }
     let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
     let mut column = Column::default();
