@@ -23,6 +23,8 @@ mod clients;
 mod report;
 #[path = "load/scenario.rs"]
 mod scenario;
+#[path = "load/seen.rs"]
+mod seen;
 #[path = "load/server.rs"]
 mod server;
 #[path = "load/wire.rs"]
@@ -51,7 +53,7 @@ const CHINWAG: &str = "target/release/chinwag --listen 127.0.0.1:{port} --db {db
 /// Without --spawn or --connect, chinwag itself is measured: build it first with `cargo build --release`. Latencies are
 /// from sending a message to reading it; CPU and memory are the server process's own, from /proc.
 #[derive(Parser)]
-#[command(name = "load")]
+#[command(name = "load", next_help_heading = "Options of every scenario")]
 struct Arguments {
     /// Start this server: words split at spaces, with {port} and {db} in it. `chinwag` alone is target/release/chinwag
     /// with its limits off. Repeat to compare several.
@@ -136,8 +138,10 @@ enum Scenario {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
-    /// As many people, each a user of their own, come in one after another, and leave all at once. Their sessions are
-    /// written into the database, by a schema that chinwag and its peers share: hashing so many passwords takes minutes.
+    /// As many people, each a user of their own, come in one after another, and leave all at once.
+    ///
+    /// Their sessions are written into the database, by a schema that chinwag and its peers share: hashing so many
+    /// passwords would take minutes. So it works on servers started with --spawn.
     Join {
         #[arg(long, default_value_t = 10_000)]
         people: usize,
@@ -271,7 +275,8 @@ fn main() -> Result<()> {
         } else {
             println!("{}", report.to_table());
         }
-        faultless &= report.columns.iter().all(|column| FAULTS.iter().all(|fault| column.value(fault).unwrap_or(0.0) == 0.0));
+        faultless &=
+            report.columns.iter().all(|column| FAULTS.iter().all(|fault| column.value(fault).unwrap_or(0.0) == 0.0));
     }
     ensure!(faultless, "messages were lost, repeated, out of order or refused: see the tables");
     Ok(())

@@ -65,7 +65,7 @@ pub(crate) fn serve(port: u16) -> Result<()> {
             let start = peer.partial.len();
             buffer[..start].copy_from_slice(&peer.partial);
             match stream.read(&mut buffer[start..]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(count) if count > 0 => {
                     peer.receive(&mut buffer[..start + count], &mut finders, &mut last_id, &mut batch);
                     if !peer.answers.is_empty() {

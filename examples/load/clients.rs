@@ -18,6 +18,7 @@ use rustix::fd::OwnedFd;
 use serde_json::{Value, json};
 
 use crate::report::Histogram;
+use crate::seen::{Arrival, Seen};
 use crate::server::{Server, own_cpu};
 use crate::wire::{CLOSE, FieldFinder, Http, MASK, PING, PONG, TEXT, enter, leading_number, next_frame, put_frame};
 
@@ -48,38 +49,9 @@ struct Client {
     /// Sent and not acknowledged: sent again, under the same nonce, when the connection breaks.
     unacknowledged: Vec<Stamp>,
     epoch: String,
-    /// Delivery begins after this id.
-    first_after: u64,
-    last_id: u64,
-    /// Ids passed over, as ranges with both ends, ascending: holes, or losses if one of them was acknowledged.
-    gaps: Vec<(u64, u64)>,
+    seen: Seen,
     /// Whether its latencies count.
     counted: bool,
-}
-
-impl Client {
-    /// Takes an id out of the gap it left; `false` if it left none, which means that it was seen before.
-    fn fill_gap(&mut self, id: u64) -> bool {
-        let at = self.gaps.partition_point(|gap| gap.1 < id);
-        let Some(&(from, to)) = self.gaps.get(at).filter(|gap| gap.0 <= id) else { return false };
-        let parts = [(from, id - 1), (id + 1, to)];
-        self.gaps.splice(at..=at, parts.into_iter().filter(|part| part.0 <= part.1));
-        true
-    }
-
-    fn skip_to(&mut self, id: u64) {
-        if id > self.last_id + 1 {
-            self.gaps.push((self.last_id + 1, id - 1));
-        }
-        self.last_id = id;
-    }
-
-    /// How many of `stored`, ascending, never arrived here.
-    fn lost(&self, stored: &[u64]) -> u64 {
-        let between = |from: u64, to: u64| stored.partition_point(|id| *id <= to) - stored.partition_point(|id| *id < from);
-        let in_gaps: usize = self.gaps.iter().map(|gap| between(gap.0, gap.1)).sum();
-        (in_gaps + between(self.last_id + 1, u64::MAX)) as u64
-    }
 }
 
 /// What happened since the fleet connected.
@@ -209,9 +181,7 @@ impl<'server> Fleet<'server> {
             waits_to_send: false,
             unacknowledged: Vec::new(),
             epoch: welcome.epoch,
-            first_after: welcome.last_id,
-            last_id: welcome.last_id,
-            gaps: Vec::new(),
+            seen: Seen::after(welcome.last_id),
             counted: !stalls,
         });
         self.consume(index, &rest)
@@ -324,15 +294,11 @@ impl<'server> Fleet<'server> {
                 (progress, last_progress) = (now, Instant::now());
             }
             let newest = self.stored.iter().copied().max().unwrap_or(0);
-            let reached = self.clients.iter().all(|client| client.last_id >= newest);
+            let reached = self.clients.iter().all(|client| client.seen.last_id() >= newest);
             let silent = last_progress.elapsed() > SILENCE;
             if silent || (reached && self.catch_up.pending == 0 && self.unsettled() == 0) {
                 self.stored.sort_unstable();
-                let lost = self.clients.iter().map(|client| {
-                    let mine = self.stored.partition_point(|id| *id <= client.first_after);
-                    client.lost(&self.stored[mine..])
-                });
-                let lost = lost.sum();
+                let lost = self.clients.iter().map(|client| client.seen.lost(&self.stored)).sum();
                 if silent || lost == 0 {
                     return Ok(lost);
                 }
@@ -435,12 +401,10 @@ impl<'server> Fleet<'server> {
         let Some(id) = self.finders.id.find(payload, br#""id":"#).map(leading_number) else { return };
         let client = &mut self.clients[index];
         self.counters.deliveries += 1;
-        if id > client.last_id {
-            client.skip_to(id);
-        } else if client.fill_gap(id) {
-            self.counters.disorder += 1;
-        } else {
-            self.counters.repeats += 1;
+        match client.seen.take(id) {
+            Arrival::InOrder => {}
+            Arrival::Late => self.counters.disorder += 1,
+            Arrival::Repeated => self.counters.repeats += 1,
         }
         if client.counted && id % self.crew.sample == 0 {
             let content = self.finders.content.find(payload, br#""content":""#).unwrap_or_default();
@@ -491,10 +455,9 @@ impl<'server> Fleet<'server> {
             Some("resync") => {
                 let until = frame["last_id"].as_u64().context("a resync without last_id")?;
                 let client = &mut self.clients[index];
-                let after = client.last_id;
+                let after = client.seen.last_id();
                 if until > after {
-                    client.gaps.push((after + 1, until));
-                    client.last_id = until;
+                    client.seen.pass_over(until);
                     let token = self.server.tokens[client.user].clone();
                     self.catch_up.ask(Gap { index, token, after, until });
                 }
@@ -530,7 +493,7 @@ impl<'server> Fleet<'server> {
         self.counters.reconnects += 1;
         let client = &mut self.clients[index];
         let token = &self.server.tokens[client.user];
-        let (stream, _, rest) = enter(self.server.address, token, Some((client.last_id, &client.epoch)))
+        let (stream, _, rest) = enter(self.server.address, token, Some((client.seen.last_id(), &client.epoch)))
             .context("coming back after the server closed a connection")?;
         stream.set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), EventFlags::IN)?;
@@ -548,7 +511,7 @@ impl<'server> Fleet<'server> {
     fn collect_caught_up(&mut self) -> Result<()> {
         while let Some((index, ids)) = self.catch_up.take()? {
             for id in ids {
-                if self.clients[index].fill_gap(id) {
+                if self.clients[index].seen.take(id) == Arrival::Late {
                     self.counters.caught_up += 1;
                 }
             }
@@ -580,7 +543,8 @@ impl CatchUp {
         let (results, answers) = mpsc::channel();
         thread::spawn(move || {
             for gap in gaps {
-                let ids = Http::connect(address).and_then(|mut http| http.ids_between(&gap.token, gap.after, gap.until));
+                let ids =
+                    Http::connect(address).and_then(|mut http| http.ids_between(&gap.token, gap.after, gap.until));
                 if results.send(ids.map(|ids| (gap.index, ids))).is_err() {
                     break;
                 }

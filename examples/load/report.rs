@@ -1,6 +1,5 @@
 //! What was measured: histograms, a table for people, JSON for programs.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -104,7 +103,8 @@ impl Column {
 
     /// Keeps the round that cost less CPU, and of the faults the worse.
     pub(crate) fn merge(&mut self, mut other: Self) {
-        let cpu = |column: &Self| column.figures.iter().find(|figure| figure.name.starts_with(CPU)).map(|cpu| cpu.value);
+        let cpu =
+            |column: &Self| column.figures.iter().find(|figure| figure.name.starts_with(CPU)).map(|cpu| cpu.value);
         if cpu(&other) < cpu(self) {
             std::mem::swap(self, &mut other);
         }
@@ -142,30 +142,26 @@ impl Report {
                 names.push(figure.name);
             }
         }
-        let mut table = format!("{}\n{:<38}", self.scenario, "");
-        for column in &self.columns {
-            // Formatting into a `String` cannot fail; the same holds for every `write!` below.
-            let _ = write!(table, "{:>13}", column.server);
-            if bare.is_some() && !column.is_bare() {
-                let _ = write!(table, "{:>9}", "× bare");
-            }
-        }
+        let compared = |column: &Column| bare.filter(|_| !column.is_bare());
+        let heads = self.columns.iter().map(|column| {
+            let ratio = compared(column).map_or(String::new(), |_| format!("{:>9}", "× bare"));
+            format!("{:>13}{ratio}", column.server)
+        });
+        let mut lines = vec![format!("{}\n{:<38}{}", self.scenario, "", heads.collect::<String>())];
         for name in names {
-            let _ = write!(table, "\n  {name:<36}");
-            for column in &self.columns {
+            let cells = self.columns.iter().map(|column| {
                 let figure = column.figures.iter().find(|figure| figure.name == name);
-                let _ = write!(table, "{:>13}", figure.map_or(String::new(), |figure| readable(figure.value)));
-                if let Some(bare) = bare.filter(|_| !column.is_bare()) {
-                    let ratio = figure
-                        .filter(|figure| figure.ratio)
-                        .and_then(|figure| Some(figure.value / bare.value(name)?))
-                        .filter(|ratio| ratio.is_finite());
-                    let _ = write!(table, "{:>9}", ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")));
-                }
-            }
+                let value = figure.map_or(String::new(), |figure| readable(figure.value));
+                let ratio = compared(column).map_or(String::new(), |bare| {
+                    let ratio = figure.filter(|figure| figure.ratio).map(|figure| figure.value);
+                    let ratio = ratio.zip(bare.value(name)).map(|(value, bare)| value / bare);
+                    format!("{:>9}", ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")))
+                });
+                format!("{value:>13}{ratio}")
+            });
+            lines.push(format!("  {name:<36}{}", cells.collect::<String>()));
         }
-        table.push('\n');
-        table
+        lines.join("\n") + "\n"
     }
 }
 
@@ -195,4 +191,25 @@ fn readable(value: f64) -> String {
 
 pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Histogram, readable};
+
+    #[test]
+    fn a_quantile_is_right_within_two_percent() {
+        let mut histogram = Histogram::default();
+        (1..=100_000).for_each(|us| histogram.record(us));
+        for fraction in [0.01, 0.5, 0.99, 1.0] {
+            let (measured, exact) = (histogram.quantile_ms(fraction), 100.0 * fraction);
+            assert!((measured / exact - 1.0).abs() < 0.02, "{fraction}: {measured} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn figures_show_the_digits_that_count() {
+        let shown = [0.0, 0.0301, 8.73, 37.42, 104_725.3, 1_000_000.0, -1234.5, f64::NAN].map(readable);
+        assert_eq!(shown, ["0", "0.030", "8.73", "37.4", "104,725", "1,000,000", "-1,234", "-"]);
+    }
 }

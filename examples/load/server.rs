@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -68,7 +68,7 @@ impl Server {
         Ok(Self { address, tokens, start_time: None, rss_at_rest: None, pid, child: None, _directory: None })
     }
 
-    fn start(&mut self, command: &str, port: u16, database: &PathBuf) -> Result<()> {
+    fn start(&mut self, command: &str, port: u16, database: &Path) -> Result<()> {
         let database = database.to_str().context("the database's path is not UTF-8")?;
         let mut words = command.split_whitespace().map(|word| word.replace("{port}", &port.to_string()));
         let program = words.next().context("the command to start is empty")?;
@@ -191,7 +191,8 @@ fn insert_users(database: &Path, users: usize) -> Result<Vec<String>> {
     let transaction = connection.transaction()?;
     {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
-        let mut user = transaction.prepare("INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)")?;
+        let mut user =
+            transaction.prepare("INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)")?;
         let mut session = transaction
             .prepare("INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
         for (index, token) in tokens.iter().enumerate() {

@@ -57,11 +57,11 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: Opt
     match payload.len() {
         length @ 0..=125 => out.push(masked | length as u8),
         length @ 126..=0xFFFF => {
-            out.push(masked | 126);
+            out.push(masked | 0x7E);
             out.extend((length as u16).to_be_bytes());
         }
         length => {
-            out.push(masked | 127);
+            out.push(masked | 0x7F);
             out.extend((length as u64).to_be_bytes());
         }
     }
@@ -133,16 +133,14 @@ impl Http {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<(u16, Vec<u8>)> {
-        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.address);
-        if let Some(token) = token {
-            request += &format!("Authorization: Bearer {token}\r\n");
-        }
         let body = body.map(Value::to_string).unwrap_or_default();
-        if !body.is_empty() {
-            request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        }
-        request += "\r\n";
-        request += &body;
+        let authorization = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        let content = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
+        };
+        let host = self.address;
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{authorization}{content}\r\n{body}");
         self.reader.get_mut().write_all(request.as_bytes())?;
         self.answer()
     }
@@ -252,7 +250,8 @@ pub(crate) fn enter(
         String::from_utf8_lossy(&received[..head]).lines().next().unwrap_or_default()
     );
 
-    let resume = resume.map_or(String::new(), |(last_id, epoch)| format!(r#","last_id":{last_id},"epoch":{}"#, json!(epoch)));
+    let resume =
+        resume.map_or(String::new(), |(last_id, epoch)| format!(r#","last_id":{last_id},"epoch":{}"#, json!(epoch)));
     let auth = format!(r#"{{"type":"auth","token":{}{resume}}}"#, json!(token));
     let mut frame = Vec::new();
     put_frame(&mut frame, TEXT, auth.as_bytes(), Some(MASK));
