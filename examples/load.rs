@@ -33,6 +33,7 @@ mod wire;
 use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -225,7 +226,7 @@ impl Scenario {
             Self::Join { people } => scenario::join(server, crew(people, 0, 0)),
             Self::Connect { connections } => scenario::connect(server, connections),
             Self::History { requests } => scenario::history(server, crew(1, 1, 0), requests),
-            Self::All | Self::BareServer { .. } => unreachable!("`main` takes these apart"),
+            Self::All | Self::BareServer { .. } => unreachable!("`run` takes these apart"),
         }
     }
 }
@@ -256,20 +257,29 @@ impl Target {
     }
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     if let Scenario::BareServer { port } = arguments.scenario {
         return bare::serve(port);
     }
     allow_many_sockets()?;
-    let targets = targets(&arguments)?;
+    let targets = targets(arguments)?;
     let scenarios = match &arguments.scenario {
         Scenario::All => Scenario::all(),
         one => vec![one.clone()],
     };
     let mut faultless = true;
     for scenario in scenarios {
-        let report = compare(&arguments, &scenario, &targets)?;
+        let report = compare(arguments, &scenario, &targets)?;
         if arguments.json {
             println!("{}", report.to_json());
         } else {

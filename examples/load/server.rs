@@ -1,6 +1,6 @@
 //! The server under test: starting it on a free port, and reading from `/proc` what it costs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,14 +69,16 @@ impl Server {
     }
 
     fn start(&mut self, command: &str, port: u16, database: &Path) -> Result<()> {
-        let database = database.to_str().context("the database's path is not UTF-8")?;
+        let path = database.to_str().context("the database's path is not UTF-8")?;
         let mut words = command.split_whitespace().map(|word| word.replace("{port}", &port.to_string()));
         let program = words.next().context("the command to start is empty")?;
         let started = Instant::now();
+        let log = database.with_file_name("server.log");
         let child = Command::new(&program)
-            .args(words.map(|word| word.replace("{db}", database)))
+            .args(words.map(|word| word.replace("{db}", path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {program}; for chinwag: cargo build --release"))?;
         self.pid = Some(child.id());
@@ -86,7 +88,7 @@ impl Server {
                 break;
             }
             if let Some(status) = child.try_wait()? {
-                bail!("{program} ended before it answered: {status}");
+                bail!("{program} ended before it answered: {status}\n{}", fs::read_to_string(log)?);
             }
             ensure!(started.elapsed() < START_DEADLINE, "{program} does not answer GET /healthz");
             thread::sleep(Duration::from_micros(200));
