@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fd::OwnedFd;
 
 use crate::wire::{FieldFinder, TEXT, UPGRADE_ACCEPT, next_frame, put_frame, unmask};
 
@@ -90,14 +91,12 @@ pub(crate) fn serve(port: u16) -> Result<()> {
 }
 
 /// Writes a peer's answers and the batch in one call, and keeps what the socket did not take.
-fn write_to(
-    epoll: &rustix::fd::OwnedFd,
-    slot: &mut Option<(TcpStream, Peer)>,
-    index: usize,
-    batch: &[u8],
-) -> Result<()> {
+fn write_to(epoll: &OwnedFd, slot: &mut Option<(TcpStream, Peer)>, index: usize, batch: &[u8]) -> Result<()> {
     let Some((stream, peer)) = slot else { return Ok(()) };
     let batch = if peer.receives { batch } else { &[] };
+    if batch.is_empty() && peer.answers.is_empty() {
+        return Ok(());
+    }
     let mut written = 0;
     if peer.backlog.is_empty() {
         let parts = [IoSlice::new(&peer.answers), IoSlice::new(batch)];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::clients::{Crew, Fleet, Window, heavy_ping};
 use crate::report::{Column, Histogram, micros};
@@ -13,6 +13,7 @@ use crate::wire::{Http, enter};
 const WARM_UP: Duration = Duration::from_secs(2);
 /// A server that used no CPU, to 10 ms, for so long is at rest.
 const REST: Duration = Duration::from_millis(1500);
+const RESTS_MAX: usize = 40;
 /// So many requests go first and do not count: a server that compiles while it runs has done so by then.
 const UNCOUNTED: usize = 1000;
 /// A generator busier than this share of a core measures itself.
@@ -25,6 +26,7 @@ const PAGE: &str = "/messages?limit=50";
 const MESSAGES_FOR_HISTORY: u64 = 1_000;
 
 const MEGABYTE: f64 = 1e6;
+
 /// Many clients read, a few of them send at a fixed rate together.
 pub(crate) fn paced(server: &Server, crew: Crew, rate: f64, duration: Duration) -> Result<Column> {
     let mut fleet = Fleet::connect(server, crew)?;
@@ -115,39 +117,37 @@ pub(crate) fn stall(server: &Server, crew: Crew, rate: f64, pause: Duration) -> 
 
 /// Many users come in, and leave all at once: everybody is told of everybody, if the server knows no better.
 pub(crate) fn join(server: &Server, crew: Crew) -> Result<Column> {
-    let (cpu, begun) = (server.cpu(), Instant::now());
+    let (before, begun) = (server.cpu(), Instant::now());
     let mut fleet = Fleet::connect(server, crew)?;
     let joining = begun.elapsed();
-    fleet.settle()?;
+    until_at_rest(server, &mut fleet)?;
     let joined = server.cpu();
     let told = fleet.counters().notices;
     drop(fleet);
-    let witness = Fleet::connect(server, Crew { clients: 1, ..crew })?;
-    let left = await_rest(server, witness)?;
+    let mut witness = Fleet::connect(server, Crew { clients: 1, ..crew })?;
+    until_at_rest(server, &mut witness)?;
+    let left = server.cpu();
 
-    let per_person = |from: Option<Duration>, to: Option<Duration>| {
-        from.zip(to).map_or(f64::NAN, |(from, to)| micros(to.saturating_sub(from))) / crew.clients as f64
-    };
+    let people = crew.clients as f64;
     let mut column = Column::default();
     column.put("all in after, s", joining.as_secs_f64());
-    column.put("CPU µs a join", per_person(cpu, joined));
-    column.put("joins and leaves told, a person", told as f64 / crew.clients as f64);
-    column.put("CPU µs a leave", per_person(joined, left));
+    column.put("CPU µs a join", cpu_micros(before, joined) / people);
+    column.put("joins and leaves told, a person", told as f64 / people);
+    column.put("CPU µs a leave", cpu_micros(joined, left) / people);
     column.put("peak RSS, MB", server.memory().map_or(f64::NAN, |memory| memory.peak as f64 / MEGABYTE));
     Ok(column)
 }
 
-/// Reads as a client until the server has nothing more to do, and returns its CPU time then.
-fn await_rest(server: &Server, mut witness: Fleet) -> Result<Option<Duration>> {
-    let mut cpu = server.cpu();
-    loop {
-        witness.run_for(REST)?;
-        let now = server.cpu();
-        if now == cpu {
-            return Ok(cpu);
+/// Reads on until the server has nothing more to do.
+fn until_at_rest(server: &Server, fleet: &mut Fleet) -> Result<()> {
+    for _ in 0..RESTS_MAX {
+        let before = server.cpu();
+        fleet.run_for(REST)?;
+        if server.cpu() == before {
+            return Ok(());
         }
-        cpu = now;
     }
+    bail!("the server does not come to rest")
 }
 
 /// One connection after another: upgrade and `auth`.
@@ -166,12 +166,12 @@ pub(crate) fn connect(server: &Server, connections: usize) -> Result<Column> {
         inside.push(enter(server.address, token, None)?.0);
         latency.record(asked.elapsed().as_micros() as u64);
     }
-    let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    let cpu = cpu_micros(cpu, server.cpu());
     let mut column = Column::default();
     column.put("connections", connections as f64);
     column.put("connections/s", connections as f64 / begun.elapsed().as_secs_f64());
     column.put_latency(["connect p50, ms", "connect p99, ms", "connect max, ms"], &latency);
-    column.put("CPU µs a connect", cpu.map_or(f64::NAN, micros) / connections as f64);
+    column.put("CPU µs a connect", cpu / connections as f64);
     Ok(column)
 }
 
@@ -203,13 +203,18 @@ pub(crate) fn history(server: &Server, crew: Crew, requests: usize) -> Result<Co
         page()?;
         latency.record(asked.elapsed().as_micros() as u64);
     }
-    let cpu = server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    let cpu = cpu_micros(cpu, server.cpu());
     let mut column = Column::default();
     column.put("requests/s", requests as f64 / begun.elapsed().as_secs_f64());
     column.put("bytes a page", bytes as f64);
     column.put_latency(["page p50, ms", "page p99, ms", "page max, ms"], &latency);
-    column.put("CPU µs a page of 50", cpu.map_or(f64::NAN, micros) / requests as f64);
+    column.put("CPU µs a page of 50", cpu / requests as f64);
     Ok(column)
+}
+
+/// CPU time between two readings; not a number if the process is not known.
+fn cpu_micros(before: Option<Duration>, after: Option<Duration>) -> f64 {
+    before.zip(after).map_or(f64::NAN, |(before, after)| micros(after.saturating_sub(before)))
 }
 
 fn put_memory(column: &mut Column, window: &Window) {
