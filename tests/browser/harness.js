@@ -1,0 +1,352 @@
+// What the browser tests stand on: a real server on a free port with a database of its own, a real Chromium, `Person` (someone
+// at the page, who finds things by role and name only) and `Robot` (someone at the protocol, without a page).
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer, connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+
+import { chromium } from "playwright-core";
+import WebSocket from "ws";
+
+export const PASSWORD = "correct horse";
+/** How long something may take that should happen by itself. */
+export const PATIENCE_MS = 20_000;
+
+const BINARY = resolve(import.meta.dirname, "../..", process.env.CHINWAG_BIN ?? "target/release/chinwag");
+const CHROMIUM = [process.env.CHINWAG_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
+
+const NO_LIMITS = ["--message-rate", "0", "--auth-rate", "0", "--user-connections", "0", "--address-connections", "0"];
+
+export const launch = (args = []) =>
+  chromium.launch({
+    executablePath: CHROMIUM,
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      ...args,
+    ],
+  });
+
+/** The program itself. It can be killed and comes back on the same port with the same database. */
+export class Server {
+  #directory = mkdtempSync(join(tmpdir(), "chinwag-browser-"));
+  #flags;
+  #process = null;
+  #port = 0;
+
+  static async start(flags = NO_LIMITS) {
+    const server = new Server(flags);
+    await server.start();
+    return server;
+  }
+
+  constructor(flags) {
+    this.#flags = flags;
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  get port() {
+    return this.#port;
+  }
+
+  get database() {
+    return join(this.#directory, "chinwag.db");
+  }
+
+  async start() {
+    const flags = ["--listen", `127.0.0.1:${this.#port}`, "--db", this.database, ...this.#flags];
+    this.#process = spawn(BINARY, flags, { stdio: ["ignore", "pipe", process.env.CHINWAG_LOG ? "inherit" : "ignore"] });
+    for await (const line of createInterface(this.#process.stdout)) {
+      const address = /listening on http:\/\/127\.0\.0\.1:(\d+)/.exec(line);
+      if (!address) continue;
+      this.#port = Number(address[1]);
+      return;
+    }
+    throw new Error(`${BINARY} did not start`);
+  }
+
+  /** Without a word, as when the power goes. */
+  async kill(signal = "SIGKILL") {
+    const { exitCode, signalCode } = this.#process;
+    if (exitCode !== null || signalCode !== null) return;
+    const gone = new Promise((done) => this.#process.once("exit", done));
+    this.#process.kill(signal);
+    await gone;
+  }
+
+  async close() {
+    await this.kill();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  async post(path, body, token) {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const response = await fetch(this.url + path, { method: "POST", headers, body: JSON.stringify(body) });
+    return response.status === 204 ? null : response.json();
+  }
+
+  async token(name) {
+    await this.post("/register", { username: name, password: PASSWORD });
+    return (await this.post("/login", { username: name, password: PASSWORD })).token;
+  }
+
+  async messages(token, query = "limit=200") {
+    const response = await fetch(`${this.url}/messages?${query}`, { headers: { Authorization: `Bearer ${token}` } });
+    return (await response.json()).messages;
+  }
+}
+
+/** Between page and server; it can fall silent without closing anything, as a network does that has gone away. */
+export class Wire {
+  #server;
+  #sockets = new Set();
+  #frozen = false;
+
+  static async to(port) {
+    const wire = new Wire(port);
+    await new Promise((done) => wire.#server.listen(0, "127.0.0.1", done));
+    return wire;
+  }
+
+  constructor(port) {
+    this.#server = createServer((near) => {
+      const far = connect(port, "127.0.0.1");
+      const frozen = this.#frozen;
+      for (const [from, to] of [[near, far], [far, near]]) {
+        this.#sockets.add(from);
+        from.on("data", (data) => this.#sockets.has(from) && !from.cut && to.write(data));
+        from.on("error", () => {});
+        from.on("close", () => {
+          this.#sockets.delete(from);
+          if (!from.cut) to.destroy();
+        });
+        from.cut = frozen;
+      }
+    });
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.#server.address().port}`;
+  }
+
+  /** The connections there are carry nothing any more; new ones are as good as before. */
+  cut() {
+    for (const socket of this.#sockets) socket.cut = true;
+  }
+
+  close() {
+    for (const socket of this.#sockets) socket.destroy();
+    this.#server.close();
+  }
+}
+
+export class Robot {
+  #socket;
+  #acks = new Map();
+  token;
+  name;
+  frames = [];
+  #waiting = [];
+
+  static async join(server, name) {
+    const robot = new Robot();
+    robot.name = name;
+    robot.token = await server.token(name);
+    await robot.#connect(server);
+    return robot;
+  }
+
+  async #connect(server) {
+    this.#socket = new WebSocket(`${server.url.replace("http", "ws")}/ws`);
+    this.#socket.on("error", () => {});
+    this.#socket.on("message", (data) => this.#receive(JSON.parse(data)));
+    await new Promise((done) => this.#socket.once("open", done));
+    this.#write({ type: "auth", token: this.token });
+    await this.hears(({ type }) => type === "auth_success");
+  }
+
+  #receive(frame) {
+    if (frame.type === "ack") this.#acks.get(frame.nonce)?.(frame.id);
+    this.frames.push(frame);
+    this.#waiting = this.#waiting.filter(({ wanted, resolve }) => !(wanted(frame) && (resolve(frame), true)));
+  }
+
+  /** Resolves with the first frame, past or future, that is wanted. */
+  hears(wanted) {
+    const heard = this.frames.find(wanted);
+    if (heard) return heard;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`${this.name} did not hear it`)), PATIENCE_MS);
+      this.#waiting.push({ wanted, resolve: (frame) => (clearTimeout(timer), resolve(frame)) });
+    });
+  }
+
+  #write(frame) {
+    this.#socket.send(JSON.stringify(frame));
+  }
+
+  typing() {
+    this.#write({ type: "typing" });
+  }
+
+  /** Resolves to the id. */
+  say(content) {
+    const nonce = crypto.randomUUID();
+    const stored = new Promise((done) => this.#acks.set(nonce, done));
+    this.#write({ type: "message", content, nonce });
+    return stored;
+  }
+
+  /** `count` messages, `text(n)` each; a few hundred on their way at a time. */
+  async tell(count, text) {
+    for (let from = 0; from < count; from += 250) {
+      await Promise.all(Array.from({ length: Math.min(250, count - from) }, (_, n) => this.say(text(from + n))));
+    }
+  }
+
+  leave() {
+    this.#socket.close();
+  }
+}
+
+/** What Chromium says about failed requests by itself; a page cannot keep it from saying so. */
+const OF_THE_NETWORK = /^(Failed to load resource|WebSocket connection to)/;
+
+export class Person {
+  page;
+  name;
+  /** What a page must never have: exceptions, `console.error`, refusals of the content security policy. */
+  complaints = [];
+  requests = [];
+
+  static async visit(browser, url, { name, path = "/", ...options } = {}) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    const person = await Person.open(context, url + path);
+    person.name = name;
+    return person;
+  }
+
+  static async open(context, address) {
+    const person = new Person();
+    person.page = await context.newPage();
+    person.page.setDefaultTimeout(PATIENCE_MS);
+    person.page.on("pageerror", (error) => person.complaints.push(String(error)));
+    person.page.on("console", (message) => {
+      if (message.type() === "error" && !OF_THE_NETWORK.test(message.text())) person.complaints.push(message.text());
+    });
+    person.page.on("request", (request) => person.requests.push(request.url()));
+    await person.page.goto(address);
+    return person;
+  }
+
+  /** Someone with an account, in the chat. */
+  static async join(browser, url, name, options = {}) {
+    const person = await Person.visit(browser, url, { name, ...options });
+    await person.signUp();
+    return person;
+  }
+
+  username = () => this.page.getByRole("textbox", { name: "Username" });
+  password = () => this.page.getByLabel("Password", { exact: true });
+  alert = () => this.page.getByRole("alert");
+  status = () => this.page.getByRole("status", { name: "Connection" });
+  log = () => this.page.getByRole("log", { name: "Messages" });
+  articles = () => this.log().getByRole("article");
+  article = (text) => this.articles().filter({ hasText: text });
+  box = () => this.page.getByRole("textbox", { name: "Message" });
+  people = () => this.page.getByRole("list", { name: "People online" });
+  button = (name) => this.page.getByRole("button", { name, exact: true });
+  text = (text) => this.page.getByText(text, { exact: true });
+
+  async fill(name = this.name, password = PASSWORD) {
+    await this.username().fill(name);
+    await this.password().fill(password);
+  }
+
+  async signUp() {
+    await this.fill();
+    await this.button("Create account").click();
+    await this.box().waitFor();
+    await this.online();
+  }
+
+  async logIn() {
+    await this.fill();
+    await this.button("Log in").click();
+    await this.box().waitFor();
+    await this.online();
+  }
+
+  online = () => this.is(/^Online/);
+  is = (state) => this.status().filter({ hasText: state }).waitFor();
+
+  async say(text) {
+    await this.box().fill(text);
+    await this.box().press("Enter");
+  }
+
+  /** Once, acknowledged, and complete. */
+  async sees(text) {
+    await this.article(text).and(this.page.locator("[data-id]:not([data-state])")).first().waitFor();
+    assert.equal(await this.article(text).count(), 1, text);
+  }
+
+  /** What the log holds: `{ id, state, author, time, text }`. */
+  shown = () =>
+    this.articles().evaluateAll((articles) =>
+      articles.map((article) => ({
+        id: Number(article.dataset.id ?? NaN),
+        state: article.dataset.state ?? null,
+        author: article.querySelector("header :first-child").textContent,
+        time: article.querySelector("time").dateTime,
+        text: article.querySelector("[dir=auto]").textContent,
+      })),
+    );
+
+  /** Resolves once `condition(argument)` holds in the page. */
+  until = (condition, argument) => this.page.waitForFunction(condition, argument, { timeout: PATIENCE_MS });
+
+  /** Scrolls the log as a wheel or finger would: to a place, then on with the events of it. */
+  scroll = (top) => this.log().evaluate((log, top) => log.scrollTo({ top, behavior: "instant" }), top);
+
+  focused = () =>
+    this.page.evaluate(() => {
+      const { activeElement } = document;
+      return activeElement.ariaLabel ?? activeElement.labels?.[0]?.textContent ?? activeElement.textContent.trim();
+    });
+
+  assertQuiet() {
+    assert.deepEqual(this.complaints, []);
+  }
+
+  async leave() {
+    this.assertQuiet();
+    await this.page.context().close();
+  }
+}
+
+export function assertRising(shown) {
+  for (let index = 1; index < shown.length; index += 1) {
+    assert.ok(shown[index - 1].id < shown[index].id, `${shown[index - 1].id} before ${shown[index].id}`);
+  }
+}
+
+/** Makes a page believe it is hidden, or shown again. */
+export const setHidden = (page, hidden) =>
+  page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
