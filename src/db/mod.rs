@@ -184,7 +184,7 @@ impl Db {
             writer: thread::Builder::new().name("db-writer".into()).spawn(move || writer.run(command_queue))?,
             reader: thread::Builder::new()
                 .name("db-reader".into())
-                .spawn(move || reader::run(&reading, request_queue))?,
+                .spawn(move || reader::run(reading, request_queue))?,
         };
         Ok((Self { commands, requests, shared }, threads))
     }
@@ -273,9 +273,11 @@ impl Db {
 
     /// Has the threads end, when all that was sent before is done.
     pub async fn stop(&self) {
-        // A queue that is gone has stopped already.
-        drop(self.commands.send(Command::Stop).await);
+        // A queue that is gone has stopped already. The reader is first, since only the last connection that is closed
+        // can move the log into the database, and only one that writes.
         drop(self.requests.send(Request::Stop).await);
+        self.requests.closed().await;
+        drop(self.commands.send(Command::Stop).await);
     }
 
     /// Resolves when a thread has ended, asked to or not. Cancel safe.

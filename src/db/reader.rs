@@ -20,8 +20,9 @@ pub(super) enum Request {
 }
 
 /// Answers requests in order, until told to stop or every handle is gone.
-pub(super) fn run(connection: &Connection, mut requests: mpsc::Receiver<Request>) {
+pub(super) fn run(connection: Connection, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.blocking_recv() {
+        let connection = &connection;
         match request {
             Request::Credentials { username, reply } => answer(reply, sql::credentials(connection, &username)),
             Request::Session { digest, used_after, reply } => {
@@ -35,9 +36,11 @@ pub(super) fn run(connection: &Connection, mut requests: mpsc::Receiver<Request>
                 answer(reply, sql::messages_after(connection, id, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES));
             }
             Request::CountAfter { id, at_most, reply } => answer(reply, sql::count_after(connection, id, at_most)),
-            Request::Stop => return,
+            Request::Stop => break,
         }
     }
+    // Before the queue, whose end says that the connection is closed.
+    drop(connection);
 }
 
 fn answer<T>(reply: oneshot::Sender<T>, result: rusqlite::Result<T>) {

@@ -37,14 +37,26 @@ pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission
     let Some(mut connection) = authenticated else { return };
     app.metrics.connections_opened.add(1);
     tracing::info!(user = %connection.presence.username(), "connected");
-    let close = connection.run(&mut reader).await;
+    let Ended { close, last_words } = connection.run(&mut reader).await;
     tracing::info!(user = %connection.presence.username(), code = close.code(), reason = close.reason(), "disconnected");
     app.metrics.connections_closed.add(1);
     let Connection { seat, presence, .. } = connection;
     // The user leaves now, and not when the peer has finished the closing handshake.
     drop(presence);
     let rest = seat.take_turn().unwrap_or_default();
-    Box::pin(socket::close(&seat.stream, close, &rest)).await;
+    Box::pin(socket::close(&seat.stream, close, &[&rest[..], &last_words].concat())).await;
+}
+
+/// How a connection ended, and the answers that are still due: what was stored is acknowledged, whatever ends it.
+struct Ended {
+    close: Close,
+    last_words: Bytes,
+}
+
+impl From<Close> for Ended {
+    fn from(close: Close) -> Self {
+        Self { close, last_words: Bytes::new() }
+    }
 }
 
 /// An authenticated connection.
@@ -189,24 +201,24 @@ async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Clos
 }
 
 impl Connection {
-    /// Serves the connection until it ends; how.
-    async fn run(&mut self, reader: &mut Reader) -> Close {
+    /// Serves the connection until it ends.
+    async fn run(&mut self, reader: &mut Reader) -> Ended {
         loop {
             let summons = tokio::select! {
                 biased;
                 summons = self.seat.summons() => Some(summons),
                 readable = self.readable(reader) => match readable {
                     Ok(()) => None,
-                    Err(_) => return Close::GONE,
+                    Err(_) => return Close::GONE.into(),
                 },
             };
             let served = match summons {
                 None => Box::pin(self.receive(reader)).await,
-                Some(Summons::Behind) => Box::pin(self.catch_up()).await,
-                Some(Summons::Close(ending)) => Err(ending.into()),
+                Some(Summons::Behind) => Box::pin(self.catch_up()).await.map_err(Ended::from),
+                Some(Summons::Close(ending)) => Err(Close::from(ending).into()),
             };
-            if let Err(close) = served {
-                return close;
+            if let Err(ended) = served {
+                return ended;
             }
         }
     }
@@ -216,37 +228,39 @@ impl Connection {
     }
 
     /// Reads what has come, a burst at most, and answers it.
-    async fn receive(&mut self, reader: &mut Reader) -> Result<(), Close> {
+    async fn receive(&mut self, reader: &mut Reader) -> Result<(), Ended> {
         let now = Instant::now();
         let mut burst = Burst::default();
-        let mut end = None;
         for _ in 0..FRAMES_PER_READ {
             match reader.next(&self.seat.stream) {
                 Received::Nothing => break,
-                Received::End(close) => {
-                    end = Some(close);
-                    break;
-                }
-                received => {
-                    let text = if let Received::Text(text) = &received { Some(text.as_str()) } else { None };
-                    if let Err(refusal) = self.take_frame(text, now, &mut burst) {
-                        self.refuse(&refusal, now, &mut burst.answers)?;
-                    }
-                }
+                Received::End(close) => burst.end = Some(close),
+                Received::Text(text) => self.take_frame(Some(text.as_str()), now, &mut burst),
+                Received::Control => self.take_frame(None, now, &mut burst),
+            }
+            if burst.end.is_some() {
+                break;
             }
         }
         self.seat.heard(self.app.clock);
-        self.store(&mut burst, now).await?;
+        self.store(&mut burst, now).await;
         let mut answer = burst.answers.take();
         reader.take_replies(&mut answer);
-        if !answer.is_empty() {
-            self.answer(answer.freeze()).await?;
+        match burst.end {
+            Some(close) => Err(Ended { close, last_words: answer.freeze() }),
+            None if answer.is_empty() => Ok(()),
+            None => self.answer(answer.freeze()).await,
         }
-        end.map_or(Ok(()), Err)
     }
 
     /// Takes one frame into the burst; a control frame, which was answered already, has no text.
-    fn take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) -> Result<(), Refusal> {
+    fn take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) {
+        if let Err(refusal) = self.try_take_frame(text, now, burst) {
+            self.refuse(&refusal, now, burst);
+        }
+    }
+
+    fn try_take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) -> Result<(), Refusal> {
         let limited = self.app.config.message_rate > 0;
         if limited && let Err(wait) = self.frames.take(allowance(FRAME_RATE, FRAME_BURST), now) {
             return Err(Refusal::rate_limited(wait, None));
@@ -268,43 +282,48 @@ impl Connection {
     }
 
     /// Answers that a frame was refused, and ends a connection on which that goes on.
-    fn refuse(&mut self, refusal: &Refusal, now: Instant, answers: &mut Encoder) -> Result<(), Close> {
+    fn refuse(&mut self, refusal: &Refusal, now: Instant, burst: &mut Burst) {
         self.app.metrics.refuse(match refusal.code {
             ErrorCode::RateLimited => Refused::Rate,
             ErrorCode::Unavailable => Refused::Unavailable,
             ErrorCode::InvalidJson | ErrorCode::InvalidMessage => Refused::Invalid,
         });
-        answers.push(&ServerFrame::refusal(refusal));
-        self.refused.take(allowance(REFUSED_RATE, REFUSED_BURST), now).map_err(|_| Close::ABUSE)
+        burst.answers.push(&ServerFrame::refusal(refusal));
+        if self.refused.take(allowance(REFUSED_RATE, REFUSED_BURST), now).is_err() {
+            burst.end.get_or_insert(Close::ABUSE);
+        }
     }
 
     /// Stores the messages of a burst with one command; each is acknowledged when all of them are on disk.
-    async fn store(&mut self, burst: &mut Burst, now: Instant) -> Result<(), Close> {
+    async fn store(&mut self, burst: &mut Burst, now: Instant) {
         if burst.messages.is_empty() {
-            return Ok(());
+            return;
         }
         let stored = self.app.db.store_messages(std::mem::take(&mut burst.messages)).await;
-        for (at, nonce) in burst.nonces.drain(..).enumerate() {
+        for (at, nonce) in std::mem::take(&mut burst.nonces).into_iter().enumerate() {
             match stored.as_ref().map_or_else(|error| Err(*error), |stored| stored[at]) {
                 Ok(id) => {
                     if let Some(nonce) = &nonce {
                         burst.answers.push(&ServerFrame::Ack { nonce: nonce.as_str(), id: id.get() });
                     }
                 }
-                Err(_) => self.refuse(&Refusal::unavailable(nonce), now, &mut burst.answers)?,
+                Err(_) => self.refuse(&Refusal::unavailable(nonce), now, burst),
             }
         }
-        Ok(())
     }
 
     /// Writes an answer; if the socket does not take it at once, the shard goes on without this connection until it is
     /// brought up.
-    async fn answer(&mut self, answer: Bytes) -> Result<(), Close> {
+    async fn answer(&mut self, answer: Bytes) -> Result<(), Ended> {
         let Err(left) = self.seat.try_answer(answer) else { return Ok(()) };
-        let rest = self.seat.take_turn()?;
-        socket::write(&self.seat.stream, &rest).await?;
-        socket::write(&self.seat.stream, &left).await?;
-        self.catch_up().await
+        match self.seat.take_turn() {
+            Ok(rest) => {
+                socket::write(&self.seat.stream, &rest).await?;
+                socket::write(&self.seat.stream, &left).await?;
+                Ok(self.catch_up().await?)
+            }
+            Err(ending) => Err(Ended { close: ending.into(), last_words: left }),
+        }
     }
 
     /// Brings the connection to where its shard is, from wherever it stands, and has the shard take over: with the
@@ -410,6 +429,8 @@ struct Burst {
     /// Of the messages, in their order.
     nonces: Vec<Option<Nonce>>,
     answers: Encoder,
+    /// How the connection ends after this burst, if it does.
+    end: Option<Close>,
 }
 
 fn allowance(rate: u32, burst: u32) -> Allowance {
