@@ -15,7 +15,7 @@ mod metrics;
 pub mod model;
 mod password;
 mod presence;
-mod protocol;
+pub mod protocol;
 mod rate_limit;
 mod router;
 mod server;

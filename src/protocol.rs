@@ -84,7 +84,8 @@ impl Refusal {
 /// The codes of an `error` frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ErrorCode {
+#[expect(missing_docs, reason = "the contract says when each is sent")]
+pub enum ErrorCode {
     InvalidJson,
     InvalidMessage,
     RateLimited,
@@ -94,7 +95,8 @@ pub(crate) enum ErrorCode {
 /// The codes of `auth_failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum AuthFailure {
+#[expect(missing_docs, reason = "the contract says when each is sent")]
+pub enum AuthFailure {
     Unauthorized,
     InvalidJson,
     AuthTimeout,
@@ -192,10 +194,11 @@ impl ClientFrame {
 
 // --- What the server says ------------------------------------------------------------------------------------------
 
-/// A frame from the server.
-#[derive(Serialize)]
+/// A frame from the server: the contract's table, with its names.
+#[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum ServerFrame<'a> {
+#[expect(missing_docs, reason = "the contract says what each frame and field means")]
+pub enum ServerFrame<'a> {
     AuthSuccess {
         username: &'a str,
         last_id: i64,
@@ -242,7 +245,9 @@ pub(crate) enum ServerFrame<'a> {
 }
 
 impl<'a> ServerFrame<'a> {
-    pub(crate) fn message(message: &'a Message) -> Self {
+    /// A stored message, as everybody gets it.
+    #[must_use]
+    pub fn message(message: &'a Message) -> Self {
         Self::Message(WireMessage::from(message))
     }
 
@@ -270,8 +275,8 @@ impl Serialize for Username {
 }
 
 /// MESSAGE of the contract.
-#[derive(Serialize)]
-pub(crate) struct WireMessage<'a> {
+#[derive(Debug, Serialize)]
+pub struct WireMessage<'a> {
     id: i64,
     username: &'a str,
     content: &'a str,
@@ -291,14 +296,15 @@ impl<'a> From<&'a Message> for WireMessage<'a> {
 
 /// Encodes frames one behind the other into one buffer, ready for the socket.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     json: Vec<u8>,
     frames: BytesMut,
 }
 
 impl Encoder {
     /// Appends a text frame.
-    pub(crate) fn push(&mut self, frame: &ServerFrame<'_>) {
+    #[expect(clippy::missing_panics_doc, reason = "it never does, as the text of the expectation says")]
+    pub fn push(&mut self, frame: &ServerFrame<'_>) {
         self.json.clear();
         serde_json::to_writer(&mut self.json, frame)
             .expect("a vector takes all, and the frames have no failing fields");
@@ -316,7 +322,8 @@ impl Encoder {
     }
 
     /// Takes what was encoded, leaving the encoder empty.
-    pub(crate) fn take(&mut self) -> BytesMut {
+    #[must_use]
+    pub fn take(&mut self) -> BytesMut {
         self.frames.split()
     }
 }
