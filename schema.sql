@@ -3,7 +3,8 @@
 -- A change of this file is a new version: src/db/sql.rs says how an older file gets there.
 
 -- What is true of the whole file. 'epoch' names this history; 'high_water' is the largest message id that was ever
--- deleted, so that ids are never used again.
+-- deleted, so that ids are never used again; 'proof' is there once a write failed: what was then written to see whether
+-- writing works again.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::model::CONTENT_MAX_CHARS;
+
 /// What a person may set, as flags and as environment variables of the same names.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -126,12 +128,19 @@ pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
 /// Bytes a reader takes from its socket at once. Held only while a connection has something to read.
 pub(crate) const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames of one connection that are answered together.
+/// Bytes of one connection that are read before the others have their turn; a stranger may send no more at all.
+pub(crate) const READ_BURST_BYTES: usize = 2 * FRAME_MAX_BYTES;
+/// Frames of one connection that are answered together; a stranger may send so many pings.
 pub(crate) const FRAMES_PER_READ: usize = 64;
 /// Frames a connection may send in a second, in bursts of [`FRAME_BURST`], while messages are limited at all.
 pub(crate) const FRAME_RATE: u32 = 100;
 /// Frames a connection may send at once.
 pub(crate) const FRAME_BURST: u32 = 1_000;
+/// Connections of one user that may authenticate in a second, in bursts of [`CONNECT_BURST`], while a user's
+/// connections are limited at all: each coming and going may be told to everyone.
+pub(crate) const CONNECT_RATE: u32 = 5;
+/// Connections of one user that may authenticate at once: every tab, over again while the network flaps.
+pub(crate) const CONNECT_BURST: u32 = 256;
 /// Refused frames a connection may send at once before it is closed with 1008, and how many it regains a second.
 pub(crate) const REFUSED_BURST: u32 = 200;
 /// Refused frames a connection regains a second.
@@ -207,6 +216,11 @@ pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const _: () =
     assert!(LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(), "a locked database is an answer, not a time-out");
+/// How long the log keeps quiet about reads that fail after it has told of one.
+pub(crate) const FAULT_SAID_AGAIN: Duration = Duration::from_mins(1);
+/// Bytes written to show that the database works again: the longest message, at four bytes a character.
+pub(crate) const PROOF_BYTES: u32 = 16_000;
+const _: () = assert!(PROOF_BYTES as usize == 4 * CONTENT_MAX_CHARS, "a database with room for less is still full");
 /// How long a session lives without use.
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 /// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.

@@ -55,6 +55,9 @@ pub(crate) enum ApiError {
     /// The body is larger than the route takes.
     #[error("the request is too large")]
     PayloadTooLarge,
+    /// The request's head is larger, or has more headers, than is taken.
+    #[error("the request's headers are too large or too many")]
+    HeadTooLarge,
     /// The body did not arrive in time.
     #[error("the request took too long to arrive")]
     RequestTimeout,
@@ -80,7 +83,9 @@ impl ApiError {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
-            Self::InvalidRequest(_) | Self::UpgradeRequired | Self::RequestTimeout => "invalid_request",
+            Self::InvalidRequest(_) | Self::UpgradeRequired | Self::HeadTooLarge | Self::RequestTimeout => {
+                "invalid_request"
+            }
             Self::InvalidUsername => "invalid_username",
             Self::InvalidPassword => "invalid_password",
             Self::UsernameTaken => "username_taken",
@@ -110,6 +115,7 @@ impl ApiError {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,

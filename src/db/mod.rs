@@ -39,10 +39,10 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be made or opened.
-    #[error("the file cannot be opened: {0}")]
+    #[error("the file cannot be opened")]
     Io(#[from] io::Error),
     /// SQLite cannot use the file.
-    #[error("{0}")]
+    #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// A newer chinwag made the file.
     #[error("it has version {found}, made by a newer chinwag; this one knows version {known}")]

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
 use super::{Credentials, OpenError, Page, Session};
-use crate::config::{CLEAN_ROWS, LOCK_TIMEOUT, NONCE_DAY};
+use crate::config::{CLEAN_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -90,12 +90,14 @@ pub(super) fn last_id(connection: &Connection) -> rusqlite::Result<MessageId> {
     connection.query_row(LAST_ID, [], |row| row.get(0).map(MessageId::new))
 }
 
-/// By `meta`'s primary key. Changes nothing, and is written all the same.
-const REWRITE: &str = "UPDATE meta SET value = value WHERE key = 'epoch'";
+/// By `meta`'s primary key. As large as the largest message, so that what passes is not refused again at once; and of
+/// new content, since SQLite writes nothing for a row that stays as it is.
+const PROOF: &str = "INSERT INTO meta (key, value) VALUES ('proof', randomblob(?1)) \
+     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 
-/// Fails unless the transaction can write.
+/// Fails unless the transaction can write, and has room for a message.
 pub(super) fn prove_writable(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute(REWRITE, [])?;
+    connection.execute(PROOF, [PROOF_BYTES])?;
     Ok(())
 }
 
@@ -210,9 +212,10 @@ pub(super) fn oldest_use(connection: &Connection) -> rusqlite::Result<Option<Uni
 /// At the end of the table.
 const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
 
-/// By the nonces' primary key, today's and yesterday's.
-const FIND_NONCE: &str =
-    "SELECT message_id FROM nonces WHERE day IN (?1, ?1 - 1) AND user_id = ?2 AND nonce = ?3 ORDER BY day LIMIT 1";
+/// By the nonces' primary key: today's, yesterday's, and tomorrow's, since the clock may have been set back past
+/// midnight.
+const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day IN (?1, ?1 - 1, ?1 + 1) AND user_id = ?2 AND nonce = ?3 \
+     ORDER BY day LIMIT 1";
 
 /// By the nonces' primary key.
 const INSERT_NONCE: &str = "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4)";

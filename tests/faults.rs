@@ -1,0 +1,428 @@
+//! What may go wrong below the server: whatever it is, nothing is acknowledged that is not stored, people are told
+//! `unavailable`, readers go on where they can, and it recovers by itself.
+//!
+//! Some faults need root (to mount a small disk) or a tool (`strace`, `faketime`); where these are missing the test
+//! says so and passes.
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Client, Connection, RawClient, TestServer, int, text, unix_millis, within};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use serde_json::json;
+
+/// Sends a message and waits for its fate: the id, or none if it is `unavailable`.
+async fn try_store(connection: &mut Connection, nonce: &str, content: &str) -> Option<i64> {
+    connection.say_once(nonce, content).await;
+    loop {
+        let frame = connection.next().await;
+        if frame["nonce"] != nonce {
+            continue;
+        }
+        match text(&frame["type"]) {
+            "ack" => return Some(int(&frame["id"])),
+            "error" => {
+                assert_eq!(frame["code"], "unavailable");
+                return None;
+            }
+            other => panic!("{other} has no nonce"),
+        }
+    }
+}
+
+/// Waits until what was sent under `nonce` is stored, sending it again as long as it is refused.
+async fn settle(connection: &mut Connection, nonce: &str, content: &str) -> i64 {
+    within("the database to work again", async {
+        loop {
+            if let Some(id) = try_store(connection, nonce, content).await {
+                return id;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+fn skip(why: &str) {
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "skipped: {why}").expect("standard error takes a line");
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A disk of one mebibyte, mounted while the value lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<SmallDisk> {
+        let mounted = run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", at.to_str().expect("a plain path")]);
+        mounted.then(|| SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The server may still have its files open: the mount goes when it has closed them.
+        run("umount", &["--lazy", self.0.to_str().expect("a plain path")]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_messages_until_there_is_room() {
+    let mut server = TestServer::start();
+    server.stop().await;
+    let Some(_disk) = SmallDisk::mount(server.directory()) else { return skip("this needs the right to mount") };
+    server.restart();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.store("before", "before").await;
+
+    let filler = server.directory().join("filler");
+    let mut file = fs::File::create(&filler).expect("a file");
+    while file.write_all(&[0; 1024]).is_ok() {}
+    drop(file);
+    let content = "x".repeat(4_000);
+    let mut refused = None;
+    let mut acknowledged = Vec::new();
+    for number in 0..500 {
+        let nonce = number.to_string();
+        let Some(id) = try_store(&mut connection, &nonce, &content).await else {
+            refused = Some(nonce);
+            break;
+        };
+        acknowledged.push(id);
+    }
+    let refused = refused.expect("a full disk refuses what it cannot hold");
+    assert_eq!(server.get("/healthz").send().await.status, 503);
+    assert!(server.log().contains("the database fails"), "{}", server.log());
+    let history = server.history(&ada).await;
+    assert_eq!(history.len(), acknowledged.len() + 1, "readers go on, and what was acknowledged is there");
+
+    fs::remove_file(&filler).expect("room");
+    server.healthy(200).await;
+    settle(&mut connection, &refused, &content).await;
+    assert!(server.log().contains("the database works again"));
+    server.kill().await;
+    server.restart();
+    assert_eq!(server.history(&ada).await.len(), acknowledged.len() + 2);
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_is_one_clear_line_at_the_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = SmallDisk::mount(directory.path()) else { return skip("this needs the right to mount") };
+    assert!(run("mount", &["-o", "remount,ro", disk.0.to_str().expect("a plain path")]));
+    let path = directory.path().join("chat.db");
+    let output = common::run_to_end(&["--listen", "127.0.0.1:0", "--db", path.to_str().expect("a plain path")], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("chat.db") && stderr.contains("Read-only"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_database_that_another_process_holds_is_unavailable_in_bounded_time() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut senders = Vec::new();
+    for _ in 0..20 {
+        senders.push(ada.connect().await);
+    }
+    let blocker = server.database();
+    blocker.execute_batch("BEGIN EXCLUSIVE").expect("the lock");
+    let before = server.resident_bytes();
+    let sending = senders.into_iter().enumerate().map(|(number, mut sender)| {
+        tokio::spawn(async move {
+            let started = Instant::now();
+            for round in 0..3 {
+                let stored = try_store(&mut sender, &format!("{number} {round}"), "hello").await;
+                assert_eq!(stored, None, "nothing can be stored");
+            }
+            // Two seconds of waiting for the lock, behind a commit that waits as long; three times.
+            assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        })
+    });
+    for sender in sending.collect::<Vec<_>>() {
+        sender.await.expect("no panic");
+    }
+    assert_eq!(server.get("/healthz").send().await.status, 503);
+    assert!(server.history(&ada).await.is_empty());
+    assert!(server.resident_bytes() < before + (16 << 20), "what is refused is not kept");
+    assert_eq!(server.log().matches("the database fails").count(), 1, "{}", server.log());
+
+    blocker.execute_batch("ROLLBACK").expect("the end of the lock");
+    server.healthy(200).await;
+    ada.connect().await.store("after", "after").await;
+}
+
+#[tokio::test]
+async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.store("before", "before").await;
+    let away = server.directory().with_extension("away");
+    fs::rename(server.directory(), &away).expect("the directory goes");
+
+    assert_eq!(try_store(&mut connection, "during", "during").await, None);
+    assert_eq!(server.get("/healthz").send().await.status, 503);
+    assert_eq!(server.history(&ada).await.len(), 1, "readers go on");
+    assert!(server.log().contains("gone or was replaced"), "{}", server.log());
+
+    fs::rename(&away, server.directory()).expect("the directory comes back");
+    server.healthy(200).await;
+    settle(&mut connection, "during", "during").await;
+    assert_eq!(server.number("SELECT count(*) FROM messages"), 2);
+}
+
+#[tokio::test]
+async fn a_corrupted_page_is_unavailable_and_the_rest_goes_on() {
+    const NEEDLE: &str = "a needle in the haystack";
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let hay = "x".repeat(3_000);
+    let mut long = vec![hay.clone(); 50];
+    long[20] = format!("{NEEDLE} {hay}");
+    connection.store_all("n", &long).await;
+    server.stop().await;
+    server.database().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("all in one file");
+    let mut bytes = fs::read(server.database_path()).expect("the file");
+    for page in bytes.chunks_mut(4096) {
+        if page.windows(NEEDLE.len()).any(|window| window == NEEDLE.as_bytes()) {
+            page.fill(0xA5);
+        }
+    }
+    fs::write(server.database_path(), bytes).expect("a worse file");
+    server.restart();
+
+    for _ in 0..3 {
+        let response = server.get("/messages?after=0").by(&ada).send().await;
+        assert_eq!(response.error(), (503, "unavailable".to_owned()));
+    }
+    assert_eq!(server.log().matches("reading from the database fails").count(), 1, "{}", server.log());
+    Client::register(&server, "bob").await;
+    assert_eq!(server.get("/").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let mut server = TestServer::start();
+    server.stop().await;
+    server.database().pragma_update(None, "user_version", 1_000).expect("a version");
+    let before = fs::read(server.database_path()).expect("the file");
+    let path = server.database_path();
+    let output = common::run_to_end(&["--listen", "127.0.0.1:0", "--db", path.to_str().expect("a plain path")], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(stderr.contains("version 1000") && stderr.lines().count() == 1, "{stderr}");
+    assert_eq!(fs::read(path).expect("the file"), before);
+}
+
+#[tokio::test]
+async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut inside = ada.connect().await;
+    let before = prlimit(Some(server.pid()), Resource::Nofile, limit(server.descriptors() as u64 + 2));
+    let before = before.expect("the limit of a child may be lowered");
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        // The kernel accepts for the server, whether the server can or not.
+        crowd.push(RawClient::connect(&server).await);
+    }
+    let cpu = server.cpu_time();
+    for number in 0..20 {
+        inside.store(&number.to_string(), "still here").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let used = server.cpu_time().saturating_sub(cpu);
+    assert!(used.as_millis() < 700, "it spins: {used:?}");
+    assert_eq!(server.log().matches("cannot accept connections").count(), 1, "{}", server.log());
+    prlimit(Some(server.pid()), Resource::Nofile, before).expect("the limit may be raised again");
+    drop(crowd);
+    server.healthy(200).await;
+    assert!(server.log().contains("accepting connections again"));
+}
+
+fn limit(current: u64) -> Rlimit {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    Rlimit { current: Some(current), maximum }
+}
+
+/// `strace` on the server, changing what some system calls do while the value lives.
+struct Tracer(Child);
+
+impl Tracer {
+    /// Attaches to every thread of the server; none where that cannot be done.
+    async fn attach(server: &TestServer, inject: &str) -> Option<Tracer> {
+        let pid = server.pid().as_raw_nonzero().to_string();
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={SYNCS}"), "-e", inject, "-p", &pid])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut tracer = Tracer(child.ok()?);
+        loop {
+            if tracer.0.try_wait().expect("a child can be asked").is_some() {
+                return None;
+            }
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
+            let is_traced = |task: fs::DirEntry| {
+                fs::read_to_string(task.path().join("status")).is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+            };
+            if tasks.map_while(Result::ok).all(is_traced) {
+                return Some(tracer);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // Asked to end, it detaches and leaves the server running. It may have ended by itself.
+        kill_process(Pid::from_child(&self.0), Signal::INT).ok();
+        self.0.wait().ok();
+    }
+}
+
+const SYNCS: &str = "fsync,fdatasync";
+
+#[tokio::test]
+async fn a_sync_that_fails_acknowledges_nothing_and_shows_nothing() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let mut reader = Client::register(&server, "bob").await.connect().await;
+    connection.store("before", "before").await;
+    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:error=EIO")).await else {
+        return skip("this needs strace, and the right to trace");
+    };
+
+    for number in 0..5 {
+        assert_eq!(try_store(&mut connection, &format!("during {number}"), "during").await, None);
+    }
+    assert_eq!(server.get("/healthz").send().await.status, 503);
+    assert!(server.log().contains("the database fails"));
+    drop(tracer);
+    server.healthy(200).await;
+
+    // What failed may or may not have reached the disk: the nonce settles it either way, once.
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(settle(&mut connection, &format!("during {number}"), "during").await);
+    }
+    let last = connection.store("after", "after").await;
+    assert!(ids.is_sorted_by(|a, b| a < b) && ids.iter().all(|id| *id < last));
+    assert_eq!(server.number("SELECT count(*) FROM messages WHERE content = 'during'"), 5);
+    let mut heard = vec![reader.message().await];
+    while heard.last().expect("it is not empty").id < last {
+        heard.push(reader.message().await);
+    }
+    server.kill().await;
+    server.restart();
+    assert_eq!(server.history(&ada).await, heard, "what was heard live is what is stored");
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut senders = Vec::new();
+    for _ in 0..10 {
+        senders.push(ada.connect().await);
+    }
+    let before = server.resident_bytes();
+    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:delay_enter=8s")).await else {
+        return skip("this needs strace, and the right to trace");
+    };
+    let sending = senders.into_iter().enumerate().map(|(number, mut sender)| {
+        tokio::spawn(async move {
+            let started = Instant::now();
+            assert_eq!(try_store(&mut sender, &number.to_string(), "hello").await, None);
+            // Five seconds are what a request waits for the store.
+            assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+            sender
+        })
+    });
+    let mut senders_left = Vec::new();
+    for sender in sending.collect::<Vec<_>>() {
+        senders_left.push(sender.await.expect("no panic"));
+    }
+    assert!(server.resident_bytes() < before + (16 << 20), "what is refused is not kept");
+    drop(tracer);
+    for (number, sender) in senders_left.iter_mut().enumerate() {
+        settle(sender, &number.to_string(), "hello").await;
+    }
+    assert_eq!(server.number("SELECT count(*) FROM messages"), 10, "each is there once");
+}
+
+/// A server whose wall clock reads what a file says.
+struct Clock(PathBuf);
+
+impl Clock {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+    fn set(&self, offset: &str) {
+        fs::write(&self.0, format!("{offset}\n")).expect("the file is written");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_breaks_neither_order_nor_sessions_nor_rates() {
+    if !Path::new(Clock::LIBRARY).exists() {
+        return skip("this needs libfaketime");
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let clock = Clock(directory.path().join("clock"));
+    clock.set("+0");
+    let server = TestServer::with_environment(
+        &["--message-rate", "20"],
+        &[
+            ("LD_PRELOAD", Clock::LIBRARY),
+            ("FAKETIME_TIMESTAMP_FILE", clock.0.to_str().expect("a plain path")),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ],
+    );
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let first = connection.store("first", "first").await;
+    let mut last = first;
+    let now = unix_millis();
+    for (offset, days) in [("-10d", -10), ("+10d", 10), ("-12h", 0), ("+0", 0)] {
+        clock.set(offset);
+        let id = connection.store(offset, offset).await;
+        assert_eq!(id, last + 1, "{offset}: the order is that of ids");
+        last = id;
+        let written = server.history(&ada).await.last().expect("a message").created_at;
+        let shift = (written - now) / 86_400_000;
+        assert!((days - 1..=days + 1).contains(&shift), "{offset}: the clock was changed, by {shift} days");
+        let mut again = Client::login(&server, "ada").await.connect().await;
+        assert_eq!(again.store(offset, offset).await, id, "{offset}: sent again, it is the same message");
+        connection.send(&json!({"type": "ping"})).await;
+        connection.next_of("pong").await;
+    }
+    connection.store_all("rate", &vec!["still within the burst".to_owned(); 30]).await;
+}
+
+#[tokio::test]
+async fn a_clock_set_back_past_midnight_remembers_nonces() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let id = connection.store("n", "hello").await;
+    // As if it had been sent tomorrow, by the clock there was then.
+    server.database().execute_batch("UPDATE nonces SET day = day + 1").expect("the change");
+    assert_eq!(connection.store("n", "hello").await, id);
+}
