@@ -11,7 +11,7 @@ use hyper::header::{
     REFERRER_POLICY, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 
 use crate::config::URI_MAX_BYTES;
 use crate::error::ApiError;
@@ -43,7 +43,10 @@ pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>)
     // believed: whatever follows on this connection is not to be trusted (RFC 9112 6.1).
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let body_pending = !request.body().is_end_stream();
-    let result = dispatch(&app, &peer, request).await;
+    let result = match check_host(&request) {
+        Ok(()) => dispatch(&app, &peer, request).await,
+        Err(error) => Err(error),
+    };
     let failed_with_body = body_pending && result.is_err();
     let mut response = result.unwrap_or_else(|error| {
         count_refusal(&app, &error);
@@ -52,13 +55,8 @@ pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>)
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
+    secure(&mut response);
     let headers = response.headers_mut();
-    for (name, value) in SECURITY_HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
     if let Some(origin) = allowed_origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.append(VARY, HeaderValue::from_static("Origin"));
@@ -67,6 +65,28 @@ pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>)
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Sets what every answer carries.
+fn secure(response: &mut Response) {
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// Refuses a request that does not name its host once (RFC 9112 3.2): with two of them, what stands between the
+/// browser and this server may have gone by the other.
+fn check_host(request: &Request<Incoming>) -> Result<(), ApiError> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11) {
+        Ok(())
+    } else {
+        Err(ApiError::InvalidRequest("a request names its host, and once"))
+    }
 }
 
 /// The routing table: what there is, and what each path takes.
@@ -189,6 +209,34 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// An error answer as bytes, for a connection that no request of was read, and which ends with it.
+pub(crate) fn last_words(error: &ApiError) -> Vec<u8> {
+    let mut response = error_response(error);
+    secure(&mut response);
+    let body = protocol::error_body(error.code(), &error.to_string());
+    let length = body.len();
+    let mut bytes =
+        format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {length}\r\n", error.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// What to say for an answer that is hyper's own, to a request that it cannot read: told by having no body, which
+/// none of ours with such a status is without. (One joined to the answer before it goes out as it is.)
+pub(crate) fn instead_of_hypers(answer: &[u8]) -> Option<Vec<u8>> {
+    const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
+    let error = match answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
+        b"400" => ApiError::InvalidRequest("this is not a request that HTTP/1.1 allows"),
+        b"414" | b"431" => ApiError::HeadTooLarge,
+        _ => return None,
+    };
+    answer.windows(NO_BODY.len()).any(|bytes| bytes == NO_BODY).then(|| last_words(&error))
 }
 
 /// An answer with a JSON body.

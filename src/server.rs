@@ -25,15 +25,14 @@ use crate::handler::{Admission, App, Peer};
 use crate::hub::{Event, Hub, Position};
 use crate::metrics::{Metrics, Refused};
 use crate::presence::Presence;
-use crate::protocol;
-use crate::router::{metrics_answer, route};
+use crate::router::{instead_of_hypers, last_words, metrics_answer, route};
 use crate::stream::{HttpStream, Stream};
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The database cannot be opened.
-    #[error("cannot open the database {path}: {source}")]
+    #[error("cannot open the database {path}")]
     Database {
         /// The file.
         path: String,
@@ -42,7 +41,7 @@ pub enum BindError {
         source: db::OpenError,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -263,13 +262,8 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, places: &Arc<Semaphore>)
 
 /// Says that there is no place, to a connection that hyper never sees.
 async fn turn_away(stream: &Stream) {
-    let body = protocol::error_body(ApiError::Unavailable.code(), "too many connections: try again soon");
-    let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
     // A socket that was just accepted has room for this; one that has not is gone.
-    if stream.try_write(&[head.as_bytes(), &body].concat()).is_ok() {
+    if stream.try_write(&last_words(&ApiError::Unavailable)).is_ok() {
         drop(tokio::time::timeout(LINGER_TIMEOUT, stream.finish()).await);
     }
 }
@@ -286,7 +280,7 @@ async fn serve(app: Arc<App>, stream: Stream, address: IpAddr, admission: Admiss
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(HttpStream::new(stream), service)
+        .serve_connection(HttpStream::new(stream, instead_of_hypers), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -314,7 +308,9 @@ async fn serve_metrics(app: Arc<App>, listener: TcpListener) {
             let answer = metrics_answer(&app, request.method(), request.uri().path());
             async { Ok::<_, Infallible>(answer) }
         });
-        let connection = http1::Builder::new().keep_alive(false).serve_connection(HttpStream::new(stream), service);
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(HttpStream::new(stream, instead_of_hypers), service);
         drop(tokio::time::timeout(METRICS_TIMEOUT, connection).await);
     }
 }

@@ -82,18 +82,25 @@ impl Stream {
 
 /// What hyper reads requests from and writes answers to.
 ///
-/// Two things hyper does not do: a peer that takes none of an answer for [`ANSWER_STALL`] fails the write, and a
-/// connection that is closed [lingers](Stream::finish). The timer exists only meanwhile.
+/// Three things hyper does not do: a peer that takes none of an answer for [`ANSWER_STALL`] fails the write; a
+/// connection that is closed [lingers](Stream::finish), the timer existing only meanwhile; and a request that hyper
+/// refuses by itself, before the router sees it, gets [the contract's answer](Instead) and not hyper's empty one.
 #[derive(Debug)]
 pub(crate) struct HttpStream {
     stream: Stream,
     deadline: Option<Pin<Box<Sleep>>>,
     linger_left: usize,
+    instead: Instead,
+    /// What is left of an answer that stands for one of hyper's own.
+    instead_left: Vec<u8>,
 }
 
+/// The answer to send for one that is hyper's own; `None` if it is not.
+pub(crate) type Instead = fn(&[u8]) -> Option<Vec<u8>>;
+
 impl HttpStream {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, deadline: None, linger_left: LINGER_MAX_BYTES }
+    pub(crate) fn new(stream: Stream, instead: Instead) -> Self {
+        Self { stream, deadline: None, linger_left: LINGER_MAX_BYTES, instead, instead_left: Vec::new() }
     }
 
     /// Ready when `time` has passed since this was first called for the wait at hand.
@@ -126,8 +133,8 @@ impl Read for HttpStream {
     }
 }
 
-impl Write for HttpStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl HttpStream {
+    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -141,6 +148,25 @@ impl Write for HttpStream {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
+    }
+}
+
+impl Write for HttpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.instead_left.is_empty() {
+            match (this.instead)(bytes) {
+                Some(instead) => this.instead_left = instead,
+                None => return this.poll_write_some(cx, bytes),
+            }
+        }
+        while !this.instead_left.is_empty() {
+            let left = std::mem::take(&mut this.instead_left);
+            let written = this.poll_write_some(cx, &left);
+            this.instead_left = left;
+            this.instead_left.drain(..std::task::ready!(written)?);
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
