@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::config::{CATCH_UPS_AT_ONCE, Config};
+use crate::config::{CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config};
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
 use crate::hub::Hub;
@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     /// Registrations and logins, by address.
     pub(crate) auth_rate: Limiter<IpAddr>,
+    /// Connections that authenticate, by user.
+    pub(crate) connect_rate: Limiter<UserId>,
     /// Messages, by user.
     pub(crate) message_rate: Limiter<UserId>,
     pub(crate) addresses: Arc<Addresses>,
@@ -59,10 +61,13 @@ impl App {
         let burst = config.message_rate.saturating_mul(3);
         let message =
             (config.message_rate > 0).then(|| Allowance::new(config.message_rate, Duration::from_secs(1), burst));
+        let connect =
+            (config.user_connections > 0).then(|| Allowance::new(CONNECT_RATE, Duration::from_secs(1), CONNECT_BURST));
         Self {
             presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
             hasher: Hasher::new(),
             auth_rate: Limiter::new(auth),
+            connect_rate: Limiter::new(connect),
             message_rate: Limiter::new(message),
             addresses: Arc::new(Addresses::new(config.address_connections as usize)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),

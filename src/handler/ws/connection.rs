@@ -89,7 +89,11 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
         }
     };
     let shard = start.shard;
-    let Ok((presence, snapshot, announced)) = app.presence.enter(&session.username) else {
+    let entered = match app.connect_rate.take(session.user, Instant::now()) {
+        Ok(()) => app.presence.enter(&session.username).ok(),
+        Err(_) => None,
+    };
+    let Some((presence, snapshot, announced)) = entered else {
         app.metrics.refuse(Refused::Connections);
         socket::close(&stream, Close::TOO_MANY, &[]).await;
         return None;
@@ -186,6 +190,7 @@ async fn first_frame(
 }
 
 async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Close> {
+    let mut control_frames = 0;
     loop {
         let received = reader.next(stream);
         let mut replies = BytesMut::new();
@@ -193,7 +198,9 @@ async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Clos
         socket::write(stream, &replies).await?;
         match received {
             Received::Text(text) => return Ok(text.as_str().to_owned()),
-            Received::Control => {}
+            Received::Control if control_frames < FRAMES_PER_READ => control_frames += 1,
+            // A stranger gets one burst, and no second.
+            Received::Control | Received::Enough => return Err(Close::ABUSE),
             Received::Nothing => stream.readable().await.map_err(|_| Close::GONE)?,
             Received::End(close) => return Err(close),
         }
@@ -224,22 +231,35 @@ impl Connection {
     }
 
     async fn readable(&self, reader: &Reader) -> std::io::Result<()> {
-        if reader.has_buffered() { Ok(()) } else { self.seat.stream.readable().await }
+        if reader.has_buffered() {
+            // Between two bursts of one connection all the others have their turn.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        self.seat.stream.readable().await
     }
 
     /// Reads what has come, a burst at most, and answers it.
     async fn receive(&mut self, reader: &mut Reader) -> Result<(), Ended> {
         let now = Instant::now();
         let mut burst = Burst::default();
+        reader.begin_burst();
         for _ in 0..FRAMES_PER_READ {
             match reader.next(&self.seat.stream) {
-                Received::Nothing => break,
+                Received::Nothing | Received::Enough => break,
                 Received::End(close) => burst.end = Some(close),
                 Received::Text(text) => self.take_frame(Some(text.as_str()), now, &mut burst),
                 Received::Control => self.take_frame(None, now, &mut burst),
             }
             if burst.end.is_some() {
                 break;
+            }
+        }
+        for _ in 0..reader.take_fragments() {
+            if burst.end.is_none()
+                && let Err(refusal) = self.count_frame(now)
+            {
+                self.refuse(&refusal, now, &mut burst);
             }
         }
         self.seat.heard(self.app.clock);
@@ -261,10 +281,7 @@ impl Connection {
     }
 
     fn try_take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) -> Result<(), Refusal> {
-        let limited = self.app.config.message_rate > 0;
-        if limited && let Err(wait) = self.frames.take(allowance(FRAME_RATE, FRAME_BURST), now) {
-            return Err(Refusal::rate_limited(wait, None));
-        }
+        self.count_frame(now)?;
         let Some(text) = text else { return Ok(()) };
         match ClientFrame::parse(text)? {
             ClientFrame::Message { content, nonce } => {
@@ -279,6 +296,15 @@ impl Connection {
             ClientFrame::Ping => burst.answers.push(&ServerFrame::Pong),
         }
         Ok(())
+    }
+
+    /// Counts one frame against what a connection may send.
+    fn count_frame(&mut self, now: Instant) -> Result<(), Refusal> {
+        if self.app.config.message_rate == 0 {
+            return Ok(());
+        }
+        let taken = self.frames.take(allowance(FRAME_RATE, FRAME_BURST), now);
+        taken.map_err(|wait| Refusal::rate_limited(wait, None))
     }
 
     /// Answers that a frame was refused, and ends a connection on which that goes on.

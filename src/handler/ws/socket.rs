@@ -8,12 +8,12 @@ use std::io::{self, Cursor, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, Utf8Bytes};
 
-use crate::config::{CLOSE_TIMEOUT, FRAME_MAX_BYTES, READ_BUFFER_BYTES, WRITE_STALL};
+use crate::config::{CLOSE_TIMEOUT, FRAME_MAX_BYTES, READ_BUFFER_BYTES, READ_BURST_BYTES, WRITE_STALL};
 use crate::stream::Stream;
 
 /// What reading came to.
@@ -25,6 +25,8 @@ pub(super) enum Received {
     Control,
     /// Nothing more for now.
     Nothing,
+    /// The [burst](Reader::begin_burst) is used up; there may be more.
+    Enough,
     /// The peer is done: close with this.
     End(Close),
 }
@@ -99,6 +101,10 @@ impl Close {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     open: Option<Box<Open>>,
+    /// Bytes that may still be read in this burst.
+    burst_left: usize,
+    /// Fragments that came and were not asked for.
+    fragments: u32,
 }
 
 /// The parser, and where in a message it stands.
@@ -126,7 +132,19 @@ impl Open {
 impl Reader {
     /// A reader of a stream from which `early` was read already.
     pub(super) fn new(early: &[u8]) -> Self {
-        Self { open: (!early.is_empty()).then(|| Box::new(Open::new(early.to_vec()))) }
+        let open = (!early.is_empty()).then(|| Box::new(Open::new(early.to_vec())));
+        Self { open, burst_left: READ_BURST_BYTES, fragments: 0 }
+    }
+
+    /// Lets [`READ_BURST_BYTES`] be read. Without this bound a peer who sends empty fragments faster than they are
+    /// parsed would hold the thread for good: inside the library a message is read to its end.
+    pub(super) fn begin_burst(&mut self) {
+        self.burst_left = READ_BURST_BYTES;
+    }
+
+    /// How many fragments came since this was last asked, but for the first of each message.
+    pub(super) fn take_fragments(&mut self) -> u32 {
+        std::mem::take(&mut self.fragments)
     }
 
     /// Whether something may be read without waiting for the stream: the last burst was longer than one is let to be.
@@ -138,14 +156,24 @@ impl Reader {
     pub(super) fn next(&mut self, stream: &Stream) -> Received {
         let open = self.open.get_or_insert_with(|| Box::new(Open::new(Vec::new())));
         open.boundary.unread = true;
-        let mut source = Source { stream, boundary: &mut open.boundary, replies: &mut open.replies };
-        match open.context.read(&mut source) {
+        let mut source = Source {
+            stream,
+            boundary: &mut open.boundary,
+            replies: &mut open.replies,
+            burst_left: &mut self.burst_left,
+        };
+        let read = open.context.read(&mut source);
+        self.fragments = self.fragments.saturating_add(std::mem::take(&mut open.boundary.fragments));
+        match read {
             Ok(WsMessage::Text(text)) => Received::Text(text),
             Ok(WsMessage::Ping(_) | WsMessage::Pong(_)) => Received::Control,
             Ok(WsMessage::Binary(_)) => Received::End(Close::BINARY),
             Ok(WsMessage::Close(frame)) => Received::End(Close::echo(frame.as_ref())),
             Ok(WsMessage::Frame(_)) => unreachable!("the library returns raw frames to nobody who reads messages"),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.burst_left == 0 {
+                    return Received::Enough;
+                }
                 open.boundary.unread = false;
                 Received::Nothing
             }
@@ -170,11 +198,17 @@ struct Source<'a> {
     stream: &'a Stream,
     boundary: &'a mut Boundary,
     replies: &'a mut Vec<u8>,
+    burst_left: &'a mut usize,
 }
 
 impl Read for Source<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.stream.try_read(buf)?;
+        let len = buf.len().min(*self.burst_left);
+        if len == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let read = self.stream.try_read(&mut buf[..len])?;
+        *self.burst_left -= read;
         self.boundary.pass(&buf[..read]);
         Ok(read)
     }
@@ -201,6 +235,8 @@ struct Boundary {
     payload_left: u64,
     /// Whether more fragments of a message are to come.
     in_message: bool,
+    /// Continuation frames that passed.
+    fragments: u32,
     /// Whether the header could not be read: the parser will say so.
     broken: bool,
     /// Whether the parser may hold messages that were not taken from it.
@@ -226,8 +262,9 @@ impl Boundary {
                 Ok(Some((header, len))) => {
                     self.payload_left = len;
                     self.head_len = 0;
-                    if matches!(header.opcode, OpCode::Data(_)) {
+                    if let OpCode::Data(data) = header.opcode {
                         self.in_message = !header.is_final;
+                        self.fragments += u32::from(data == Data::Continue);
                     }
                 }
                 Err(_) => self.broken = true,

@@ -1,0 +1,187 @@
+//! What a hostile client gets, and that nobody else notices.
+
+mod common;
+
+use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use common::{
+    CONTINUATION, Client, Connection, FIN, HANDSHAKE, PING, RawClient, Request, TEXT, TestServer, frame, text, within,
+};
+use serde_json::json;
+
+/// A client that says `first` and then nothing but `again`, without ever reading, as fast as it can, until the server
+/// hangs up or the value is dropped.
+struct Flood {
+    stream: TcpStream,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(server: &TestServer, client: Option<&Client>, first: Vec<u8>, again: &[u8]) -> Flood {
+        let stream = TcpStream::connect(server.address()).expect("the server accepts");
+        let mut sender = stream.try_clone().expect("a second handle");
+        let mut opening = format!("{HANDSHAKE}Host: {}\r\n\r\n", server.address()).into_bytes();
+        if let Some(client) = client {
+            let auth = json!({"type": "auth", "token": client.token}).to_string();
+            opening.extend(frame(FIN | TEXT, auth.as_bytes()));
+        }
+        opening.extend(first);
+        let many = again.repeat(10_000);
+        let thread = thread::spawn(move || {
+            let mut sent = sender.write_all(&opening);
+            while sent.is_ok() {
+                sent = sender.write_all(&many);
+            }
+        });
+        Flood { stream, thread: Some(thread) }
+    }
+
+    /// Resolves when the server has hung up.
+    async fn refused(mut self) {
+        let thread = self.thread.take().expect("it is taken once");
+        let ended = tokio::task::spawn_blocking(move || thread.join());
+        within("the flood to be cut off", ended).await.expect("no panic").expect("no panic");
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // Fails if the server has hung up, which is as good.
+        self.stream.shutdown(Shutdown::Both).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Endless frames of which none is ever a message: pings, and one message in ever more fragments.
+fn endless() -> [(Vec<u8>, Vec<u8>); 2] {
+    [(Vec::new(), frame(FIN | PING, b"")), (frame(TEXT, b""), frame(CONTINUATION, b""))]
+}
+
+#[tokio::test]
+async fn a_stranger_who_floods_is_cut_off() {
+    let server = TestServer::start();
+    for (first, again) in endless() {
+        Flood::start(&server, None, first.clone(), &again).refused().await;
+
+        let mut raw = RawClient::connect(&server).await;
+        raw.upgrade().await;
+        raw.try_send(&[first, again.repeat(30_000)].concat()).await;
+        assert_eq!(raw.close_code().await, 1008);
+    }
+}
+
+#[tokio::test]
+async fn a_member_who_floods_is_cut_off() {
+    let server = TestServer::with(&["--message-rate", "10"]);
+    let ada = Client::register(&server, "ada").await;
+    for (first, again) in endless() {
+        Flood::start(&server, Some(&ada), first, &again).refused().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_that_is_allowed_holds_up_nobody() {
+    let server = TestServer::with(&["--message-rate", "0"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let floods = endless().map(|(first, again)| Flood::start(&server, Some(&ada), first, &again));
+    for number in 0..20 {
+        bob.store(&number.to_string(), "still here").await;
+        assert_eq!(server.get("/healthz").send().await.status, 200);
+    }
+    drop(floods);
+}
+
+#[tokio::test]
+async fn whoever_comes_and_goes_over_and_over_is_told_to_wait() {
+    let server = TestServer::with(&["--user-connections", "64"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let auth = json!({"type": "auth", "token": ada.token});
+    let refused = within("a refusal", async {
+        let mut entered = 0;
+        loop {
+            let mut connection = Connection::open(&server).await;
+            connection.send(&auth).await;
+            match connection.receive().await {
+                Ok(welcome) => assert_eq!(text(&welcome["type"]), "auth_success"),
+                Err(code) => break (entered, code),
+            }
+            entered += 1;
+            connection.reset();
+        }
+    })
+    .await;
+    assert!(refused.0 >= 64, "all of a user's tabs may come back at once, not only {}", refused.0);
+    assert_eq!(refused.1, Some(1013));
+    bob.store("n", "others come and go").await;
+}
+
+// HTTP
+
+#[tokio::test]
+async fn what_no_router_sees_is_answered_as_the_contract_says_too() {
+    let server = TestServer::start();
+    let many_headers = "X-Many: x\r\n".repeat(500);
+    let large_header = format!("X-Large: {}\r\n", "x".repeat(32 << 10));
+    for (status, head) in [
+        (431, format!("GET / HTTP/1.1\r\nHost: a\r\n{many_headers}\r\n")),
+        (431, format!("GET / HTTP/1.1\r\nHost: a\r\n{large_header}\r\n")),
+        (431, format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100_000))),
+        (400, "POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nX-Long: one\r\n two\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n".to_owned()),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.try_send(head.as_bytes()).await;
+        let response = raw.response().await;
+        assert_eq!(response.error(), (status, "invalid_request".to_owned()), "{head}");
+        assert_eq!(response.header("Connection"), Some("close"));
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+        raw.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    let server = TestServer::start();
+    for (status, head) in [
+        (400, "GET /healthz HTTP/1.1\r\n\r\n"),
+        (400, "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        (200, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (200, "GET /healthz HTTP/1.0\r\n\r\n"),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.send(head.as_bytes()).await;
+        assert_eq!(raw.response().await.status, status, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_turned_away_is_told_so_with_every_header() {
+    let server = TestServer::with(&["--address-connections", "1"]);
+    let mut first = RawClient::connect(&server).await;
+    first.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    first.response().await;
+    let response = Request::new(server.address(), "GET", "/healthz").send().await;
+    assert_eq!(response.error(), (503, "unavailable".to_owned()));
+    assert!(response.header("Retry-After").is_some());
+    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+}
+
+/// Answers that are never read fill the socket's buffers and then wait, which ends after ten seconds.
+#[tokio::test]
+async fn whoever_asks_and_does_not_read_the_answers_is_dropped() {
+    let server = TestServer::start();
+    let stream = TcpStream::connect(server.address()).expect("the server accepts");
+    let mut sender = stream.try_clone().expect("a second handle");
+    let many = server.get("/app.js").bytes().repeat(1_000);
+    let ended = tokio::task::spawn_blocking(move || while sender.write_all(&many).is_ok() {});
+    within("the connection to be dropped", ended).await.expect("no panic");
+    drop(stream);
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+}
