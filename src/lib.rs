@@ -21,4 +21,6 @@ mod router;
 mod server;
 mod stream;
 
+#[doc(hidden)]
+pub use handler::ws::echo;
 pub use server::{BindError, RunError, Server, ShutdownHandle, shards_for};

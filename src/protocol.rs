@@ -308,7 +308,7 @@ impl Encoder {
         self.json.clear();
         serde_json::to_writer(&mut self.json, frame)
             .expect("a vector takes all, and the frames have no failing fields");
-        put_text_frame(&mut self.frames, &self.json);
+        put_frame(&mut self.frames, FIN_TEXT, &self.json);
     }
 
     /// Appends a frame that is encoded already.
@@ -335,11 +335,15 @@ pub(crate) fn encode(frame: &ServerFrame<'_>) -> bytes::Bytes {
     encoder.take().freeze()
 }
 
-/// Appends `payload` as one unfragmented, unmasked text frame (RFC 6455 5.2: a server does not mask).
-fn put_text_frame(out: &mut BytesMut, payload: &[u8]) {
-    const FIN_TEXT: u8 = 0x81;
+/// First byte of an unfragmented text frame (RFC 6455 5.2).
+pub(crate) const FIN_TEXT: u8 = 0x81;
+/// First byte of an unfragmented binary frame, which the contract has no use for.
+pub(crate) const FIN_BINARY: u8 = 0x82;
+
+/// Appends `payload` as one unmasked frame (RFC 6455 5.2: a server does not mask).
+pub(crate) fn put_frame(out: &mut BytesMut, first: u8, payload: &[u8]) {
     out.reserve(payload.len() + 10);
-    out.put_u8(FIN_TEXT);
+    out.put_u8(first);
     // The length in the fewest bytes that hold it: 7 bits, or 126 and 16 bits, or 127 and 64 bits.
     match payload.len() {
         len @ 0..=125 => out.put_u8(u8::try_from(len).expect("at most 125")),
@@ -417,7 +421,7 @@ mod tests {
     fn the_frame_header_is_what_the_library_reads_at_every_length_class() {
         for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
             let mut out = BytesMut::new();
-            put_text_frame(&mut out, &vec![b'x'; len]);
+            put_frame(&mut out, FIN_TEXT, &vec![b'x'; len]);
             let mut cursor = std::io::Cursor::new(&out[..]);
             let (header, payload_len) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
             assert_eq!(payload_len, len as u64);

@@ -16,7 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::socket::{self, Close, Reader, Received};
 use crate::config::{
-    AUTH_TIMEOUT, FRAME_BURST, FRAME_RATE, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES,
+    AUTH_TIMEOUT, FRAME_BURST, FRAME_MAX_BYTES, FRAME_RATE, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE,
+    REPLAY_MAX_MESSAGES,
 };
 use crate::db::{NewMessage, Session};
 use crate::fan_out::{Ending, NotYet, Seat, Shard, Summons};
@@ -31,7 +32,7 @@ use crate::stream::Stream;
 
 /// Serves one upgraded stream, from which `early` was read already, until it ends.
 pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission: Admission) {
-    let mut reader = Reader::new(&early);
+    let mut reader = Reader::new(&early, FRAME_MAX_BYTES);
     drop(early);
     let authenticated = Box::pin(authenticate(&app, stream, &mut reader, admission)).await;
     let Some(mut connection) = authenticated else { return };
@@ -198,6 +199,7 @@ async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Clos
         socket::write(stream, &replies).await?;
         match received {
             Received::Text(text) => return Ok(text.as_str().to_owned()),
+            Received::Binary(_) => return Err(Close::BINARY),
             Received::Control if control_frames < FRAMES_PER_READ => control_frames += 1,
             // A stranger gets one burst, and no second.
             Received::Control | Received::Enough => return Err(Close::ABUSE),
@@ -248,6 +250,7 @@ impl Connection {
             match reader.next(&self.seat.stream) {
                 Received::Nothing | Received::Enough => break,
                 Received::End(close) => burst.end = Some(close),
+                Received::Binary(_) => burst.end = Some(Close::BINARY),
                 Received::Text(text) => self.take_frame(Some(text.as_str()), now, &mut burst),
                 Received::Control => self.take_frame(None, now, &mut burst),
             }

@@ -1,10 +1,12 @@
 //! The upgrade: from an HTTP request to a WebSocket (RFC 6455 4.2).
 
 mod connection;
+pub mod echo;
 mod socket;
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -13,22 +15,37 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Admission, App, Peer};
+use super::{App, Peer};
 use crate::error::ApiError;
 use crate::router::{Response, empty};
-use crate::stream::HttpStream;
+use crate::stream::{HttpStream, Stream};
 
 /// `GET /ws`: answers 101 and starts the connection's task, which takes the stream over once the answer is written.
 pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incoming>) -> Result<Response, ApiError> {
-    let headers = request.headers();
-    // RFC 6455 4.2.1, 3 to 6.
+    let response = agree(request.headers())?;
+    if app.is_stopping() {
+        return Err(ApiError::Unavailable);
+    }
+    // Taken from the HTTP connection, which ends with this answer.
+    let admission = peer.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let admission = admission.ok_or(ApiError::Unavailable)?;
+    let (app, upgrade) = (Arc::clone(app), hyper::upgrade::on(request));
+    tokio::spawn(async move {
+        if let Some((stream, early)) = take_over(upgrade).await {
+            // In a task of its own: nothing of HTTP stays behind.
+            tokio::spawn(connection::serve(app, stream, early, admission));
+        }
+    });
+    Ok(response)
+}
+
+/// Checks an upgrade, and agrees to it (RFC 6455 4.2.1, 3 to 6, and 4.2.2).
+fn agree(headers: &HeaderMap) -> Result<Response, ApiError> {
     if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
         return Err(ApiError::UpgradeRequired);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut response = crate::router::error_response(&ApiError::UpgradeRequired);
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Ok(response);
+        return Err(ApiError::UpgradeRequired);
     }
     // Not more than once (11.3.1).
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
@@ -37,14 +54,6 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
         _ => return Err(ApiError::InvalidRequest("Sec-WebSocket-Key is not, once, 16 bytes in base64")),
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
-    if app.is_stopping() {
-        return Err(ApiError::Unavailable);
-    }
-    // Taken from the HTTP connection, which ends with this answer.
-    let admission = peer.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let admission = admission.ok_or(ApiError::Unavailable)?;
-    tokio::spawn(take_over(Arc::clone(app), hyper::upgrade::on(request), admission));
-
     let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -53,15 +62,15 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
     Ok(response)
 }
 
-/// Takes the bare stream back from hyper, with what the client sent behind its request, and serves the connection on
-/// it in a task of its own: nothing of HTTP stays behind.
-async fn take_over(app: Arc<App>, upgrade: OnUpgrade, admission: Admission) {
+/// Takes the bare stream back from hyper, with what the client sent behind its request.
+async fn take_over(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
     match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<HttpStream>) {
-        Ok(Ok(Parts { io, read_buf, .. })) => {
-            tokio::spawn(connection::serve(app, io.into_inner(), read_buf, admission));
-        }
+        Ok(Ok(Parts { io, read_buf, .. })) => Some((io.into_inner(), read_buf)),
         Ok(Err(_)) => unreachable!("every connection is served on an HttpStream"),
-        Err(error) => tracing::debug!(%error, "the client left during the upgrade"),
+        Err(error) => {
+            tracing::debug!(%error, "the client left during the upgrade");
+            None
+        }
     }
 }
 

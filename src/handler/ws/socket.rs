@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, Utf8Bytes};
 
-use crate::config::{CLOSE_TIMEOUT, FRAME_MAX_BYTES, READ_BUFFER_BYTES, READ_BURST_BYTES, WRITE_STALL};
+use crate::config::{CLOSE_TIMEOUT, READ_BUFFER_BYTES, READ_BURST_BYTES, WRITE_STALL};
 use crate::stream::Stream;
 
 /// What reading came to.
@@ -21,6 +21,8 @@ use crate::stream::Stream;
 pub(super) enum Received {
     /// A text message.
     Text(Utf8Bytes),
+    /// A binary message.
+    Binary(Bytes),
     /// A ping, whose pong is among the [replies](Reader::take_replies), or a pong.
     Control,
     /// Nothing more for now.
@@ -56,7 +58,7 @@ impl Close {
     pub(super) const ABUSE: Self = Self::with(CloseCode::Policy, "too many frames were refused");
     pub(super) const TOO_MANY: Self = Self::with(CloseCode::Again, "too many connections of this user");
     pub(super) const UNAVAILABLE: Self = Self::with(CloseCode::Again, "the server cannot serve this connection now");
-    const BINARY: Self = Self::with(CloseCode::Unsupported, "only text frames are understood");
+    pub(super) const BINARY: Self = Self::with(CloseCode::Unsupported, "only text frames are understood");
 
     /// The code on the wire, for the log.
     pub(super) fn code(self) -> Option<u16> {
@@ -98,9 +100,11 @@ impl Close {
 }
 
 /// Reads messages from a stream, keeping buffers only while something is in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reader {
     open: Option<Box<Open>>,
+    /// Bytes of the largest frame or message.
+    max_bytes: usize,
     /// Bytes that may still be read in this burst.
     burst_left: usize,
     /// Fragments that came and were not asked for.
@@ -116,12 +120,12 @@ struct Open {
 }
 
 impl Open {
-    fn new(early: Vec<u8>) -> Self {
+    fn new(early: Vec<u8>, max_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_frame_size(Some(FRAME_MAX_BYTES))
-            .max_message_size(Some(FRAME_MAX_BYTES));
+            .max_frame_size(Some(max_bytes))
+            .max_message_size(Some(max_bytes));
         let mut boundary = Boundary::default();
         boundary.pass(&early);
         let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
@@ -130,10 +134,10 @@ impl Open {
 }
 
 impl Reader {
-    /// A reader of a stream from which `early` was read already.
-    pub(super) fn new(early: &[u8]) -> Self {
-        let open = (!early.is_empty()).then(|| Box::new(Open::new(early.to_vec())));
-        Self { open, burst_left: READ_BURST_BYTES, fragments: 0 }
+    /// A reader of a stream from which `early` was read already, with a bound for frames and messages.
+    pub(super) fn new(early: &[u8], max_bytes: usize) -> Self {
+        let open = (!early.is_empty()).then(|| Box::new(Open::new(early.to_vec(), max_bytes)));
+        Self { open, max_bytes, burst_left: READ_BURST_BYTES, fragments: 0 }
     }
 
     /// Lets [`READ_BURST_BYTES`] be read. Without this bound a peer who sends empty fragments faster than they are
@@ -154,7 +158,7 @@ impl Reader {
 
     /// Reads the next message, without waiting.
     pub(super) fn next(&mut self, stream: &Stream) -> Received {
-        let open = self.open.get_or_insert_with(|| Box::new(Open::new(Vec::new())));
+        let open = self.open.get_or_insert_with(|| Box::new(Open::new(Vec::new(), self.max_bytes)));
         open.boundary.unread = true;
         let mut source = Source {
             stream,
@@ -167,7 +171,7 @@ impl Reader {
         match read {
             Ok(WsMessage::Text(text)) => Received::Text(text),
             Ok(WsMessage::Ping(_) | WsMessage::Pong(_)) => Received::Control,
-            Ok(WsMessage::Binary(_)) => Received::End(Close::BINARY),
+            Ok(WsMessage::Binary(bytes)) => Received::Binary(bytes),
             Ok(WsMessage::Close(frame)) => Received::End(Close::echo(frame.as_ref())),
             Ok(WsMessage::Frame(_)) => unreachable!("the library returns raw frames to nobody who reads messages"),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
