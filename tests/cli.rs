@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Client, TestServer, run_to_end};
+use common::{Client, Connection, PASSWORD, TestServer, run_to_end};
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 /// Every flag of the contract, and a value it must refuse.
@@ -65,6 +66,26 @@ fn help_explains_every_flag_and_its_variable() {
 }
 
 #[test]
+fn help_tells_the_defaults() {
+    let output = run_to_end(&["--help"], &[]);
+    let help = String::from_utf8(output.stdout).expect("text");
+    for (flag, default) in [
+        ("--listen", "127.0.0.1:8080"),
+        ("--db", "chinwag.db"),
+        ("--registration", "open"),
+        ("--message-rate", "10"),
+        ("--auth-rate", "20"),
+        ("--user-connections", "64"),
+        ("--address-connections", "64"),
+        ("--ping-interval", "30"),
+    ] {
+        let (_, rest) = help.split_once(&format!("{flag} ")).expect("the flag is explained");
+        let explanation = rest.split("\n      --").next().expect("a split yields at least one part");
+        assert!(explanation.contains(&format!("[default: {default}]")), "{flag}: {explanation}");
+    }
+}
+
+#[test]
 fn version_is_the_packages() {
     let output = run_to_end(&["--version"], &[]);
     assert_eq!(output.status.code(), Some(0));
@@ -109,6 +130,33 @@ fn a_variable_sets_what_its_flag_would() {
     let (code, line) = complaint(&["--listen", "127.0.0.1:0"], &[("CHINWAG_DB", "missing/there.db")]);
     assert_eq!(code, 1);
     assert!(line.contains("missing/there.db"), "CHINWAG_DB was not heard: {line}");
+}
+
+#[tokio::test]
+async fn variables_are_heard_by_a_server_that_runs() {
+    let server = TestServer::with_environment(
+        &[],
+        &[
+            ("CHINWAG_REGISTRATION", "closed"),
+            ("CHINWAG_AUTH_RATE", "1"),
+            ("CHINWAG_ALLOW_ORIGIN", "https://friend.example"),
+            ("CHINWAG_MAX_CONNECTIONS", "1"),
+        ],
+    );
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let of_friend = server.post("/register").header("Origin", "https://friend.example").json(&account);
+    assert_eq!(of_friend.send().await.error().1, "registration_closed");
+    // Each of these waits for the place of the one before.
+    let mut codes = Vec::new();
+    while codes.len() < 2 {
+        let response = server.post("/login").json(&account).send().await;
+        if response.status != 503 {
+            codes.push(response.error().1);
+        }
+    }
+    assert_eq!(codes, ["invalid_credentials", "rate_limited"]);
+    let _only = Connection::try_open(&server).await;
+    assert_eq!(server.get("/healthz").send().await.status, 503, "a second connection");
 }
 
 #[test]

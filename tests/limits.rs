@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Client, Connection, PASSWORD, RawClient, Request, TestServer, contents, int, text, within};
 use serde_json::json;
 
@@ -63,7 +65,7 @@ async fn waiting_as_long_as_told_is_enough() {
                 "error" => {
                     refused += 1;
                     let wait = u64::try_from(int(&frame["retry_after"])).expect("a time to wait");
-                    tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
                     ada.say_once(&nonce, "hello").await;
                 }
                 _ => {}
@@ -82,12 +84,55 @@ async fn a_message_rate_of_0_is_no_limit() {
 }
 
 #[tokio::test]
-async fn without_a_flag_the_message_rate_is_10() {
-    let server = TestServer::with(&["--message-rate", "10"]);
-    let mut ada = Client::register(&server, "ada").await.connect().await;
-    for number in 0..30 {
-        ada.store(&number.to_string(), "hello").await;
+async fn without_flags_the_limits_are_the_contracts() {
+    let server = TestServer::with_defaults();
+    let ada = Client::register(&server, "ada").await;
+
+    // 10 messages a second, in bursts of 30.
+    let mut connection = ada.connect().await;
+    let started = Instant::now();
+    for number in 0..60 {
+        connection.say_once(&number.to_string(), "hello").await;
     }
+    let (mut stored, mut refused) = (0, 0);
+    while stored + refused < 60 {
+        match text(&connection.next().await["type"]) {
+            "ack" => stored += 1,
+            "error" => refused += 1,
+            _ => {}
+        }
+    }
+    assert!((30..=31 + started.elapsed().as_secs() * 10).contains(&stored), "{stored} in {:?}", started.elapsed());
+
+    // 64 connections of a user, 64 strangers of an address.
+    let mut inside = vec![connection];
+    while let Some(connection) = enter(&server, &ada).await {
+        inside.push(connection);
+        assert!(inside.len() <= 64);
+    }
+    assert_eq!(inside.len(), 64);
+    let mut strangers = Vec::new();
+    while let Some(stranger) = Connection::try_open(&server).await {
+        strangers.push(stranger);
+        assert!(strangers.len() <= 64);
+    }
+    assert!(strangers.len() >= 63, "{} strangers", strangers.len());
+    drop(strangers);
+
+    // 20 registrations and logins a minute, of which two are used.
+    let started = Instant::now();
+    let guess = json!({"username": "ada", "password": "a wild guess"});
+    let mut tried = 2;
+    loop {
+        match server.post("/login").json(&guess).send().await.status {
+            401 => tried += 1,
+            // A stranger's place may take a moment to be free again.
+            503 => {}
+            429 => break,
+            other => panic!("{other}"),
+        }
+    }
+    assert!((20..=21 + started.elapsed().as_secs() / 3).contains(&tried), "{tried} in {:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -123,10 +168,10 @@ async fn a_flood_of_any_frames_is_closed_with_1008() {
                     flood.try_send(kind).await;
                 }
                 flood.try_send(r#"{"type":"ping"}"#).await;
-                // The answer to the last of them shows that the server keeps up with what it is sent.
+                // The answer to the last of them, or a refusal, shows that the server reads what it is sent.
                 loop {
                     match flood.receive().await {
-                        Ok(frame) if frame["type"] == "pong" => break,
+                        Ok(frame) if frame["type"] == "pong" || frame["code"] == "rate_limited" => break,
                         Ok(_) => {}
                         Err(code) => return code,
                     }
@@ -288,7 +333,7 @@ async fn nothing_half_sent_waits_for_ever() {
             let mut raw = RawClient::connect_to(address).await;
             raw.send(b"GET / HTTP/1.1\r\nHost: chinwag\r\nX-Slow: ").await;
             while raw.try_send(b"x").await {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         })
     };
@@ -309,6 +354,18 @@ async fn an_idle_connection_is_not_kept_for_ever() {
 }
 
 // Shapes of requests
+
+#[tokio::test]
+async fn who_asks_before_sending_too_much_is_told_not_to() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(
+        b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\
+          Expect: 100-continue\r\n\r\n",
+    )
+    .await;
+    assert_eq!(raw.response().await.error(), (413, "payload_too_large".to_owned()));
+}
 
 #[tokio::test]
 async fn oversized_heads_are_refused() {

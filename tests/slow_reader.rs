@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int};
 use serde_json::json;
@@ -161,4 +161,43 @@ async fn a_reader_who_speaks_but_does_not_listen_holds_up_nobody() {
     }
     assert_eq!(server.get("/healthz").send().await.status, 200);
     shouting.abort();
+}
+
+#[tokio::test]
+async fn a_reader_who_takes_nothing_for_a_bounded_time_is_closed() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let stuck = bob.far_away().connect().await;
+    ada.store_all("n", &long_texts(400)).await;
+    // Longer than any other wait: what is bounded here is half a minute of taking nothing.
+    let left = tokio::time::timeout(Duration::from_secs(90), async {
+        loop {
+            tokio::select! {
+                frame = ada.receive() => {
+                    if frame.expect("ada stays")["type"] == "user_leave" {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            }
+        }
+    });
+    left.await.expect("bob is given up");
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_readers_who_have_stopped() {
+    let mut server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let stuck = [bob.far_away().connect().await, bob.far_away().connect().await];
+    ada.store_all("n", &long_texts(400)).await;
+    let leaving = tokio::spawn(async move { ada.close_code().await });
+    let started = Instant::now();
+    assert_eq!(server.stop().await.code(), Some(0));
+    assert!(started.elapsed().as_secs() < 5, "a stop takes less than 5 s");
+    assert_eq!(leaving.await.expect("no panic"), 1001);
+    drop(stuck);
 }

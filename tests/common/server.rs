@@ -17,6 +17,14 @@ use super::{Client, Message, PATIENCE, text, unix_millis, within};
 /// The one line of standard output begins with this; the address follows.
 const GREETING: &str = "chinwag is listening on http://";
 
+/// Without limits. Given by the environment, so that a test's flags win.
+const LIFTED_LIMITS: [(&str, &str); 4] = [
+    ("CHINWAG_MESSAGE_RATE", "0"),
+    ("CHINWAG_AUTH_RATE", "0"),
+    ("CHINWAG_ADDRESS_CONNECTIONS", "0"),
+    ("CHINWAG_USER_CONNECTIONS", "0"),
+];
+
 /// A running chinwag on a database of its own; the process ends with the value.
 pub(crate) struct TestServer {
     process: Option<Child>,
@@ -41,18 +49,23 @@ impl TestServer {
         TestServer::with_environment(flags, &[])
     }
 
-    /// The same with `variables`.
+    /// The same with `variables`, which win over the lifted limits, too.
     pub(crate) fn with_environment(flags: &[&str], variables: &[(&str, &str)]) -> TestServer {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-        command.envs(variables.iter().copied());
+        command.envs(LIFTED_LIMITS).envs(variables.iter().copied());
         TestServer::launch(flags, command)
+    }
+
+    /// A server as it is when nobody says how it should be.
+    pub(crate) fn with_defaults() -> TestServer {
+        TestServer::launch(&[], Command::new(env!("CARGO_BIN_EXE_chinwag")))
     }
 
     /// The same with no more than `count` file descriptors.
     pub(crate) fn with_descriptors(flags: &[&str], count: usize) -> TestServer {
         let mut shell = Command::new("sh");
         let program = env!("CARGO_BIN_EXE_chinwag");
-        shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]);
+        shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]).envs(LIFTED_LIMITS);
         TestServer::launch(flags, shell)
     }
 
@@ -70,18 +83,14 @@ impl TestServer {
         server
     }
 
-    /// Starts the process and waits for its greeting. Lifted limits are given by the environment, so that a flag wins.
+    /// Starts the process and waits for its greeting.
     fn spawn(&mut self, mut command: Command) {
         let mut process = command
+            .args(&self.flags)
             .arg("--listen")
             .arg(self.address.to_string())
             .arg("--db")
             .arg(self.database_path())
-            .args(&self.flags)
-            .env("CHINWAG_MESSAGE_RATE", "0")
-            .env("CHINWAG_AUTH_RATE", "0")
-            .env("CHINWAG_ADDRESS_CONNECTIONS", "0")
-            .env("CHINWAG_USER_CONNECTIONS", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -169,7 +178,9 @@ impl TestServer {
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "stop or kill it first");
-        self.spawn(Command::new(env!("CARGO_BIN_EXE_chinwag")));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+        command.envs(LIFTED_LIMITS);
+        self.spawn(command);
     }
 
     /// The same with other flags.
