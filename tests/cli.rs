@@ -81,6 +81,7 @@ fn help_tells_the_defaults() {
     ] {
         let (_, rest) = help.split_once(&format!("{flag} ")).expect("the flag is explained");
         let explanation = rest.split("\n      --").next().expect("a split yields at least one part");
+        let explanation = explanation.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(explanation.contains(&format!("[default: {default}]")), "{flag}: {explanation}");
     }
 }

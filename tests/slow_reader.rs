@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int};
 use serde_json::json;
 
-/// Texts of some 2 KB each: a few dozen fill a small socket.
+/// Texts of 14 KB each: the kernel takes up to 4 MB for a socket that is not read, so some 300 of them are needed before
+/// the server notices that it is not.
 fn long_texts(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("{number} {}", "x".repeat(2_000))).collect()
+    (0..count).map(|number| format!("{number} {}", "\u{1f642}".repeat(3_500))).collect()
 }
 
 #[tokio::test]
@@ -31,12 +32,10 @@ async fn a_reader_too_far_behind_is_told_to_resync_and_then_has_everything() {
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await.far_away();
     let mut paused = Follower::join(&bob).await;
-    ada.store_all("n", &long_texts(3_000)).await;
-    // What the kernel holds for bob is read first; where it ends, the server sends him to the history.
-    paused.read_more(2_900).await;
-    assert!(paused.resyncs >= 1);
+    ada.store_all("n", &long_texts(2_000)).await;
     let live = ada.store("live", "live").await;
     paused.read_to(live).await;
+    assert!(paused.resyncs >= 1);
     assert!(paused.history == server.history(&bob).await);
 }
 
@@ -50,7 +49,7 @@ async fn nobody_waits_for_a_reader_who_has_stopped() {
         stopped.push(Follower::join(&bob.far_away()).await);
     }
     let mut awake = Follower::join(&bob).await;
-    for (number, text) in long_texts(500).iter().enumerate() {
+    for (number, text) in long_texts(600).iter().enumerate() {
         let id = ada.store(&number.to_string(), text).await;
         // Each message gets through before the next is sent, while ten others take nothing.
         awake.read_to(id).await;
@@ -58,7 +57,7 @@ async fn nobody_waits_for_a_reader_who_has_stopped() {
     let history = server.history(&bob).await;
     assert!(awake.history == history);
     for mut follower in stopped {
-        follower.read_to(history[499].id).await;
+        follower.read_to(history[599].id).await;
         assert!(follower.history == history);
     }
 }
@@ -69,14 +68,14 @@ async fn memory_for_those_who_have_stopped_is_bounded() {
     let server = TestServer::start();
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await;
-    ada.store_all("warm", &long_texts(500)).await;
+    ada.store_all("warm", &long_texts(300)).await;
     let mut stopped = Vec::new();
     for _ in 0..STOPPED {
         stopped.push(bob.far_away().connect().await);
     }
     let before = server.resident_bytes();
-    // 6 MB for each of them, were it kept for them.
-    ada.store_all("n", &long_texts(3_000)).await;
+    // 21 MB for each of them, were it kept for them.
+    ada.store_all("n", &long_texts(1_500)).await;
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} bytes for {STOPPED} readers");
     drop(stopped);
@@ -85,7 +84,7 @@ async fn memory_for_those_who_have_stopped_is_bounded() {
 #[tokio::test]
 async fn readers_who_pause_at_random_under_load_have_the_whole_sequence() {
     const READERS: usize = 5;
-    const MESSAGES: usize = 2_500;
+    const MESSAGES: usize = 1_500;
     let server = TestServer::start();
     let people = server.seed_people(READERS + 1).await;
     let (sender, readers) = people.split_last().expect("there are people");
@@ -164,26 +163,15 @@ async fn a_reader_who_speaks_but_does_not_listen_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_reader_who_takes_nothing_for_a_bounded_time_is_closed() {
-    let server = TestServer::start();
+async fn a_reader_who_takes_nothing_for_half_a_minute_is_given_up() {
+    let server = TestServer::with(&["--ping-interval", "24"]);
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await;
     let stuck = bob.far_away().connect().await;
-    ada.store_all("n", &long_texts(400)).await;
-    // Longer than any other wait: what is bounded here is half a minute of taking nothing.
-    let left = tokio::time::timeout(Duration::from_secs(90), async {
-        loop {
-            tokio::select! {
-                frame = ada.receive() => {
-                    if frame.expect("ada stays")["type"] == "user_leave" {
-                        return;
-                    }
-                }
-                () = tokio::time::sleep(Duration::from_secs(5)) => {}
-            }
-        }
-    });
-    left.await.expect("bob is given up");
+    ada.store_all("n", &long_texts(600)).await;
+    // The one wait of these tests that is longer than PATIENCE; it is shorter than silence is borne, which is 60 s here.
+    let left = tokio::time::timeout(Duration::from_secs(50), ada.next_of("user_leave"));
+    assert_eq!(left.await.expect("bob is given up")["username"], "bob");
     drop(stuck);
 }
 
@@ -193,7 +181,7 @@ async fn a_stop_does_not_wait_for_readers_who_have_stopped() {
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await;
     let stuck = [bob.far_away().connect().await, bob.far_away().connect().await];
-    ada.store_all("n", &long_texts(400)).await;
+    ada.store_all("n", &long_texts(600)).await;
     let leaving = tokio::spawn(async move { ada.close_code().await });
     let started = Instant::now();
     assert_eq!(server.stop().await.code(), Some(0));
