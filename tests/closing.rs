@@ -135,7 +135,7 @@ async fn a_frame_over_64_kib_is_1009_before_its_payload_comes() {
     assert_eq!(code_for(&server, &ada, &header(FIN | TEXT, over)).await, 1009);
     assert_eq!(code_for(&server, &ada, &header(FIN | TEXT, 1 << 30)).await, 1009);
     assert_eq!(code_for(&server, &ada, &header(FIN | TEXT, i64::MAX as u64)).await, 1009);
-    assert_eq!(code_for(&server, &ada, &frame(FIN | TEXT, &[b' '; LIMIT + 1])).await, 1009, "with all of it sent");
+    assert_eq!(code_for(&server, &ada, &frame(FIN | TEXT, &vec![b' '; LIMIT + 1])).await, 1009, "with all of it sent");
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn the_memory_of_a_large_frame_is_given_back() {
     for _ in 0..CLIENTS {
         clients.push(RawClient::authenticated(&server, &ada).await);
     }
-    let large = frame(FIN | TEXT, &[b' '; LIMIT]);
+    let large = frame(FIN | TEXT, &vec![b' '; LIMIT]);
     let before = server.resident_bytes();
     for raw in &mut clients {
         raw.send(&large).await;
@@ -188,8 +188,8 @@ async fn a_binary_frame_is_1003() {
 
 #[tokio::test]
 async fn a_protocol_violation_is_1002() {
-    let (server, ada) = server_with_ada().await;
     const RESERVED_BITS: [u8; 3] = [0x40, 0x20, 0x10];
+    let (server, ada) = server_with_ada().await;
     for bit in RESERVED_BITS {
         assert_eq!(code_for(&server, &ada, &frame(FIN | bit | TEXT, b"{}")).await, 1002, "reserved bit {bit:#x}");
         assert_eq!(code_for(&server, &ada, &frame(FIN | bit | PING, b"")).await, 1002, "reserved bit {bit:#x}");

@@ -77,8 +77,8 @@ async fn a_kill_in_a_burst_loses_and_doubles_nothing_that_was_acknowledged() {
     let people = server.seed_people(4).await;
     let mut dice = Dice::new(20);
     let mut newest = 0;
-    for round in 0..6 {
-        let sent = burst(&mut server, &people, round, 20 + dice.below(400), Signal::Kill).await;
+    for round in 0..20 {
+        let sent = burst(&mut server, &people, round, 20 + dice.below(300), Signal::Kill).await;
         server.restart();
 
         let history = server.history_after(&people[0], newest).await;

@@ -302,7 +302,7 @@ async fn with_fewer_descriptors_than_callers_those_inside_go_on_and_it_recovers(
     for number in 0..50 {
         inside.store(&number.to_string(), "still here").await;
     }
-    assert!((server.cpu_time() - before).as_secs() < 2, "it does not spin");
+    assert!(server.cpu_time().saturating_sub(before).as_secs() < 2, "it does not spin");
     drop(crowd);
     within("a free place", async { while enter(&server, &ada).await.is_none() {} }).await;
 }
@@ -371,7 +371,7 @@ async fn who_asks_before_sending_too_much_is_told_not_to() {
 async fn oversized_heads_are_refused() {
     let server = TestServer::start();
     let long_target = format!("/messages?after={}", "1".repeat(100_000));
-    let many_headers: String = (0..500).map(|number| format!("X-{number}: x\r\n")).collect();
+    let many_headers = "X-Many: x\r\n".repeat(500);
     let large_header = format!("X-Large: {}\r\n", "x".repeat(1 << 20));
     for head in [
         format!("GET {long_target} HTTP/1.1\r\nHost: chinwag\r\n\r\n"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// Tries `property` on `cases` values of `strategy`, and panics with the simplest that breaks it. What a broken one
 /// teaches becomes a test with a name, so no seeds are kept.
-fn always<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(S::Value)) {
+fn always<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(S::Value)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let outcome = TestRunner::new(config).run(strategy, |value| {
@@ -20,11 +20,15 @@ fn always<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(S::Value
 }
 
 /// The same for properties that leave nothing behind: all cases meet one server, and ada who is known there.
-fn always_on_one_server<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(&TestServer, &Client, S::Value)) {
+fn always_on_one_server<S: Strategy>(
+    cases: u32,
+    strategy: &S,
+    property: &impl AsyncFn(&TestServer, &Client, S::Value),
+) {
     let server = TestServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ada = runtime.block_on(Client::register(&server, "ada"));
-    always(cases, strategy, async |value| property(&server, &ada, value).await);
+    always(cases, strategy, &async |value| property(&server, &ada, value).await);
 }
 
 /// What can happen to a conversation.
@@ -60,7 +64,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// store's whole sequence.
 #[test]
 fn any_interleaving_gives_every_reader_the_stores_order() {
-    always(12, &prop::collection::vec(event(), 1..30), async |events| {
+    always(12, &prop::collection::vec(event(), 1..30), &async |events| {
         let mut server = TestServer::start();
         let people = server.seed_people(SENDERS + READERS).await;
         let mut senders = Vec::new();
@@ -133,7 +137,7 @@ fn any_text_is_stored_as_it_is_or_refused() {
         "[ \t\n\u{a0}]{0,3}[a-z\u{1f642}\u{0}\u{85}]{0,3}[ \t\n\u{2003}]{0,3}",
         (3_990..4_010_usize).prop_map(|length| "\u{1f642}".repeat(length)),
     ];
-    always_on_one_server(200, &texts, async |_, ada, content| {
+    always_on_one_server(200, &texts, &async |_, ada, content| {
         let mut connection = ada.connect().await;
         connection.say(&content).await;
         loop {
@@ -160,7 +164,7 @@ fn any_text_is_stored_as_it_is_or_refused() {
 #[test]
 fn any_frames_are_answered_or_closed_with_a_code() {
     let frames = prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..200)), 1..8);
-    always_on_one_server(200, &frames, async |server, ada, frames| {
+    always_on_one_server(200, &frames, &async |server, ada, frames| {
         let mut raw = RawClient::authenticated(server, ada).await;
         for (first, payload) in &frames {
             raw.try_send(&frame(*first, payload)).await;
@@ -186,7 +190,7 @@ fn any_frames_are_answered_or_closed_with_a_code() {
 #[test]
 fn any_json_is_answered_and_the_connection_lives() {
     let nonsense = (r#"[\[\]{}",:0-9a-z\\ ]{0,60}"#, "[a-z_]{0,12}");
-    always_on_one_server(100, &nonsense, async |server, ada, (nonsense, kind)| {
+    always_on_one_server(100, &nonsense, &async |server, ada, (nonsense, kind)| {
         let mut raw = RawClient::authenticated(server, ada).await;
         raw.send_text(&nonsense).await;
         raw.send_text(&json!({"type": kind, "content": [kind], "nonce": {}}).to_string()).await;
@@ -199,7 +203,7 @@ fn any_json_is_answered_and_the_connection_lives() {
 #[test]
 fn any_cut_of_a_message_is_the_message() {
     let cut = ("[a-z\u{e9}\u{1f642}]{1,40}", prop::collection::vec(0..200_usize, 0..6), 1..50_usize);
-    always_on_one_server(100, &cut, async |server, ada, (content, mut cuts, packet)| {
+    always_on_one_server(100, &cut, &async |server, ada, (content, mut cuts, packet)| {
         let mut raw = RawClient::authenticated(server, ada).await;
         let whole = json!({"type": "message", "content": content}).to_string();
         cuts.retain(|cut| *cut < whole.len());
@@ -227,7 +231,7 @@ fn any_cut_of_a_message_is_the_message() {
 fn any_bytes_on_the_port_are_survived() {
     let request = "(GET|POST|HEAD|PUT) /[a-z/%.?&=0-9]{0,30} HTTP/1.[01]\r\n(Host: a\r\n)?([A-Za-z-]{1,20}: [ -~]{0,40}\r\n){0,5}\r\n";
     let bytes = prop_oneof![prop::collection::vec(any::<u8>(), 0..300), request.prop_map(String::into_bytes),];
-    always_on_one_server(200, &bytes, async |server, _, bytes| {
+    always_on_one_server(200, &bytes, &async |server, _, bytes| {
         let mut raw = RawClient::connect(server).await;
         raw.try_send(&bytes).await;
         raw.finish_sending().await;
@@ -242,7 +246,7 @@ fn any_bytes_on_the_port_are_survived() {
 #[test]
 fn any_query_is_a_page_or_an_invalid_request() {
     let queries = "((limit|before|after|x)=[0-9a-z%+-]{0,20}&?){0,3}";
-    always_on_one_server(200, &queries, async |server, ada, query| {
+    always_on_one_server(200, &queries, &async |server, ada, query| {
         let response = server.get(&format!("/messages?{query}")).by(ada).send().await;
         match response.status {
             200 => {

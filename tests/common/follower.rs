@@ -85,7 +85,9 @@ impl Follower {
             let messages = page["messages"].as_array().expect("a list").iter().map(Message::parse);
             let missed: Vec<Message> = messages.take_while(|message| message.id <= last_id).collect();
             let met = page["has_more"] == false || missed.len() < 200;
-            missed.into_iter().for_each(|message| self.take(message));
+            for message in missed {
+                self.take(message);
+            }
             if met || self.last_id == last_id {
                 self.last_id = last_id;
                 return;

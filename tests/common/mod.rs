@@ -33,10 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The outcome of `wait`, or a panic naming what did not come.
 pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(outcome) => outcome,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
-    }
+    let outcome = tokio::time::timeout(PATIENCE, wait).await;
+    outcome.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }
 
 /// A stored message, as the socket and the history both show it.

@@ -47,15 +47,20 @@ pub(crate) fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn length_field(first: u8, mask: u8, length: u64) -> Vec<u8> {
+    // Seven bits hold a length up to 125; the two above say that 16 or 64 bits follow.
+    const MEDIUM: u8 = 0x7E;
+    const LONG: u8 = 0x7F;
     let mut bytes = vec![first];
-    if let Ok(short) = u8::try_from(length).map_err(drop).and_then(|n| if n < 126 { Ok(n) } else { Err(()) }) {
-        bytes.push(mask | short);
-    } else if let Ok(medium) = u16::try_from(length) {
-        bytes.push(mask | 126);
-        bytes.extend(medium.to_be_bytes());
-    } else {
-        bytes.push(mask | 127);
-        bytes.extend(length.to_be_bytes());
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short), _) if short < MEDIUM => bytes.push(mask | short),
+        (_, Ok(medium)) => {
+            bytes.push(mask | MEDIUM);
+            bytes.extend(medium.to_be_bytes());
+        }
+        _ => {
+            bytes.push(mask | LONG);
+            bytes.extend(length.to_be_bytes());
+        }
     }
     bytes
 }

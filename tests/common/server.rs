@@ -166,13 +166,11 @@ impl TestServer {
         let pid = self.pid();
         let mut process = self.process.take().expect("the server runs");
         let end = tokio::task::spawn_blocking(move || process.wait());
-        match tokio::time::timeout(PATIENCE, end).await {
-            Ok(status) => status.expect("the wait does not panic").expect("a child can be waited for"),
-            Err(_) => {
-                kill_process(pid, Signal::KILL).expect("the process takes the signal");
-                panic!("the server did not end; its log:\n{}", self.log());
-            }
-        }
+        let Ok(status) = tokio::time::timeout(PATIENCE, end).await else {
+            kill_process(pid, Signal::KILL).expect("the process takes the signal");
+            panic!("the server did not end");
+        };
+        status.expect("the wait does not panic").expect("a child can be waited for")
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
@@ -295,6 +293,7 @@ impl TestServer {
 }
 
 impl Drop for TestServer {
+    #[expect(clippy::print_stderr, reason = "the log belongs below the panic of the test that it explains")]
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
             // Both fail only if the process has ended by itself, which is as good.
@@ -302,14 +301,9 @@ impl Drop for TestServer {
             process.wait().ok();
         }
         if std::thread::panicking() {
-            eprint!("{}", failure_report(&self.log()));
+            eprintln!("--- the server's log ---\n{}\n------------------------", self.log());
         }
     }
-}
-
-/// The server's log, to be shown below the panic of the test it failed.
-fn failure_report(log: &str) -> String {
-    format!("--- the server's log ---\n{log}\n------------------------\n")
 }
 
 /// Gathers a pipe's lines, so that the process never waits for us; the first one is also sent to `first`.
@@ -343,11 +337,9 @@ pub(crate) fn run_to_end(flags: &[&str], environment: &[(&str, &str)]) -> Output
     let pid = Pid::from_child(&process);
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || ended.send(process.wait_with_output()));
-    match end.recv_timeout(PATIENCE) {
-        Ok(output) => output.expect("a child can be waited for"),
-        Err(_) => {
-            kill_process(pid, Signal::KILL).expect("the process takes the signal");
-            panic!("chinwag {flags:?} with {environment:?} runs on");
-        }
-    }
+    let Ok(output) = end.recv_timeout(PATIENCE) else {
+        kill_process(pid, Signal::KILL).expect("the process takes the signal");
+        panic!("chinwag {flags:?} with {environment:?} runs on");
+    };
+    output.expect("a child can be waited for")
 }
