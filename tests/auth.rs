@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Client, Connection, FIN, HANDSHAKE, PASSWORD, RawClient, TEXT, TestServer, frame, int, text, unix_millis,
+    Client, Connection, FIN, HANDSHAKE, PASSWORD, RawClient, TEXT, TestServer, frame, int, text, unix_millis, within,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -356,6 +356,28 @@ async fn a_wrong_name_costs_the_same_work_as_a_wrong_password() {
         (0.6..1.7).contains(&(unknown / known)),
         "{known} s for a name that is there, {unknown} s for one that is not"
     );
+}
+
+#[tokio::test]
+async fn a_hundred_logins_at_once_are_answered_and_leave_no_memory_behind() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    let before = server.resident_bytes();
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let logins: Vec<_> = (0..100).map(|_| tokio::spawn(server.post("/login").json(&account).send())).collect();
+    let mut let_in = 0;
+    for login in logins {
+        let response = within("an answer to a login", login).await.expect("no panic");
+        match response.status {
+            200 => let_in += 1,
+            503 => assert_eq!(response.error().1, "unavailable", "more than can wait are told to come again"),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(let_in >= 50, "{let_in} of 100");
+    // Each login takes 19 MiB while it is checked.
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 48 << 20, "{grown} bytes");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, Message, PASSWORD, RawClient, TestServer, contents, ids, int, text, unix_millis};
+use common::{Client, Message, PASSWORD, RawClient, Request, TestServer, contents, ids, int, text, unix_millis};
 use serde_json::{Value, json};
 
 /// The status and the code of the answer to `body` as JSON.
@@ -508,6 +508,28 @@ async fn options_tells_what_is_allowed() {
     }
 }
 
+#[tokio::test]
+async fn metrics_are_on_their_own_listener_and_in_the_format_of_prometheus() {
+    let server = TestServer::with(&["--metrics-listen", "127.0.0.1:0"]);
+    let ada = Client::register(&server, "ada").await;
+    ada.connect().await.store("n", "hello").await;
+    let line = server.logged("serving metrics").await;
+    let (_, address) = line.rsplit_once("address=").expect("the log tells the address");
+    let address = address.trim().parse().expect("an address");
+
+    let response = Request::new(address, "GET", "/metrics").send().await;
+    assert_eq!(response.status, 200);
+    assert!(response.header("Content-Type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+    for line in response.text().lines().filter(|line| !line.starts_with("# ") && !line.is_empty()) {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        assert!(name.starts_with("chinwag_") || name.starts_with("process_"), "{line}");
+        value.parse::<f64>().unwrap_or_else(|_| panic!("no number: {line}"));
+    }
+    assert!(!response.text().contains("ada"), "people are counted, not named");
+    assert_eq!(Request::new(address, "GET", "/").send().await.error(), outcome(404, "not_found"));
+    assert_eq!(server.get("/metrics").send().await.error(), outcome(404, "not_found"));
+}
+
 // Origins
 
 #[tokio::test]
@@ -571,6 +593,22 @@ async fn a_connection_serves_one_request_after_another() {
     raw.send(&two_at_once).await;
     assert_eq!(raw.response().await.status, 200);
     assert_eq!(raw.response().await.status, 404, "answers come in the order of the requests");
+}
+
+#[tokio::test]
+async fn a_target_may_be_a_whole_address() {
+    let server = TestServer::start();
+    let target = format!("http://{}/healthz", server.address());
+    assert_eq!(server.get(&target).send().await.status, 200, "RFC 9112, 3.2.2");
+}
+
+#[tokio::test]
+async fn old_clients_are_answered_too() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert_eq!(raw.response().await.json(), json!({"status": "ok"}));
+    raw.end().await;
 }
 
 #[tokio::test]

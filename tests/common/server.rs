@@ -139,6 +139,19 @@ impl TestServer {
         self.stderr.lock().expect("no reader panicked").join("\n")
     }
 
+    /// The first line of the log with `needle` in it, once there is one.
+    pub(crate) async fn logged(&self, needle: &str) -> String {
+        within("a line in the log", async {
+            loop {
+                if let Some(line) = self.log().lines().find(|line| line.contains(needle)) {
+                    return line.to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
     /// Standard output so far, line by line.
     pub(crate) fn stdout(&self) -> Vec<String> {
         self.stdout.lock().expect("no reader panicked").clone()
