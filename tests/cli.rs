@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, Connection, PASSWORD, TestServer, run_to_end};
+use common::{Client, Connection, PASSWORD, TestServer, run_to_end, within};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -156,7 +156,14 @@ async fn variables_are_heard_by_a_server_that_runs() {
         }
     }
     assert_eq!(codes, ["invalid_credentials", "rate_limited"]);
-    let _only = Connection::try_open(&server).await;
+    let _only = within("the one place", async {
+        loop {
+            if let Some(connection) = Connection::try_open(&server).await {
+                return connection;
+            }
+        }
+    })
+    .await;
     assert_eq!(server.get("/healthz").send().await.status, 503, "a second connection");
 }
 
