@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::report::Histogram;
 use crate::seen::{Arrival, Seen};
-use crate::server::{Server, own_cpu};
+use crate::server::{Server, machine_cpu, own_cpu};
 use crate::wire::{CLOSE, FieldFinder, Http, MASK, PING, PONG, TEXT, enter, leading_number, next_frame, put_frame};
 
 const BUFFER: usize = 256 * 1024;
@@ -80,6 +80,8 @@ pub(crate) struct Window {
     pub(crate) acks: Histogram,
     pub(crate) cpu: Option<Duration>,
     pub(crate) own_cpu: Option<Duration>,
+    /// What neither the server nor this process used: while others work, figures are worse than the server is.
+    pub(crate) others_cpu: Option<Duration>,
     pub(crate) rss: Option<u64>,
     pub(crate) peak_rss: Option<u64>,
 }
@@ -249,17 +251,23 @@ impl<'server> Fleet<'server> {
         self.latency = Histogram::default();
         self.acks = Histogram::default();
         self.server.forget_peak();
-        let (before, cpu, own, begun) = (self.counters, self.server.cpu(), own_cpu(), Instant::now());
+        let (before, begun) = (self.counters, Instant::now());
+        let cpu_before = [self.server.cpu(), own_cpu(), machine_cpu()];
         self.run_for(duration)?;
         let memory = self.server.memory();
+        let spent = |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
+        let cpu = spent(self.server.cpu(), cpu_before[0]);
+        let own_cpu = spent(own_cpu(), cpu_before[1]);
+        let machine = spent(machine_cpu(), cpu_before[2]);
         Ok(Window {
             elapsed: begun.elapsed(),
             stored: self.counters.acks - before.acks,
             deliveries: self.counters.deliveries - before.deliveries,
             latency: self.latency.clone(),
             acks: self.acks.clone(),
-            cpu: self.server.cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before)),
-            own_cpu: own_cpu().zip(own).map(|(after, before)| after.saturating_sub(before)),
+            cpu,
+            own_cpu,
+            others_cpu: spent(spent(machine, cpu), own_cpu),
             rss: memory.map(|memory| memory.now),
             peak_rss: memory.map(|memory| memory.peak),
         })

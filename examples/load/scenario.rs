@@ -18,6 +18,8 @@ const RESTS_MAX: usize = 40;
 const UNCOUNTED: usize = 1000;
 /// A generator busier than this share of a core measures itself.
 const SATURATED_PERCENT: f64 = 90.0;
+/// What else runs on a machine that is left alone.
+const CALM_PERCENT: f64 = 10.0;
 /// Of a flood's deliveries every so many-th message is timed; a clock for each would cost more than the delivery.
 const FLOOD_SAMPLE: u64 = 16;
 /// Just under the contract's largest frame, 64 KiB, with its JSON and masking key.
@@ -56,7 +58,7 @@ fn measured(mut fleet: Fleet, duration: Duration) -> Result<Column> {
     column.put("CPU, % of a core", cpu / micros(window.elapsed) * 100.0);
     put_memory(&mut column, &window);
     put_outcome(&mut column, &mut fleet)?;
-    put_generator(&mut column, &window);
+    put_neighbours(&mut column, &window);
     Ok(column)
 }
 
@@ -82,7 +84,7 @@ pub(crate) fn idle(server: &Server, crew: Crew, heavy: usize, duration: Duration
         let kept = grown(server.memory()) - grown(light);
         column.put("kept after a 64 KiB frame, bytes", kept / heavy.min(crew.clients) as f64);
     }
-    put_generator(&mut column, &window);
+    put_neighbours(&mut column, &window);
     Ok(column)
 }
 
@@ -111,7 +113,7 @@ pub(crate) fn stall(server: &Server, crew: Crew, rate: f64, pause: Duration) -> 
     column.put("peak RSS during and after, MB", megabytes(peak));
     column.put("growth, MB", megabytes(peak) - megabytes(calm.rss));
     put_outcome(&mut column, &mut fleet)?;
-    put_generator(&mut column, &stalled);
+    put_neighbours(&mut column, &stalled);
     Ok(column)
 }
 
@@ -240,10 +242,16 @@ fn put_outcome(column: &mut Column, fleet: &mut Fleet) -> Result<()> {
     Ok(())
 }
 
-fn put_generator(column: &mut Column, window: &Window) {
-    let percent = window.own_cpu.map_or(f64::NAN, micros) / micros(window.elapsed) * 100.0;
-    column.put("generator's CPU, % of a core", percent);
-    if percent > SATURATED_PERCENT {
-        eprintln!("the generator used {percent:.0} % of a core: latencies and rates may be its own");
+/// What else ran: figures are the server's own only as long as neither the generator nor anybody else was in its way.
+fn put_neighbours(column: &mut Column, window: &Window) {
+    let percent = |cpu: Option<Duration>| cpu.map_or(f64::NAN, micros) / micros(window.elapsed) * 100.0;
+    let (generator, others) = (percent(window.own_cpu), percent(window.others_cpu));
+    column.put("generator's CPU, % of a core", generator);
+    column.put("others' CPU, % of a core", others);
+    if generator > SATURATED_PERCENT {
+        eprintln!("the generator used {generator:.0} % of a core: latencies and rates may be its own");
+    }
+    if others > CALM_PERCENT {
+        eprintln!("the machine was not calm: other processes used {others:.0} % of a core");
     }
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::wire::Http;
 
-/// `USER_HZ`, the unit of `/proc/PID/stat`: 100 on every architecture Rust's std knows Linux on.
+/// `USER_HZ`, the unit of CPU time in `/proc`: 100 on every architecture Rust's std knows Linux on.
 const TICKS_PER_SECOND: u64 = 100;
 /// A password takes tens of milliseconds to hash, so more users than these are not registered but inserted.
 const MANY_USERS: usize = 16;
@@ -153,6 +153,14 @@ pub(crate) struct Memory {
 /// CPU time of this process.
 pub(crate) fn own_cpu() -> Option<Duration> {
     cpu_of("self")
+}
+
+/// CPU time that the whole machine spent, on all its cores: user, nice, system, irq, softirq and steal.
+pub(crate) fn machine_cpu() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).flat_map(str::parse).collect();
+    let busy = [0, 1, 2, 5, 6, 7].into_iter().map(|field| fields.get(field).copied()).sum::<Option<u64>>()?;
+    Some(Duration::from_millis(busy * 1000 / TICKS_PER_SECOND))
 }
 
 fn cpu_of(process: &str) -> Option<Duration> {
