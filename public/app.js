@@ -62,7 +62,7 @@ class Chat {
     });
     this.#composer = new Composer(find("composer"), {
       send: (text) => this.#send(text),
-      typing: () => this.#connection.typing(),
+      typing: (active) => this.#connection.typing(active),
       drafts: tab,
       draftKey: this.#draftKey,
     });

@@ -138,7 +138,7 @@ export class Composer {
   #draftKey;
   #abort = new AbortController();
 
-  /** `send(text)` takes a message; `typing()` is called on each change that leaves text. */
+  /** `send(text)` takes a message; `typing(active)` is told of each change, and whether it leaves text. */
   constructor(form, { send, typing, drafts, draftKey }) {
     this.#form = form;
     this.#box = form.elements.namedItem("message");
@@ -186,7 +186,7 @@ export class Composer {
     const { value } = this.#box;
     if (value) this.#drafts.set(this.#draftKey, value);
     else this.#drafts.delete(this.#draftKey);
-    if (value.trim()) this.#typing();
+    this.#typing(value.trim() !== "");
     this.#measure();
   }
 
@@ -194,8 +194,7 @@ export class Composer {
     const text = tidy(this.#box.value);
     if (text !== "" && this.#measure() && this.#send(text)) {
       this.#box.value = "";
-      this.#drafts.delete(this.#draftKey);
-      this.#measure();
+      this.#changed();
     }
     this.#box.focus();
   }

@@ -36,6 +36,7 @@ export class Connection extends EventTarget {
   #attempts = new Map();
   /** The nonce on its way. One at a time: a message refused for its rate must not be overtaken by the next. */
   #inFlight = null;
+  #typing = false;
   /** One timer each: until the next try, for silence, for the answer to `#inFlight`, until sending and typing may go on. */
   #timers = new Map();
 
@@ -77,10 +78,13 @@ export class Connection extends EventTarget {
     else this.#retryLater();
   }
 
-  typing() {
-    if (this.state !== "online" || this.#timers.has("typing")) return;
+  /** Whether there is text being written; a change within two seconds of the last one told is told after them. */
+  typing(active) {
+    this.#typing = active;
+    if (!active || this.state !== "online" || this.#timers.has("typing")) return;
+    this.#typing = false;
     this.#write({ type: "typing" });
-    this.#after("typing", TYPING_EVERY_MS, () => {});
+    this.#after("typing", TYPING_EVERY_MS, () => this.typing(this.#typing));
   }
 
   #connect() {

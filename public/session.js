@@ -189,11 +189,10 @@ export class LoginForm {
     return this.#form.elements.namedItem(name);
   }
 
-  /** The buttons stay focusable while busy, so that a keyboard or screen reader does not lose its place. */
+  /** The buttons are not disabled while busy: keyboard and screen reader would lose their place. */
   #setBusy(busy) {
     this.#busy = busy;
     this.#form.ariaBusy = String(busy);
-    for (const button of this.#form.querySelectorAll("button")) button.ariaDisabled = String(busy);
   }
 
   #clear() {

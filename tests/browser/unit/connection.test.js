@@ -258,14 +258,26 @@ test("a dead session ends it for good; other failures do not", () => {
 });
 
 test("typing is sent at most every two seconds and only with a connection", () => {
-  connection.typing();
+  connection.typing(true);
   online();
-  connection.typing();
-  connection.typing();
+  connection.typing(true);
   assert.equal(FakeSocket.last.of("typing").length, 1);
-  mock.timers.tick(2_000);
-  connection.typing();
+  mock.timers.tick(1_000);
+  connection.typing(true);
+  assert.equal(FakeSocket.last.of("typing").length, 1);
+  mock.timers.tick(1_000);
   assert.equal(FakeSocket.last.of("typing").length, 2);
+  mock.timers.tick(60_000);
+  assert.equal(FakeSocket.last.of("typing").length, 2);
+});
+
+test("whoever has sent the message is no longer typing", () => {
+  online();
+  connection.typing(true);
+  connection.typing(true);
+  connection.typing(false);
+  mock.timers.tick(10_000);
+  assert.equal(FakeSocket.last.of("typing").length, 1);
 });
 
 test("frames that make no sense are ignored", () => {

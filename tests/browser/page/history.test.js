@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { Person, Robot, Server, assertRising, launch } from "../harness.js";
+
+const COUNT = 5_000;
+/** Of many lengths, so that a position kept by counting rows would be found out. */
+const text = (n) => `old ${n}. ${"and so on ".repeat((n * 7) % 23)}`;
+
+let server, browser, robots, ada;
+
+before(async () => {
+  server = await Server.start();
+  browser = await launch();
+  robots = await Promise.all(["Grace", "Linus", "constructor"].map((name) => Robot.join(server, name)));
+  for (let from = 0; from < COUNT; from += 100) await robots[(from / 100) % 3].tell(100, (n) => text(from + n));
+  ada = await Person.join(browser, server.url, "Ada");
+  await ada.sees(`old ${COUNT - 1}.`);
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+const number = ({ text }) => Number(/^old (\d+)\./.exec(text)?.[1]);
+
+/** The first text in sight and where it stands, then the same text's place once what `act` brings about has happened. */
+async function staysInPlace(person, act, until) {
+  const before = await person.log().evaluate((log) => {
+    const { top } = log.getBoundingClientRect();
+    const seen = [...log.querySelectorAll("article [dir=auto]")].find((text) => text.getBoundingClientRect().bottom > top);
+    window.watched = seen;
+    return seen.getBoundingClientRect().top;
+  });
+  await act();
+  await person.until(until);
+  const after = await person.page.evaluate(() => window.watched.isConnected && window.watched.getBoundingClientRect().top);
+  assert.ok(Math.abs(after - before) <= 1, `what was being read moved by ${after - before}px`);
+}
+
+test("at first the end is in sight, and only what is needed of the rest is in the page", async () => {
+  await ada.until(() => {
+    const log = document.querySelector("[role=log]");
+    return log.scrollHeight - log.scrollTop - log.clientHeight < 20;
+  });
+  assert.ok((await ada.articles().count()) <= 300);
+});
+
+test("nearing the top loads older messages and nothing moves, not even at the very top", async () => {
+  await ada.scroll(0);
+  for (let round = 0; round < 3; round += 1) {
+    await ada.page.evaluate(() => (window.first = document.querySelector("article")));
+    await staysInPlace(
+      ada,
+      () => ada.scroll(0),
+      () => document.querySelector("article") !== window.first && document.querySelector("[role=log]").scrollTop > 0,
+    );
+  }
+});
+
+test("new messages move nothing and are counted on the button", async () => {
+  await staysInPlace(
+    ada,
+    () => robots[0].tell(3, (n) => `new ${n}.`),
+    () => document.querySelector("#jump").textContent === "3 new messages",
+  );
+  await ada.button("3 new messages").waitFor();
+});
+
+test("scrolled back to the first message, every one was there, in order, and the page stays light", async () => {
+  const seen = new Set();
+  let most = 0;
+  for (;;) {
+    const shown = await ada.shown();
+    assertRising(shown);
+    most = Math.max(most, shown.length);
+    for (const message of shown) seen.add(number(message));
+    if (seen.has(0)) break;
+    const first = shown[0].id;
+    await ada.scroll(0);
+    await ada.until((first) => Number(document.querySelector("article").dataset.id) < first, first);
+  }
+  // What was left out at the bottom before scrolling began was seen on the way.
+  assert.ok(seen.size >= COUNT, `${seen.size} seen`);
+  assert.ok(most <= 600, `${most} articles at once`);
+  await ada.text("Beginning of the conversation").waitFor();
+});
+
+test("scrolled down again from there, nothing is missing", async () => {
+  let last = 0;
+  while (last < 600) {
+    const shown = (await ada.shown()).map(number).filter(Number.isInteger);
+    for (let index = 1; index < shown.length; index += 1) assert.equal(shown[index], shown[index - 1] + 1);
+    last = shown.at(-1);
+    await ada.scroll(1e9);
+    await ada.until((last) => Number(/\d+/.exec([...document.querySelectorAll("article [dir=auto]")].at(-1).textContent)[0]) > last, last);
+  }
+});
+
+test("one press leads to the end, where new messages are followed again", async () => {
+  await ada.page.getByRole("button", { name: /new messages|Jump to latest/ }).click();
+  await ada.sees("new 2.");
+  await robots[0].say("the latest");
+  await ada.sees("the latest");
+  await ada.until(() => {
+    const log = document.querySelector("[role=log]");
+    return log.scrollHeight - log.scrollTop - log.clientHeight < 20 && document.querySelector("#jump").hidden;
+  });
+});
+
+test("without anything new the button only leads to the end", async () => {
+  await ada.log().hover();
+  await ada.page.mouse.wheel(0, -900);
+  await ada.button("Jump to latest").click();
+  await ada.button("Jump to latest").waitFor({ state: "hidden" });
+});
+
+test("reading at the end stays there when the window, the composer or a message grows", async () => {
+  const atEnd = () => {
+    const log = document.querySelector("[role=log]");
+    return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+  };
+  await ada.page.setViewportSize({ width: 500, height: 500 });
+  await ada.until(atEnd);
+  await ada.box().fill("a\n".repeat(10));
+  await ada.until(atEnd);
+  await robots[1].say("line\n".repeat(40));
+  await ada.sees("line\nline");
+  await ada.until(atEnd);
+  await ada.box().fill("");
+  await ada.until(atEnd);
+});
+
+test("scrolled up, a change of width keeps the text in sight", async () => {
+  await ada.log().hover();
+  await ada.page.mouse.wheel(0, -4_000);
+  await ada.button("Jump to latest").waitFor();
+  await staysInPlace(
+    ada,
+    () => ada.page.setViewportSize({ width: 400, height: 500 }),
+    () => document.querySelector("[role=log]").clientWidth <= 400,
+  );
+});
+
+test("one's own message leads to the end", async () => {
+  await ada.say("here I am");
+  await ada.sees("here I am");
+  await ada.until(() => document.querySelector("#jump").hidden);
+  await ada.leave();
+});

@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { Person, Robot, Server, Wire, assertRising, launch, setHidden } from "../harness.js";
+
+let server, browser;
+
+before(async () => {
+  server = await Server.start();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+/** Every text of `texts` stands in the log once, in this order. */
+async function assertOnceInOrder(person, texts) {
+  const shown = (await person.shown()).filter(({ text }) => texts.includes(text));
+  assert.deepEqual(shown.map(({ text }) => text), texts);
+  assertRising(shown);
+}
+
+test("the server is killed while one person types and sends: nothing lost, nothing doubled", async () => {
+  const ada = await Person.join(browser, server.url, "Ada");
+  const bob = await Person.join(browser, server.url, "Bob");
+  const texts = Array.from({ length: 60 }, (_, n) => `burst ${n}.`);
+  for (const [n, text] of texts.entries()) {
+    // In the midst of it, with acknowledgements on their way.
+    if (n === 20) await server.kill();
+    await ada.say(text);
+    if (n === 40) await server.start();
+  }
+  await ada.box().fill("still typing");
+  for (const person of [ada, bob]) {
+    await person.sees(texts.at(-1));
+    await assertOnceInOrder(person, texts);
+  }
+  assert.equal(await ada.box().inputValue(), "still typing");
+  assert.equal(await ada.focused(), "Message");
+  const stored = await server.messages(await server.token("Ada"));
+  assert.deepEqual(stored.map(({ content }) => content), texts);
+  await ada.leave();
+  await bob.leave();
+});
+
+test("the first try to come back is made within a second", async () => {
+  const eve = await Person.join(browser, server.url, "Eve");
+  await server.kill("SIGTERM");
+  const before = Date.now();
+  await eve.page.waitForEvent("websocket");
+  assert.ok(Date.now() - before < 1_500);
+  await eve.is(/^Reconnecting/);
+  await server.start();
+  await eve.online();
+  await eve.leave();
+});
+
+test("messages written offline show as pending and go by themselves", async () => {
+  const fay = await Person.join(browser, server.url, "Fay");
+  const context = fay.page.context();
+  await context.setOffline(true);
+  await fay.is(/^Offline/);
+  const texts = ["in the tunnel", "still in the tunnel"];
+  for (const text of texts) await fay.say(text);
+  assert.deepEqual((await fay.shown()).slice(-2).map(({ state }) => state), ["pending", "pending"]);
+  await context.setOffline(false);
+  await fay.online();
+  await fay.sees(texts[1]);
+  await assertOnceInOrder(fay, texts);
+  await fay.leave();
+});
+
+test("what is pending survives a reload, under its nonce", async () => {
+  const gus = await Person.join(browser, server.url, "Gus");
+  await server.kill();
+  await gus.say("before the reload");
+  const nonce = await gus.article("before the reload").getAttribute("data-nonce");
+  await gus.page.reload();
+  assert.equal(await gus.article("before the reload").getAttribute("data-nonce"), nonce);
+  assert.equal(await gus.username().isVisible(), false);
+  await server.start();
+  await gus.online();
+  await gus.sees("before the reload");
+  await gus.leave();
+});
+
+test("a socket that died without a word is found by the unanswered message, which is sent once", async () => {
+  const wire = await Wire.to(server.port);
+  const hal = await Person.join(browser, wire.url, "Hal");
+  const robot = await Robot.join(server, "Robot");
+  wire.cut();
+  await hal.say("into the void");
+  await robot.say("meanwhile");
+  await hal.sees("into the void");
+  await hal.sees("meanwhile");
+  assertRising(await hal.shown());
+  robot.leave();
+  await hal.leave();
+  wire.close();
+});
+
+test("silence of 30 s is questioned, and being shown again questions at once", async () => {
+  const wire = await Wire.to(server.port);
+  const context = await browser.newContext();
+  await context.clock.install();
+  const ida = await Person.open(context, wire.url);
+  ida.name = "Ida";
+  await ida.signUp();
+  wire.cut();
+  const again = ida.page.waitForEvent("websocket");
+  await ida.page.clock.runFor(30_000);
+  await ida.page.clock.runFor(10_000);
+  await again;
+  await ida.online();
+  const sent = [];
+  wire.cut();
+  await setHidden(ida.page, true);
+  const third = ida.page.waitForEvent("websocket");
+  await setHidden(ida.page, false);
+  await ida.page.clock.runFor(10_000);
+  (await third).on("framesent", ({ payload }) => sent.push(JSON.parse(payload).type));
+  await ida.online();
+  assert.equal(sent[0], "auth");
+  await ida.leave();
+  wire.close();
+});
+
+test("more missed than can be replayed is read from the history, while new ones arrive", async () => {
+  const joe = await Person.join(browser, server.url, "Joe");
+  const robot = await Robot.join(server, "Flood");
+  await joe.page.context().setOffline(true);
+  await joe.is(/^Offline/);
+  await robot.tell(1_500, (n) => `flood ${n}.`);
+  const asked = joe.page.waitForRequest(/\/messages\?.*after=/);
+  await joe.page.context().setOffline(false);
+  await robot.tell(100, (n) => `and on ${n}.`);
+  await asked;
+  await joe.sees("and on 99.");
+  const shown = await joe.shown();
+  assertRising(shown);
+  // The window holds the newest of them, without a hole.
+  const numbers = shown.map(({ text }) => text).filter((text) => /^(flood|and on) /.test(text));
+  const all = [...Array(1_500).keys()].map((n) => `flood ${n}.`).concat([...Array(100).keys()].map((n) => `and on ${n}.`));
+  assert.deepEqual(numbers, all.slice(-numbers.length));
+  assert.ok(numbers.length > 200);
+  robot.leave();
+  await joe.leave();
+});
+
+test("what is refused says why, and Retry sends it under the same nonce", async () => {
+  const kim = await Person.join(browser, server.url, "Kim");
+  const robot = await Robot.join(server, "Robot2");
+  await kim.page.close();
+  const context = await browser.newContext();
+  let refuse = true;
+  const nonces = [];
+  await context.routeWebSocket("**/ws", (page) => {
+    const far = page.connectToServer();
+    page.onMessage((data) => {
+      const frame = JSON.parse(data);
+      if (frame.type === "message") nonces.push(frame.nonce);
+      if (frame.type !== "message" || !refuse) return far.send(data);
+      page.send(JSON.stringify({ type: "error", code: "invalid_message", message: "This text is not accepted.", nonce: frame.nonce }));
+    });
+  });
+  const lea = await Person.open(context, server.url);
+  lea.name = "Lea";
+  await lea.signUp();
+  await lea.say("take two");
+  const failed = lea.article("take two");
+  await failed.and(lea.page.locator("[data-state=failed]")).waitFor();
+  await failed.getByText("This text is not accepted.").waitFor();
+  await lea.page.reload();
+  await failed.and(lea.page.locator("[data-state=failed]")).waitFor();
+  refuse = false;
+  await failed.getByRole("button", { name: "Retry" }).click();
+  await lea.sees("take two");
+  assert.equal(nonces[0], nonces[1]);
+  const heard = await robot.hears(({ content }) => content === "take two");
+  assert.equal(heard.username, "Lea");
+  robot.leave();
+  await lea.leave();
+});
+
+test("a person who is too fast waits as the server says, and everything arrives in order", async () => {
+  const slow = await Server.start(["--message-rate", "5", "--auth-rate", "0"]);
+  const max = await Person.join(browser, slow.url, "Max");
+  const texts = Array.from({ length: 25 }, (_, n) => `fast ${n}.`);
+  for (const text of texts) await max.say(text);
+  await max.sees(texts.at(-1));
+  await assertOnceInOrder(max, texts);
+  await max.leave();
+  await slow.close();
+});

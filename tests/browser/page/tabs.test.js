@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { Person, Robot, Server, launch } from "../harness.js";
+
+let server, browser;
+
+before(async () => {
+  server = await Server.start();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+async function twoTabs(name) {
+  const first = await Person.join(browser, server.url, name);
+  const second = await Person.open(first.page.context(), server.url);
+  second.name = name;
+  await second.online();
+  return [first, second];
+}
+
+test("two tabs are one person, and each shows everything once", async () => {
+  const [first, second] = await twoTabs("Ada");
+  const robot = await Robot.join(server, "Bob");
+  await first.text("2 online").waitFor();
+  assert.deepEqual(await second.people().getByRole("listitem").allTextContents(), ["Ada", "Bob"]);
+  await first.say("from the first");
+  await second.say("from the second");
+  await robot.say("from Bob");
+  // The same words at the same time, from both.
+  await Promise.all([first.say("jinx"), second.say("jinx")]);
+  await robot.say("the end");
+  for (const tab of [first, second]) {
+    await tab.sees("the end");
+    await tab.until(() => document.querySelectorAll("[data-state]").length === 1);
+    const texts = (await tab.shown()).map(({ text }) => text);
+    assert.deepEqual([...texts].sort(), ["from Bob", "from the first", "from the second", "jinx", "jinx", "the end"]);
+  }
+  assert.deepEqual(await first.shown(), await second.shown());
+  await first.box().pressSequentially("typing in one");
+  await robot.hears(({ type, username }) => type === "typing" && username === "Ada");
+  assert.equal(await second.page.getByText("is typing").count(), 0);
+  robot.leave();
+  await first.leave();
+});
+
+test("each tab has a draft of its own", async () => {
+  const [first, second] = await twoTabs("Eve");
+  await first.box().fill("draft one");
+  await second.box().fill("draft two");
+  await first.page.reload();
+  await second.page.reload();
+  assert.equal(await first.box().inputValue(), "draft one");
+  assert.equal(await second.box().inputValue(), "draft two");
+  await first.leave();
+});
+
+test("logging out in one tab ends the session in all, and logging in begins it in all", async () => {
+  const [first, second] = await twoTabs("Fay");
+  const token = await first.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
+  await first.button("Log out").click();
+  for (const tab of [first, second]) await tab.username().waitFor();
+  await second.page.getByText("session ended").waitFor();
+  const stored = await second.page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+  assert.ok(!stored.includes(token));
+  await first.until(async (token) => (await fetch("/messages", { headers: { Authorization: `Bearer ${token}` } })).status === 401, token);
+  await first.logIn();
+  await second.online();
+  await first.leave();
+});
+
+test("a session that dies elsewhere shows the form, with words, and keeps the name and what was unsaid", async () => {
+  const gus = await Person.join(browser, server.url, "Gus");
+  await gus.box().fill("unsaid");
+  const token = await gus.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
+  await server.post("/logout", {}, token);
+  await gus.username().waitFor();
+  await gus.page.getByText("Your session has ended").waitFor();
+  assert.equal(await gus.page.evaluate(() => localStorage.getItem("chinwag.session")), null);
+  await gus.logIn();
+  assert.equal(await gus.box().inputValue(), "unsaid");
+  await gus.leave();
+});
+
+test("a session that died while the page was closed shows the form, with words", async () => {
+  const hal = await Person.join(browser, server.url, "Hal");
+  const token = await hal.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
+  await hal.page.goto("about:blank");
+  await server.post("/logout", {}, token);
+  await hal.page.goto(server.url);
+  await hal.page.getByText("Your session has ended").waitFor();
+  await hal.leave();
+});
