@@ -126,6 +126,8 @@ class Chat {
     const status = find("connection");
     status.dataset.state = state;
     status.textContent = STATES.get(state);
+    const unreached = state === "reconnecting" || state === "offline";
+    find("away").hidden = !unreached || this.#connection.lastId !== null;
     if (state !== "online") this.#people.clearTyping();
   }
 

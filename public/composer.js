@@ -177,9 +177,9 @@ export class Composer {
   #key(event) {
     // Enter that ends an IME composition picks a word. Safari sends it after the composition, told apart by 229 only.
     const composing = event.isComposing || event.keyCode === 229;
-    if (event.key !== "Enter" || event.shiftKey || composing) return;
+    if (event.key !== "Enter" || (event.shiftKey && !composing)) return;
     event.preventDefault();
-    if (!event.repeat) this.#submit();
+    if (!composing && !event.repeat) this.#submit();
   }
 
   #changed() {

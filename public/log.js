@@ -53,7 +53,7 @@ export class LogView {
     timeline.addEventListener("arrived", ({ detail }) => this.#arrived(detail), { signal });
     log.addEventListener("scroll", () => this.#scrolled(), { signal, passive: true });
     log.addEventListener("click", ({ target }) => this.#clicked(target), { signal });
-    log.addEventListener("keydown", ({ key }) => key === "End" && this.toLatest(), { signal });
+    log.addEventListener("keydown", (event) => this.#key(event), { signal });
     jump.addEventListener("click", () => this.toLatest(true), { signal });
     // The log changes its size with the window, the composer and a phone's keyboard.
     this.#resized = new ResizeObserver(() => this.#restore());
@@ -210,6 +210,13 @@ export class LogView {
     if (!nonce || !target.matches("button")) return;
     if (target.matches(".retry")) this.#actions.retry(nonce);
     else this.#actions.discard(nonce);
+  }
+
+  /** The browser scrolls to the end of what is in the page; if that is not the end of the conversation, we do. */
+  #key(event) {
+    if (event.key !== "End" || this.#timeline.attached) return;
+    event.preventDefault();
+    this.toLatest();
   }
 
   /** What stands above the first message: that there is more, that it could not be had, or that this is all. */

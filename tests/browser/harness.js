@@ -321,9 +321,11 @@ export class Person {
   /** Scrolls the log as a wheel or finger would: to a place, then on with the events of it. */
   scroll = (top) => this.log().evaluate((log, top) => log.scrollTo({ top, behavior: "instant" }), top);
 
+  /** The name of what has the focus; nothing if the browser's own controls have it. */
   focused = () =>
     this.page.evaluate(() => {
       const { activeElement } = document;
+      if (activeElement === document.body) return "";
       return activeElement.ariaLabel ?? activeElement.labels?.[0]?.textContent ?? activeElement.textContent.trim();
     });
 
