@@ -110,9 +110,12 @@ export class Server {
 
 /** Between page and server; it can fall silent without closing anything, as a network does that has gone away. */
 export class Wire {
+  /** Bytes that came from the server, and requests that went to it. */
+  received = 0;
+  requests = 0;
+
   #server;
   #sockets = new Set();
-  #frozen = false;
 
   static async to(port) {
     const wire = new Wire(port);
@@ -123,16 +126,17 @@ export class Wire {
   constructor(port) {
     this.#server = createServer((near) => {
       const far = connect(port, "127.0.0.1");
-      const frozen = this.#frozen;
+      far.on("data", ({ length }) => (this.received += length));
+      near.on("data", (data) => (this.requests += /^(GET|POST) /.test(data.toString("latin1")) ? 1 : 0));
       for (const [from, to] of [[near, far], [far, near]]) {
+        from.cut = false;
         this.#sockets.add(from);
-        from.on("data", (data) => this.#sockets.has(from) && !from.cut && to.write(data));
+        from.on("data", (data) => from.cut || to.write(data));
         from.on("error", () => {});
         from.on("close", () => {
           this.#sockets.delete(from);
           if (!from.cut) to.destroy();
         });
-        from.cut = frozen;
       }
     });
   }
