@@ -14,6 +14,8 @@ const GROUP_MS = 5 * 60 * 1000;
 const QUIET_MS = 500;
 /** A hidden page gets no animation frames, but its log should not fall behind without end. */
 const FRAME_AT_LATEST_MS = 250;
+/** As long as a browser may go on with a scroll of the wheel or a key that was under way when a jump began. */
+const LANDING_MS = 400;
 
 export class LogView {
   /** Messages of others that have come since the end was last in sight. */
@@ -34,6 +36,7 @@ export class LogView {
   #history = false;
   #quiet = 0;
   #top = 0;
+  #landing = null;
   #anchor = null;
   #abort = new AbortController();
   #resized;
@@ -72,12 +75,15 @@ export class LogView {
 
   /** Shows the newest message and stays there. */
   toLatest(focus = false) {
-    const waiting = this.#timeline.showLatest();
+    if (!this.#timeline.following) {
+      clearTimeout(this.#landing);
+      this.#landing = setTimeout(() => (this.#landing = null), LANDING_MS);
+    }
+    this.#timeline.showLatest();
     this.#toEnd();
     // The button is about to vanish; the keyboard should not be left nowhere.
     if (focus) this.#log.focus();
     this.seen();
-    return waiting;
   }
 
   /** What is at the end has been seen, if it is in sight. */
@@ -253,6 +259,8 @@ export class LogView {
     const { scrollTop, scrollHeight, clientHeight } = this.#log;
     if (scrollHeight - scrollTop - clientHeight <= END_PX) {
       if (this.#timeline.attached) this.#timeline.following = true;
+    } else if (this.#landing) {
+      return this.#toEnd();
     } else if (scrollTop < this.#top - 1) {
       this.#timeline.following = false;
     }
