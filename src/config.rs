@@ -85,7 +85,7 @@ impl Config {
 }
 
 /// Checks an origin: a scheme, a host, perhaps a port, and nothing behind it (RFC 6454 6.1).
-fn parse_origin(origin: &str) -> Result<String, String> {
+pub(crate) fn parse_origin(origin: &str) -> Result<String, String> {
     let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
     match host {
         Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']) => Ok(origin.to_ascii_lowercase()),

@@ -9,6 +9,8 @@ pub mod config;
 pub mod db;
 mod error;
 mod fan_out;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod hub;
 mod metrics;

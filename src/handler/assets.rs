@@ -62,7 +62,7 @@ pub(crate) fn get(path: &str, headers: &HeaderMap) -> Option<Response> {
 }
 
 /// Whether `Accept-Encoding` names `coding` with a weight over zero (RFC 9110 12.5.3).
-fn accepts(value: &HeaderValue, coding: &str) -> bool {
+pub(crate) fn accepts(value: &HeaderValue, coding: &str) -> bool {
     let Ok(value) = value.to_str() else { return false };
     value.split(',').any(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));
@@ -72,7 +72,7 @@ fn accepts(value: &HeaderValue, coding: &str) -> bool {
 }
 
 /// Whether `If-None-Match` lists `etag` (RFC 9110 13.1.2: weak comparison).
-fn lists(value: &HeaderValue, etag: &str) -> bool {
+pub(crate) fn lists(value: &HeaderValue, etag: &str) -> bool {
     value.to_str().is_ok_and(|value| {
         value.split(',').map(str::trim).any(|item| item == "*" || item.trim_start_matches("W/") == etag)
     })

@@ -86,7 +86,7 @@ pub(crate) async fn healthz(app: &Arc<App>) -> Result<Response, ApiError> {
 }
 
 /// The digest of the request's bearer token (RFC 6750 2.1).
-fn bearer(headers: &HeaderMap) -> Result<Digest, ApiError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Digest, ApiError> {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(ApiError::Unauthorized)?;
     let (scheme, token) = value.split_once(' ').ok_or(ApiError::Unauthorized)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -114,7 +114,7 @@ async fn read_json(request: Request<Incoming>) -> Result<bytes::Bytes, ApiError>
 }
 
 /// Whether the body is declared as JSON, in UTF-8 if a charset is named.
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
     let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
     let parameters = parameters.trim().to_ascii_lowercase();
@@ -123,7 +123,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Reads the query of `GET /messages`. Unknown parameters are ignored.
-fn parse_page(query: &str) -> Result<(Page, u32), ApiError> {
+pub(crate) fn parse_page(query: &str) -> Result<(Page, u32), ApiError> {
     let (mut limit, mut before, mut after) = (None, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

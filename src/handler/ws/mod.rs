@@ -2,7 +2,7 @@
 
 mod connection;
 pub mod echo;
-mod socket;
+pub(crate) mod socket;
 
 use std::sync::{Arc, PoisonError};
 
@@ -75,7 +75,7 @@ async fn take_over(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
 }
 
 /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
-fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()
@@ -85,7 +85,7 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// Whether this is 16 bytes in base64: 22 characters of its alphabet and two of padding.
-fn is_key(key: &[u8]) -> bool {
+pub(crate) fn is_key(key: &[u8]) -> bool {
     let in_alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
     key.strip_suffix(b"==").is_some_and(|digits| digits.len() == 22 && digits.iter().all(in_alphabet))
 }

@@ -231,7 +231,7 @@ impl Write for Source<'_> {
 
 /// Follows the bytes that pass into the parser, to know when it holds none of them.
 #[derive(Debug, Default)]
-struct Boundary {
+pub(crate) struct Boundary {
     /// Header of the frame that has begun.
     head: [u8; 14],
     head_len: usize,
@@ -248,7 +248,7 @@ struct Boundary {
 }
 
 impl Boundary {
-    fn pass(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes
             && !self.broken
         {
@@ -276,7 +276,7 @@ impl Boundary {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         self.payload_left == 0 && self.head_len == 0 && !self.in_message && !self.broken && !self.unread
     }
 }

@@ -1,0 +1,233 @@
+//! What holds of every parser of ours that sees bytes from outside, whatever the bytes.
+//!
+//! Each function takes bytes, feeds them to the parsers of one kind, and panics where they break their word. The fuzz
+//! targets under `fuzz/` call them with what libFuzzer makes up, the property tests below with what proptest does, and
+//! nothing else does: a hostile byte that was found once is added to the corpus, and is tried by both.
+
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
+
+use crate::config::{PAGE_MAX_MESSAGES, parse_origin};
+use crate::db::Page;
+use crate::handler::ws::socket::Boundary;
+use crate::handler::{assets, rest, ws};
+use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, UnixMillis, Username};
+use crate::protocol::{Auth, ClientFrame, Credentials, ServerFrame, encode};
+use crate::router::instead_of_hypers;
+
+/// A frame from a client, and the body of a login.
+pub fn client_frame(bytes: &[u8]) {
+    if let Some(credentials) = Credentials::parse(bytes)
+        && let Some(username) = Username::parse(&credentials.username)
+    {
+        assert!(username.as_str().is_ascii() && !username.as_str().starts_with(['.', '_', '-']));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(auth) = Auth::parse(text) {
+        assert!(auth.last_id.is_none_or(|id| id.get() >= 0));
+    }
+    match ClientFrame::parse(text) {
+        Ok(ClientFrame::Message { content, nonce }) => {
+            let chars = content.as_str().chars().count();
+            assert!((1..=CONTENT_MAX_CHARS).contains(&chars));
+            assert!(!content.as_str().contains(|char: char| char.is_control() && char != '\n' && char != '\t'));
+            assert!(nonce.is_none_or(|nonce| (1..=NONCE_MAX_CHARS).contains(&nonce.as_str().chars().count())));
+            assert_eq!(
+                Content::parse(content.as_str()).as_ref(),
+                Ok(&content),
+                "what was parsed needs no more parsing"
+            );
+            shows_as_it_is(content);
+        }
+        Ok(ClientFrame::Typing | ClientFrame::Ping) => {}
+        Err(refusal) => drop(encode(&ServerFrame::refusal(&refusal))),
+    }
+}
+
+/// What is sent to everyone is JSON in which the text is the text.
+fn shows_as_it_is(content: Content) {
+    let username = Username::parse("ada").expect("a plain name");
+    let message = Message { id: MessageId::new(1), username, content, created_at: UnixMillis(0) };
+    let frame = encode(&ServerFrame::message(&message));
+    let json = frame.windows(2).position(|start| start == b"{\"").expect("an object behind the frame's header");
+    let shown: serde_json::Value = serde_json::from_slice(&frame[json..]).expect("frames are JSON");
+    assert_eq!(shown["content"], message.content.as_str());
+}
+
+/// The query of `GET /messages`, and a path.
+pub fn address(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok((page, limit)) = rest::parse_page(text) {
+        assert!((1..=PAGE_MAX_MESSAGES).contains(&limit));
+        let place = match page {
+            Page::Newest => String::new(),
+            Page::Before(id) => format!("before={}&", id.get()),
+            Page::After(id) => format!("after={}&", id.get()),
+        };
+        assert_eq!(rest::parse_page(&format!("{place}limit={limit}")).ok(), Some((page, limit)));
+    }
+    if assets::exists(text) {
+        assert!(text.starts_with('/') && !text.contains("..") && !text.contains('%'));
+        assert!(assets::get(text, &HeaderMap::new()).is_some());
+    }
+}
+
+/// The values of headers, and an answer of hyper's own.
+pub fn header(bytes: &[u8]) {
+    if let Some(answer) = instead_of_hypers(bytes) {
+        assert!(answer.starts_with(b"HTTP/1.1 4"));
+    }
+    if let Ok(origin) = std::str::from_utf8(bytes).map(parse_origin)
+        && let Ok(origin) = origin
+    {
+        assert_eq!(parse_origin(&origin).as_ref(), Ok(&origin));
+    }
+    assert!(!ws::is_key(bytes) || bytes.len() == 24);
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let contains = |word: &str| bytes.to_ascii_lowercase().windows(word.len()).any(|window| window == word.as_bytes());
+    assert!(!assets::accepts(&value, "gzip") || contains("gzip"));
+    assert!(!assets::lists(&value, "\"etag\"") || contains("\"etag\"") || contains("*"));
+    let headers = HeaderMap::from_iter(
+        [ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE].map(|name| (name, value.clone())),
+    );
+    assert!(!rest::is_json(&headers) || contains("application/json"));
+    assert!(!ws::lists(&headers, &CONNECTION, "upgrade") || contains("upgrade"));
+    if rest::bearer(&headers).is_ok() {
+        assert!(contains("bearer ") && bytes.iter().filter(|byte| byte.is_ascii_hexdigit()).count() >= 64);
+    }
+}
+
+/// The bytes of frames: wherever they are cut, the boundary between messages is the same.
+pub fn frames(bytes: &[u8]) {
+    let mut whole = Boundary::default();
+    whole.pass(bytes);
+    let cut = bytes.first().map_or(1, |byte| usize::from(*byte % 16) + 1);
+    let mut pieces = Boundary::default();
+    bytes.chunks(cut).for_each(|piece| pieces.pass(piece));
+    assert_eq!(whole.is_at_rest(), pieces.is_at_rest());
+    assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    /// Bytes near what a parser takes: words of its grammar, in any order, with anything between.
+    fn near(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            4 => prop::sample::select(words).prop_map(|word| word.as_bytes().to_vec()),
+            1 => "\\PC{0,8}".prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..8),
+        ];
+        prop::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+    }
+
+    const JSON: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\"type\"",
+        "\"message\"",
+        "\"content\"",
+        "\"nonce\"",
+        "\"auth\"",
+        "\"token\"",
+        "\"last_id\"",
+        "\"typing\"",
+        "\"ping\"",
+        "\"hi\"",
+        "null",
+        "-1",
+        "1e999",
+        "\\u0000",
+        "\\ud800",
+        "{\"type\":\"message\",\"content\":\"",
+        "{\"type\":\"auth\",",
+        "\"username\"",
+        "\"password\"",
+    ];
+    const ADDRESS: &[&str] = &[
+        "limit",
+        "before",
+        "after",
+        "=",
+        "&",
+        "1",
+        "50",
+        "200",
+        "-",
+        "%31",
+        "/",
+        "..",
+        "app.js",
+        "?",
+        "9223372036854775808",
+    ];
+    const HEADERS: &[&str] = &[
+        "gzip",
+        "br",
+        ";q=0",
+        ";q=",
+        "0.5",
+        ",",
+        ";",
+        " ",
+        "*",
+        "W/",
+        "\"",
+        "etag",
+        "Bearer ",
+        "application/json",
+        "charset=",
+        "utf-8",
+        "upgrade",
+        "https://",
+        "host",
+        ":1",
+        "HTTP/1.1 400 ",
+        "\r\ncontent-length: 0\r\n",
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    const FRAMES: &[&str] =
+        &["\u{1}", "\u{0}", "\u{2}", "\u{8}", "\u{9}", "\u{7f}", "~", "}", "\0\0\0\0", "\0\0\0\0\0\0\0\u{1}"];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn client_frames_hold_their_word(bytes in near(JSON)) {
+            super::client_frame(&bytes);
+        }
+
+        #[test]
+        fn any_text_is_shown_as_it_is_or_refused(content in any::<String>(), nonce in any::<Option<String>>()) {
+            let frame = serde_json::json!({"type": "message", "content": content, "nonce": nonce});
+            super::client_frame(frame.to_string().as_bytes());
+        }
+
+        #[test]
+        fn addresses_hold_their_word(bytes in near(ADDRESS)) {
+            super::address(&bytes);
+        }
+
+        #[test]
+        fn headers_hold_their_word(bytes in near(HEADERS)) {
+            super::header(&bytes);
+        }
+
+        #[test]
+        fn a_frame_is_the_same_however_it_is_cut(bytes in near(FRAMES)) {
+            super::frames(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_frames_or_broken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            super::frames(&bytes);
+        }
+    }
+}
