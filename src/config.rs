@@ -2,20 +2,36 @@
 //!
 //! What an operator may want to set is a flag; what keeps the server bounded, and nobody needs to set, is a constant.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::CONTENT_MAX_CHARS;
+use crate::model::{CONTENT_MAX_CHARS, Network};
 
 /// What a person may set, as flags and as environment variables of the same names.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, env = "CHINWAG_LISTEN", value_name = "ADDR:PORT", default_value_t = DEFAULT_LISTEN)]
-    pub listen: SocketAddr,
+    /// Where to listen: an address and a port (0 takes a free one), or unix: and the path of a socket; repeatable
+    #[arg(long, env = "CHINWAG_LISTEN", value_name = "ADDR:PORT|unix:PATH", value_delimiter = ',', default_value = DEFAULT_LISTEN)]
+    pub listen: Vec<Endpoint>,
+
+    /// A proxy (10.0.0.1, or a network as 10.0.0.0/8) whose X-Forwarded-For is believed; repeatable
+    #[arg(long, env = "CHINWAG_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxy: Vec<Network>,
+
+    /// The certificate chain (PEM) to speak TLS with, read again when it changes
+    #[cfg(feature = "tls")]
+    #[arg(long, env = "CHINWAG_TLS_CERT", value_name = "PATH", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key (PEM) of the certificate
+    #[cfg(feature = "tls")]
+    #[arg(long, env = "CHINWAG_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 
     /// Address and port to serve Prometheus metrics on, at /metrics [default: nowhere]
     #[arg(long, env = "CHINWAG_METRICS_LISTEN", value_name = "ADDR:PORT")]
@@ -62,6 +78,55 @@ pub struct Config {
     /// An origin (such as <https://chat.example>) whose pages may connect too; repeatable
     #[arg(long, env = "CHINWAG_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub allow_origin: Vec<String>,
+
+    /// How the log on standard error is written: for people, or as a JSON object a line
+    #[arg(
+        long,
+        env = "CHINWAG_LOG_FORMAT",
+        value_name = "text|json",
+        hide_possible_values = true,
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// A place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Endpoint {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("unix: is followed by the path of a socket"),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| "it is ADDR:PORT, such as 127.0.0.1:8080, or unix:PATH"),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For a person who reads it.
+    Text,
+    /// For a program: a JSON object a line.
+    Json,
 }
 
 /// Who may create an account.
@@ -73,7 +138,7 @@ pub enum Registration {
     Closed,
 }
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_DB: &str = "chinwag.db";
 
 impl Config {
@@ -81,6 +146,11 @@ impl Config {
     #[must_use]
     pub fn ping_interval(&self) -> Duration {
         Duration::from_secs(u64::from(self.ping_interval))
+    }
+
+    /// Whether `address` is of a proxy that is believed.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxy.iter().any(|network| network.contains(address))
     }
 }
 
@@ -109,6 +179,13 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which a peer must take some of an HTTP answer.
 pub(crate) const ANSWER_STALL: Duration = Duration::from_secs(10);
+/// Refused requests that are logged at once above the level `debug`, and how many more in a second: whoever is refused
+/// must not fill the disk with it.
+pub(crate) const REFUSAL_LOG_BURST: u32 = 100;
+/// Refused requests a second that are logged above the level `debug`.
+pub(crate) const REFUSAL_LOG_RATE: u32 = 5;
+/// Characters of a request id that a trusted proxy gives.
+pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
 /// Time for one request for metrics.
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages a page of history may have.
@@ -120,6 +197,16 @@ pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
 
 /// File descriptors kept back for the database, the listener and the standard streams.
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+/// Permissions of a Unix socket that is made: its peers are trusted proxies, so only the owner and the group, which a
+/// proxy's user can be added to, may connect.
+pub(crate) const UNIX_SOCKET_MODE: u32 = 0o660;
+/// How often the files of a TLS certificate are looked at, at most, when connections come.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes that TLS encrypts ahead of a socket that takes no more: one full record (RFC 8446 5.1), so that this is all
+/// that a slow reader holds.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_AHEAD_BYTES: usize = 16 * 1024;
 /// How long accepting rests when the system has no descriptor or memory left.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a client's first frame.

@@ -67,6 +67,9 @@ pub(crate) enum ApiError {
     /// Too many of these; carries how long to wait.
     #[error("too many requests: wait {} s", seconds(.0))]
     RateLimited(Duration),
+    /// The server or the address has as many connections as it may.
+    #[error("too many connections: try again soon")]
+    TooManyConnections,
     /// The database fails, a queue is full, or the server is stopping.
     #[error("the server cannot do this now: try again soon")]
     Unavailable,
@@ -98,7 +101,7 @@ impl ApiError {
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimited(_) => "rate_limited",
-            Self::Unavailable => "unavailable",
+            Self::TooManyConnections | Self::Unavailable => "unavailable",
         }
     }
 
@@ -119,7 +122,7 @@ impl ApiError {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyConnections | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -128,7 +131,7 @@ impl ApiError {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::RateLimited(wait) => Some(seconds(wait).max(1)),
-            Self::Unavailable => Some(1),
+            Self::TooManyConnections | Self::Unavailable => Some(1),
             _ => None,
         }
     }

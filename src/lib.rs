@@ -13,15 +13,19 @@ mod fan_out;
 pub mod fuzzing;
 mod handler;
 mod hub;
+mod listen;
 mod metrics;
 pub mod model;
 mod password;
 mod presence;
 pub mod protocol;
+mod proxy;
 mod rate_limit;
 mod router;
 mod server;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 
 #[doc(hidden)]
 pub use handler::ws::echo;

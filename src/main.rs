@@ -1,16 +1,21 @@
 //! The command line: arguments, logs, signals, exit codes.
 
+mod notify;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chinwag::config::Config;
+use chinwag::config::{Config, LogFormat};
 use chinwag::{Server, shards_for};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use notify::Supervisor;
 
 /// A real-time chat server for small devices
 #[derive(Debug, Parser)]
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(config)) => config,
         None => cli.serve,
     };
-    log_to_stderr();
+    log_to_stderr(config.log_format);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,14 +83,20 @@ fn complain(line: &str) {
 }
 
 /// Logs to standard error, as `RUST_LOG` says: a level, or levels by module.
-fn log_to_stderr() {
-    let filter = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
-    let format = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
-    tracing_subscriber::registry().with(filter).with(format).init();
+fn log_to_stderr(format: LogFormat) {
+    let asked = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = asked.as_ref().map(|filter| filter.parse::<Targets>());
+    let understood = !matches!(filter, Some(Err(_)));
+    let filter = filter.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).init();
+    if !understood {
+        tracing::warn!(RUST_LOG = asked, "RUST_LOG is not understood: the level is info");
+    }
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
@@ -99,13 +110,14 @@ fn serve(config: Config) -> anyhow::Result<()> {
         runtime.worker_threads(shards).max_blocking_threads(8).enable_all().build().context("cannot start")?;
     let served = runtime.block_on(async {
         let server = Server::bind(config, shards).await?;
-        let address = server.local_addr().context("cannot tell the address")?;
+        let supervisor = Supervisor::from_environment();
         // Before the address is printed: whoever reads it may stop the server at once.
-        stop_on_signals(server.shutdown_handle())?;
-        announce(address)?;
+        stop_on_signals(server.shutdown_handle(), supervisor.clone())?;
+        announce(&server.addresses())?;
         if let Some(address) = server.metrics_addr() {
             tracing::info!(%address, "serving metrics");
         }
+        supervisor.ready();
         server.run().await?;
         tracing::info!("stopped");
         anyhow::Ok(())
@@ -115,16 +127,17 @@ fn serve(config: Config) -> anyhow::Result<()> {
     served
 }
 
-fn announce(address: std::net::SocketAddr) -> anyhow::Result<()> {
+fn announce(addresses: &[String]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "chinwag is listening on http://{address}").context("cannot print the address")?;
-    stdout.flush().context("cannot print the address")?;
-    tracing::info!(%address, "listening");
-    Ok(())
+    for address in addresses {
+        writeln!(stdout, "chinwag is listening on {address}").context("cannot print the address")?;
+        tracing::info!(address, "listening");
+    }
+    stdout.flush().context("cannot print the address")
 }
 
 /// The first SIGTERM or SIGINT stops the server cleanly, the second at once.
-fn stop_on_signals(handle: chinwag::ShutdownHandle) -> anyhow::Result<()> {
+fn stop_on_signals(handle: chinwag::ShutdownHandle, supervisor: Supervisor) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     tokio::spawn(async move {
@@ -133,6 +146,7 @@ fn stop_on_signals(handle: chinwag::ShutdownHandle) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; a second signal ends at once");
+        supervisor.stopping();
         handle.shutdown();
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,6 +1,9 @@
 //! The routing table, and what all answers have in common.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,13 +14,16 @@ use hyper::header::{
     REFERRER_POLICY, RETRY_AFTER, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use hyper::{HeaderMap, Method, Request, StatusCode, Version};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use rand::TryRng as _;
+use tracing::Level;
 
 use crate::config::URI_MAX_BYTES;
 use crate::error::ApiError;
 use crate::handler::{App, Peer, assets, rest, ws};
 use crate::metrics::Refused;
 use crate::protocol;
+use crate::proxy::{self, X_REQUEST_ID};
 
 /// Every answer has its whole body at hand.
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
@@ -37,7 +43,13 @@ const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
 ];
 
 /// Answers one request.
-pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>) -> Response {
+pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incoming>) -> Response {
+    if peer.proxied {
+        peer.address = proxy::client_address(request.headers(), peer.address, |address| app.config.trusts(address));
+    } else if peer.address.to_canonical().is_loopback() && proxy::forwards(request.headers()) {
+        warn_of_proxy(&app, peer.address);
+    }
+    let asked = Asked::of(&request, &peer);
     let allowed_origin = cross_origin(&app, request.headers());
     // Hyper reads such a body by its chunks and drops a Content-Length beside them, which a proxy in front may have
     // believed: whatever follows on this connection is not to be trusted (RFC 9112 6.1).
@@ -48,10 +60,7 @@ pub(crate) async fn route(app: Arc<App>, peer: Peer, request: Request<Incoming>)
         Err(error) => Err(error),
     };
     let failed_with_body = body_pending && result.is_err();
-    let mut response = result.unwrap_or_else(|error| {
-        count_refusal(&app, &error);
-        error_response(&error)
-    });
+    let mut response = result.unwrap_or_else(|error| refuse(&app, &asked, &error));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
@@ -181,10 +190,28 @@ fn cross_origin(app: &App, headers: &HeaderMap) -> Option<HeaderValue> {
     origin.to_str().is_ok_and(|origin| is_allowed(app, origin)).then(|| origin.clone())
 }
 
-fn count_refusal(app: &App, error: &ApiError) {
+/// What a log line says of a request that was refused.
+struct Asked {
+    address: IpAddr,
+    method: Method,
+    uri: Uri,
+    /// As a trusted proxy named it.
+    id: Option<String>,
+}
+
+impl Asked {
+    fn of(request: &Request<Incoming>, peer: &Peer) -> Self {
+        let id = if peer.proxied { proxy::request_id(request.headers()).map(ToOwned::to_owned) } else { None };
+        Self { address: peer.address, method: request.method().clone(), uri: request.uri().clone(), id }
+    }
+}
+
+/// Counts and logs a refusal, and answers it: the id in the answer is that of the log line.
+fn refuse(app: &App, asked: &Asked, error: &ApiError) -> Response {
     let reason = match error {
         ApiError::RateLimited(_) => Refused::Rate,
         ApiError::Unavailable => Refused::Unavailable,
+        ApiError::TooManyConnections => Refused::Connections,
         ApiError::Unauthorized
         | ApiError::InvalidCredentials
         | ApiError::ForbiddenOrigin
@@ -192,7 +219,48 @@ fn count_refusal(app: &App, error: &ApiError) {
         _ => Refused::Invalid,
     };
     app.metrics.refuse(reason);
-    tracing::debug!(code = error.code(), "request refused");
+    let request = asked.id.clone().unwrap_or_else(new_request_id);
+    let Asked { address, method, uri, .. } = asked;
+    // The query is left out: who mistypes a client may put anything there.
+    let (path, status, code) = (uri.path(), error.status().as_u16(), error.code());
+    let level = match reason {
+        Refused::Unavailable | Refused::Connections => Level::WARN,
+        // Somebody guesses passwords, or hurries.
+        Refused::Rate => Level::INFO,
+        Refused::Unauthorized if *error != ApiError::Unauthorized => Level::INFO,
+        Refused::Unauthorized | Refused::Invalid => Level::DEBUG,
+    };
+    let let_through = || app.refusal_log_rate.take((), Instant::now()).is_ok();
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(request, %address, %method, path, status, code, "request refused")
+        };
+    }
+    match level {
+        Level::WARN if let_through() => log!(warn),
+        Level::INFO if let_through() => log!(info),
+        _ => log!(debug),
+    }
+    let mut response = error_response(error);
+    response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(request).expect("an id is plain ASCII"));
+    response
+}
+
+/// An id that no other request has had or will have, before or after a restart.
+fn new_request_id() -> String {
+    let mut bytes = [0; 8];
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system has a random generator");
+    format!("{:016x}", u64::from_le_bytes(bytes))
+}
+
+/// Says, once, that a proxy on this machine is not believed: then all its clients share one address's limits.
+fn warn_of_proxy(app: &App, address: IpAddr) {
+    if !app.warned_of_proxy.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            %address,
+            "X-Forwarded-For from this machine is ignored: if that is your proxy, start with --trusted-proxy {address}"
+        );
+    }
 }
 
 /// The answer that an error is.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,22 +11,25 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::config::{
-    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DRAIN_TIMEOUT, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT,
-    METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DRAIN_TIMEOUT, Endpoint, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX,
+    LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::db::{self, Cleaned, Commit, Db};
 use crate::error::ApiError;
 use crate::fan_out::{Clock, Shard};
 use crate::handler::{Admission, App, Peer};
 use crate::hub::{Event, Hub, Position};
+use crate::listen::Listener;
 use crate::metrics::{Metrics, Refused};
 use crate::presence::Presence;
 use crate::router::{instead_of_hypers, last_words, metrics_answer, route};
 use crate::stream::{HttpStream, Stream};
+#[cfg(feature = "tls")]
+use crate::tls::Certificate;
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +46,19 @@ pub enum BindError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the path of a Unix socket.
+        address: Endpoint,
         /// Why.
         #[source]
         source: io::Error,
     },
+    /// A socket that systemd passed on cannot be listened on.
+    #[error("cannot listen on a socket that was passed on: {0}")]
+    Inherited(#[source] io::Error),
+    /// The certificate or its key cannot be used.
+    #[cfg(feature = "tls")]
+    #[error("cannot speak TLS: {0}")]
+    Tls(String),
 }
 
 /// Why a server stopped that nobody told to.
@@ -64,8 +74,8 @@ pub enum RunError {
 pub struct Server {
     app: Arc<App>,
     shards: Vec<Arc<Shard>>,
-    listener: TcpListener,
-    metrics_listener: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    metrics_listener: Option<Listener>,
     threads: db::Threads,
     places: Arc<Semaphore>,
     max_connections: u32,
@@ -103,9 +113,9 @@ impl Server {
         let opened = Db::open(&config.db, Box::new(on_commit));
         let path = || config.db.display().to_string();
         let (db, threads) = opened.map_err(|source| BindError::Database { path: path(), source })?;
-        let listener = listen(config.listen).await?;
+        let listeners = listen_all(&config).await?;
         let metrics_listener = match config.metrics_listen {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(&Endpoint::Tcp(address)).await?),
             None => None,
         };
 
@@ -115,21 +125,21 @@ impl Server {
         let shards: Vec<_> = (0..shards).map(shard).collect();
         let places = Arc::new(Semaphore::new(max_connections as usize));
         let app = Arc::new(App::new(config, db, hub, metrics, clock, shards.clone()));
-        Ok(Self { app, shards, listener, metrics_listener, threads, places, max_connections })
+        Ok(Self { app, shards, listeners, metrics_listener, threads, places, max_connections })
     }
 
-    /// The address that is listened on.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Where the server is to be found: URLs, which a person can open, before the paths of Unix sockets.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let (tcp, unix): (Vec<_>, Vec<_>) =
+            self.listeners.iter().partition(|listener| listener.tcp_address().is_some());
+        tcp.into_iter().chain(unix).map(Listener::name).collect()
     }
 
     /// The address that metrics are served on.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.metrics_listener.as_ref().and_then(Listener::tcp_address)
     }
 
     /// A handle that stops the server.
@@ -140,7 +150,7 @@ impl Server {
 
     /// Serves until told to stop, or until the database's threads end.
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { app, shards, listener, metrics_listener, threads, places, max_connections } = self;
+        let Self { app, shards, listeners, metrics_listener, threads, places, max_connections } = self;
         for shard in shards {
             let (hub, events) = (app.hub.clone(), app.hub.subscribe());
             tokio::spawn(async move { shard.run(hub, events).await });
@@ -150,13 +160,17 @@ impl Server {
         if let Some(listener) = metrics_listener {
             housekeeping.push(tokio::spawn(serve_metrics(Arc::clone(&app), listener)));
         }
+        let mut accepting = JoinSet::new();
+        let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+        for listener in listeners {
+            accepting.spawn(accept(Arc::clone(&app), listener, Arc::clone(&places), Arc::clone(&refusals)));
+        }
         let result = tokio::select! {
             () = app.until_stopping() => Ok(()),
             () = app.db.ended() => Err(RunError::Database),
-            never = accept(&app, &listener, &places) => match never {},
         };
         // The order of stopping: nobody comes in; who is in gets the answers that are due and 1001; then the database.
-        drop(listener);
+        accepting.shutdown().await;
         app.stopping.send_replace(true);
         housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
         let drained = async {
@@ -187,8 +201,25 @@ impl Server {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
+/// Listens on what systemd passed on; if that is nothing, where the flags say.
+async fn listen_all(config: &Config) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Listener::inherited().map_err(BindError::Inherited)?;
+    if listeners.is_empty() {
+        for endpoint in &config.listen {
+            listeners.push(listen(endpoint).await?);
+        }
+    }
+    #[cfg(feature = "tls")]
+    if let (Some(chain), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        let certificate = Arc::new(Certificate::load(chain, key).map_err(BindError::Tls)?);
+        listeners = listeners.into_iter().map(|listener| listener.with_tls(&certificate)).collect();
+    }
+    Ok(listeners)
+}
+
+async fn listen(endpoint: &Endpoint) -> Result<Listener, BindError> {
+    let bound = Listener::bind(endpoint).await;
+    bound.map_err(|source| BindError::Listen { address: endpoint.clone(), source })
 }
 
 fn count_commit(metrics: &Metrics, commit: &Commit<'_>) {
@@ -222,9 +253,8 @@ fn connection_limit(asked: Option<u32>) -> u32 {
     }
 }
 
-/// Accepts connections for good.
-async fn accept(app: &Arc<App>, listener: &TcpListener, places: &Arc<Semaphore>) -> Infallible {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+/// Accepts a listener's connections for good.
+async fn accept(app: Arc<App>, listener: Listener, places: Arc<Semaphore>, refusals: Arc<Semaphore>) -> Infallible {
     let mut failing = false;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -243,11 +273,9 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, places: &Arc<Semaphore>)
         if std::mem::take(&mut failing) {
             tracing::info!("accepting connections again");
         }
-        let Ok(stream) = Stream::from_tcp(stream) else { continue };
-        let place = Arc::clone(places).try_acquire_owned();
-        let Some((place, guard)) = place.ok().and_then(|place| Some((place, app.addresses.enter(address.ip())?)))
-        else {
+        let Some(peer) = admit(&app, &places, address) else {
             app.metrics.refuse(Refused::Connections);
+            tracing::debug!(?address, "connection refused");
             if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                 tokio::spawn(async move {
                     turn_away(&stream).await;
@@ -256,21 +284,32 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, places: &Arc<Semaphore>)
             }
             continue;
         };
-        tokio::spawn(serve(Arc::clone(app), stream, address.ip(), Admission { place, address: guard }));
+        tokio::spawn(serve(Arc::clone(&app), stream, peer));
     }
+}
+
+/// Finds a connection its places, if there are any left. A trusted proxy's is nobody's until a client opens a
+/// WebSocket over it, which then counts for the client's address. Whoever may use a Unix socket is trusted, and without
+/// a forwarded address is this machine.
+fn admit(app: &App, places: &Arc<Semaphore>, address: Option<IpAddr>) -> Option<Peer> {
+    let place = Arc::clone(places).try_acquire_owned().ok()?;
+    let proxied = address.is_none_or(|address| app.config.trusts(address));
+    let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let guard = if proxied { None } else { Some(app.addresses.enter(address)?) };
+    let admission = Admission { place, address: guard };
+    Some(Peer { address, proxied, admission: Arc::new(Mutex::new(Some(admission))) })
 }
 
 /// Says that there is no place, to a connection that hyper never sees.
 async fn turn_away(stream: &Stream) {
     // A socket that was just accepted has room for this; one that has not is gone.
-    if stream.try_write(&last_words(&ApiError::Unavailable)).is_ok() {
+    if stream.try_write(&last_words(&ApiError::TooManyConnections)).is_ok() {
         drop(tokio::time::timeout(LINGER_TIMEOUT, stream.finish()).await);
     }
 }
 
 /// Serves HTTP on one connection, until it ends or becomes a WebSocket.
-async fn serve(app: Arc<App>, stream: Stream, address: IpAddr, admission: Admission) {
-    let peer = Peer { address, admission: Arc::new(Mutex::new(Some(admission))) };
+async fn serve(app: Arc<App>, stream: Stream, peer: Peer) {
     let service = service_fn(|request| {
         let answer = route(Arc::clone(&app), peer.clone(), request);
         async { Ok::<_, Infallible>(answer.await) }
@@ -297,13 +336,12 @@ async fn serve(app: Arc<App>, stream: Stream, address: IpAddr, admission: Admiss
 
 /// Serves `/metrics` to whoever watches, one connection after the other and a request each: this listener is for the
 /// operator, and nobody who reaches it can take more than its turn.
-async fn serve_metrics(app: Arc<App>, listener: TcpListener) {
+async fn serve_metrics(app: Arc<App>, listener: Listener) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;
             continue;
         };
-        let Ok(stream) = Stream::from_tcp(stream) else { continue };
         let service = service_fn(|request: hyper::Request<_>| {
             let answer = metrics_answer(&app, request.method(), request.uri().path());
             async { Ok::<_, Infallible>(answer) }

@@ -1,8 +1,10 @@
 //! The one type that owns a connection's byte stream.
 //!
-//! TCP now; whatever else a listener may accept is added here, and nothing else names it. Reading and writing take
-//! `&self`, so that the task that reads a WebSocket and the shard that writes to it share one stream without a lock,
-//! and neither call ever waits: waiting is the business of `readable` and `writable`.
+//! TCP, a Unix socket, or TLS over TCP: whatever a listener accepts is a variant here, and nothing else names it. An
+//! enum and not a trait object, so that the kind is a comparison in the call and not an allocation for each
+//! connection. Reading and writing take `&self`, so that the task that reads a WebSocket and the shard that writes to
+//! it share one stream without a lock, and neither call ever waits: waiting is the business of `readable` and
+//! `writable`.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,40 +13,93 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::net::TcpStream;
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
 use crate::config::{ANSWER_STALL, LINGER_MAX_BYTES, LINGER_TIMEOUT};
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
 
 /// A connection's stream of bytes.
 #[derive(Debug)]
-pub(crate) struct Stream(TcpStream);
+pub(crate) struct Stream(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// Boxed: it must not make the others larger.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
+}
+
+/// Calls the same method of whichever kind of stream it is.
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match &$stream.0 {
+            Kind::Tcp($inner) => $call,
+            Kind::Unix($inner) => $call,
+            #[cfg(feature = "tls")]
+            Kind::Tls($inner) => $call,
+        }
+    };
+}
 
 impl Stream {
-    /// Takes an accepted connection. Small writes leave at once: a chat frame must not wait for the next.
+    /// Takes an accepted TCP connection. Small writes leave at once: a chat frame must not wait for the next.
     pub(crate) fn from_tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(Self(Kind::Tcp(stream)))
+    }
+
+    /// Takes an accepted connection of a Unix socket.
+    pub(crate) fn from_unix(stream: UnixStream) -> Self {
+        Self(Kind::Unix(stream))
+    }
+
+    /// Takes an accepted TCP connection that speaks TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn from_tls(stream: TlsStream) -> Self {
+        Self(Kind::Tls(Box::new(stream)))
     }
 
     /// Reads what is there, or fails with `WouldBlock`.
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
+        each!(self, stream => stream.try_read(buf))
     }
 
     /// Writes as much as the socket's buffer takes, or fails with `WouldBlock`.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        each!(self, stream => stream.try_write(bytes))
     }
 
     /// Resolves once a read may succeed. Cancel safe. For one task at a time.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.0.poll_read_ready(cx)).await
+        poll_fn(|cx| self.poll_read_ready(cx)).await
     }
 
-    /// Resolves once a write may succeed. Cancel safe. For one task at a time.
+    /// Resolves once a write may succeed. Cancel safe. For one task at a time, that which reads.
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.0.poll_write_ready(cx)).await
+        poll_fn(|cx| self.poll_write_ready(cx)).await
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    /// Ready when all that was written is with the kernel: at once, but for what TLS has encrypted.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "only TLS holds anything back"))]
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Tcp(_) | Kind::Unix(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.poll_flush(cx),
+        }
     }
 
     /// Tells the peer that nothing more comes, then reads and throws away what it still sends until it ends too: closed
@@ -57,7 +112,13 @@ impl Stream {
     }
 
     fn shut_down_write(&self) {
-        if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write) {
+        let shut_down = match &self.0 {
+            Kind::Tcp(stream) => shutdown(stream, Shutdown::Write).map_err(io::Error::from),
+            Kind::Unix(stream) => shutdown(stream, Shutdown::Write).map_err(io::Error::from),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.shut_down_write(),
+        };
+        if let Err(error) = shut_down {
             tracing::trace!(%error, "the peer is gone already");
         }
     }
@@ -66,7 +127,7 @@ impl Stream {
     fn poll_discard(&self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         let mut bytes = [0; 1024];
         while *left > 0 {
-            if std::task::ready!(self.0.poll_read_ready(cx)).is_err() {
+            if std::task::ready!(self.poll_read_ready(cx)).is_err() {
                 break;
             }
             match self.try_read(&mut bytes) {
@@ -120,7 +181,7 @@ impl Read for HttpStream {
         let mut bytes = [0; 4096];
         let len = bytes.len().min(buf.remaining());
         loop {
-            std::task::ready!(self.stream.0.poll_read_ready(cx))?;
+            std::task::ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(&mut bytes[..len]) {
                 Ok(read) => {
                     buf.put_slice(&bytes[..read]);
@@ -143,7 +204,7 @@ impl HttpStream {
                     return Poll::Ready(done);
                 }
             }
-            if self.stream.0.poll_write_ready(cx)?.is_pending() {
+            if self.stream.poll_write_ready(cx)?.is_pending() {
                 std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -169,8 +230,13 @@ impl Write for HttpStream {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(flushed) = self.stream.poll_flush(cx) {
+            self.deadline = None;
+            return Poll::Ready(flushed);
+        }
+        std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,11 @@ use tokio::net::TcpListener;
 const FLAGS_AND_BAD_VALUES: &[(&str, &str)] = &[
     ("--listen", "nowhere"),
     ("--listen", "127.0.0.1:65536"),
+    ("--listen", "unix:"),
+    ("--trusted-proxy", "10.0.0.0/33"),
+    ("--trusted-proxy", "10.0.0.1/8"),
+    ("--metrics-listen", "somewhere"),
+    ("--log-format", "xml"),
     ("--registration", "ajar"),
     ("--message-rate", "-1"),
     ("--message-rate", "many"),

@@ -6,13 +6,13 @@ pub(crate) mod ws;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::config::{CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config};
+use crate::config::{CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE};
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
 use crate::hub::Hub;
@@ -38,6 +38,10 @@ pub(crate) struct App {
     pub(crate) connect_rate: Limiter<UserId>,
     /// Messages, by user.
     pub(crate) message_rate: Limiter<UserId>,
+    /// Refused requests that are logged.
+    pub(crate) refusal_log_rate: Limiter<()>,
+    /// Whether a forwarded address that is not believed was warned about.
+    pub(crate) warned_of_proxy: AtomicBool,
     pub(crate) addresses: Arc<Addresses>,
     /// Held while a catch-up has a chunk of history in memory.
     pub(crate) catch_ups: Semaphore,
@@ -69,6 +73,12 @@ impl App {
             auth_rate: Limiter::new(auth),
             connect_rate: Limiter::new(connect),
             message_rate: Limiter::new(message),
+            refusal_log_rate: Limiter::new(Some(Allowance::new(
+                REFUSAL_LOG_RATE,
+                Duration::from_secs(1),
+                REFUSAL_LOG_BURST,
+            ))),
+            warned_of_proxy: AtomicBool::new(false),
             addresses: Arc::new(Addresses::new(config.address_connections as usize)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             stopping: watch::Sender::new(false),
@@ -148,13 +158,17 @@ impl Drop for AddressGuard {
 pub(crate) struct Admission {
     /// Its place among all connections.
     pub(crate) place: OwnedSemaphorePermit,
-    /// Its place among those of its address, given back when it authenticates.
-    pub(crate) address: AddressGuard,
+    /// Its place among those of its address, given back when it authenticates. A trusted proxy's connection is nobody's
+    /// until it becomes a WebSocket.
+    pub(crate) address: Option<AddressGuard>,
 }
 
 /// Who is at the other end of a request, and what the connection was let in with until a WebSocket takes it over.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
+    /// Of the client: behind a trusted proxy, the one that it tells.
     pub(crate) address: IpAddr,
+    /// Whether the connection is of a trusted proxy.
+    pub(crate) proxied: bool,
     pub(crate) admission: Arc<Mutex<Option<Admission>>>,
 }

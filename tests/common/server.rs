@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -51,19 +52,31 @@ impl TestServer {
 
     /// The same with `variables`, which win over the lifted limits, too.
     pub(crate) fn with_environment(flags: &[&str], variables: &[(&str, &str)]) -> TestServer {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-        command.envs(LIFTED_LIMITS).envs(variables.iter().copied());
+        let mut command = program();
+        command.envs(variables.iter().copied());
         TestServer::launch(flags, command)
     }
 
     /// A server as it is when nobody says how it should be.
     pub(crate) fn with_defaults() -> TestServer {
-        TestServer::launch(&[], Command::new(env!("CARGO_BIN_EXE_chinwag")))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+        command.stdin(Stdio::null());
+        TestServer::launch(&[], command)
+    }
+
+    /// A server that is given `socket` as systemd gives a service the socket it was activated by. Only the standard
+    /// streams can be handed to a child without `unsafe`: a shell moves it from there to where systemd puts it.
+    pub(crate) fn with_socket(flags: &[&str], socket: impl Into<OwnedFd>) -> TestServer {
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_chinwag")]).stdin(Stdio::from(socket.into()));
+        TestServer::launch(flags, shell)
     }
 
     /// The same with no more than `count` file descriptors.
     pub(crate) fn with_descriptors(flags: &[&str], count: usize) -> TestServer {
         let mut shell = Command::new("sh");
+        shell.stdin(Stdio::null());
         let program = env!("CARGO_BIN_EXE_chinwag");
         shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]).envs(LIFTED_LIMITS);
         TestServer::launch(flags, shell)
@@ -91,7 +104,6 @@ impl TestServer {
             .arg(self.address.to_string())
             .arg("--db")
             .arg(self.database_path())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -189,9 +201,7 @@ impl TestServer {
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "stop or kill it first");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
-        command.envs(LIFTED_LIMITS);
-        self.spawn(command);
+        self.spawn(program());
     }
 
     /// The same with other flags.
@@ -303,6 +313,13 @@ impl TestServer {
         })
         .await;
     }
+}
+
+/// The binary under test, without limits.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+    command.stdin(Stdio::null()).envs(LIFTED_LIMITS);
+    command
 }
 
 impl Drop for TestServer {

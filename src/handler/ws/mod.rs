@@ -26,9 +26,12 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
     if app.is_stopping() {
         return Err(ApiError::Unavailable);
     }
+    let forwarded =
+        if peer.proxied { Some(app.addresses.enter(peer.address).ok_or(ApiError::TooManyConnections)?) } else { None };
     // Taken from the HTTP connection, which ends with this answer.
     let admission = peer.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let admission = admission.ok_or(ApiError::Unavailable)?;
+    let mut admission = admission.ok_or(ApiError::Unavailable)?;
+    admission.address = forwarded.or(admission.address);
     let (app, upgrade) = (Arc::clone(app), hyper::upgrade::on(request));
     tokio::spawn(async move {
         if let Some((stream, early)) = take_over(upgrade).await {

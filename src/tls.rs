@@ -1,0 +1,268 @@
+//! TLS: a stream that keeps the contract of [`Stream`](crate::stream::Stream), and a certificate that is read again
+//! when it changes.
+//!
+//! The shard writes without waiting, and believes that what was taken is on its way. Encrypted bytes that the socket
+//! does not take would break that: nobody waits for it to take more. So there are never more of them than one record,
+//! and whoever leaves them wakes the connection's own task, which waits for the socket in
+//! [`poll_read_ready`](TlsStream::poll_read_ready) like it waits for the peer.
+//!
+//! The handshake is no state of its own: it happens while the first request is read, within that request's deadline.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Instant, SystemTime};
+
+use rustix::net::{Shutdown, shutdown};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+use tokio::net::TcpStream;
+
+use crate::config::{TLS_AHEAD_BYTES, TLS_LOOK_INTERVAL};
+
+/// A TCP connection that speaks TLS.
+#[derive(Debug)]
+pub(crate) struct TlsStream {
+    tcp: TcpStream,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    session: ServerConnection,
+    ending: Ending,
+    /// The connection's own task, which is woken when a write leaves encrypted bytes behind.
+    task: Option<Waker>,
+}
+
+/// How far the end of what is written has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Open,
+    /// Nothing more is to be written; the peer has not been told yet.
+    Wanted,
+    /// The peer is told (RFC 8446 6.1) by what is encrypted already.
+    Encrypted,
+    Done,
+}
+
+impl TlsStream {
+    fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
+        tcp.set_nodelay(true)?;
+        let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(TLS_AHEAD_BYTES));
+        Ok(Self { tcp, state: Mutex::new(State { session, ending: Ending::Open, task: None }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.lock();
+        loop {
+            match state.session.reader().read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The peer hung up without saying so in TLS: what it says ends by its own framing.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                read => return read,
+            }
+            state.session.read_tls(&mut Socket(&self.tcp))?;
+            let processed = state.session.process_new_packets();
+            // Handshake messages, or the alert that says what was wrong. A socket that takes no more is waited for
+            // by whoever waits for the next byte.
+            match state.flush(&self.tcp) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.lock();
+        let mut taken = 0;
+        loop {
+            match state.flush(&self.tcp) {
+                Ok(()) if taken == bytes.len() => return Ok(taken),
+                Ok(()) => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(full) => {
+                    if let Some(task) = state.task.take() {
+                        task.wake();
+                    }
+                    return if taken > 0 { Ok(taken) } else { Err(full) };
+                }
+            }
+            match state.session.writer().write(&bytes[taken..])? {
+                // Only before the handshake is done.
+                0 => return if taken > 0 { Ok(taken) } else { Err(io::ErrorKind::WouldBlock.into()) },
+                written => taken += written,
+            }
+        }
+    }
+
+    /// Ready once a read may succeed; sends what is encrypted meanwhile.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        {
+            let mut state = self.lock();
+            if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                state.task = Some(cx.waker().clone());
+            }
+            let processed = state.session.process_new_packets();
+            if processed.map_or(true, |session| session.plaintext_bytes_to_read() > 0) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        self.tcp.poll_read_ready(cx)
+    }
+
+    /// Ready once a write may succeed.
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_flush(cx))?;
+        self.tcp.poll_write_ready(cx)
+    }
+
+    /// Ready when all that is encrypted is with the kernel.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.lock().flush(&self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                flushed => return Poll::Ready(flushed),
+            }
+            std::task::ready!(self.tcp.poll_write_ready(cx))?;
+        }
+    }
+
+    /// Tells the peer that nothing more comes, as soon as the socket takes it.
+    pub(crate) fn shut_down_write(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.ending == Ending::Open {
+            state.ending = Ending::Wanted;
+        }
+        state.flush(&self.tcp)
+    }
+}
+
+impl State {
+    /// Writes what is encrypted, or fails with `WouldBlock` if something is left.
+    fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        if self.ending == Ending::Wanted && !self.session.is_handshaking() {
+            self.session.send_close_notify();
+            self.ending = Ending::Encrypted;
+        }
+        while self.session.wants_write() {
+            self.session.write_tls(&mut Socket(tcp))?;
+        }
+        if self.ending == Ending::Encrypted {
+            self.ending = Ending::Done;
+            shutdown(tcp, Shutdown::Write)?;
+        }
+        Ok(())
+    }
+}
+
+/// The bare socket, as rustls reads and writes it.
+struct Socket<'a>(&'a TcpStream);
+
+impl io::Read for Socket<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
+    }
+}
+
+impl io::Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A certificate with its key, as their files have them: a renewed one is in use from the next connection on.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    chain: PathBuf,
+    key: PathBuf,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// The files that were read last, whether they were any good or not.
+    seen: [Stamp; 2],
+    looked_at: Instant,
+}
+
+/// What tells a file from a newer one in its place. `None`: it cannot be looked at.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl Certificate {
+    /// Reads a certificate chain and its key, both in PEM.
+    pub(crate) fn load(chain: &Path, key: &Path) -> Result<Self, String> {
+        let seen = [stamp(chain), stamp(key)];
+        let loaded = Loaded { config: read(chain, key)?, seen, looked_at: Instant::now() };
+        Ok(Self { chain: chain.into(), key: key.into(), loaded: Mutex::new(loaded) })
+    }
+
+    /// Begins TLS on a connection.
+    pub(crate) fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
+        TlsStream::new(tcp, self.current())
+    }
+
+    /// The newest good pair. The two files are never replaced in one moment: a pair that does not match is not used,
+    /// and looked at again when one of them changes.
+    fn current(&self) -> Arc<ServerConfig> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.looked_at.elapsed() >= TLS_LOOK_INTERVAL {
+            loaded.looked_at = Instant::now();
+            let found = [stamp(&self.chain), stamp(&self.key)];
+            if found != loaded.seen {
+                loaded.seen = found;
+                match read(&self.chain, &self.key) {
+                    Ok(config) => {
+                        loaded.config = config;
+                        tracing::info!(path = %self.chain.display(), "the certificate has changed: the new one is in use");
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "the certificate has changed and cannot be used: the old one stays");
+                    }
+                }
+            }
+        }
+        Arc::clone(&loaded.config)
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn read(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
+    let unusable = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let certificates = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
+    let certificates: Vec<_> = certificates.map_err(|error| unusable(chain, &error))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key_der)
+        .map_err(|error| unusable(chain, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config.into())
+}
