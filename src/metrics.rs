@@ -5,7 +5,9 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, getrlimit};
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -84,6 +86,7 @@ pub(crate) struct Metrics {
     pub(crate) commit_micros: Histogram<10>,
     pub(crate) queue_commands: Histogram<8>,
     refusals: [Counter; REFUSALS.len()],
+    started_at: SystemTime,
 }
 
 impl Metrics {
@@ -99,6 +102,7 @@ impl Metrics {
             commit_micros: Histogram::new([100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000]),
             queue_commands: Histogram::new([0, 1, 5, 10, 50, 100, 500, 2_000]),
             refusals: Default::default(),
+            started_at: SystemTime::now(),
         }
     }
 
@@ -110,6 +114,8 @@ impl Metrics {
     /// The exposition. `users_online` and the process's own figures are read when it is asked for.
     pub(crate) fn render(&self, users_online: usize) -> String {
         let mut text = Exposition(String::with_capacity(8 * 1024));
+        text.head("chinwag_build_info", "The version, as a label.", "gauge");
+        text.line(format_args!("chinwag_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
         let open = self.connections_opened.get().saturating_sub(self.connections_closed.get());
         text.gauge("chinwag_connections", "Authenticated WebSocket connections.", open);
         text.gauge("chinwag_users_online", "Users with at least one connection.", users_online);
@@ -142,6 +148,10 @@ impl Metrics {
             text.gauge("process_resident_memory_bytes", "Resident memory.", process.resident_bytes);
             text.counter("process_cpu_seconds_total", "User and system CPU time.", process.cpu.as_secs_f64());
             text.gauge("process_open_fds", "Open file descriptors.", process.descriptors);
+            let most = getrlimit(Resource::Nofile).current.map_or_else(|| "+Inf".into(), |most| most.to_string());
+            text.gauge("process_max_fds", "File descriptors there may be.", most);
+            let started = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            text.gauge("process_start_time_seconds", "Start, in Unix seconds.", started.as_secs_f64());
         }
         text.0
     }

@@ -1,0 +1,103 @@
+//! What an operator's Prometheus reads.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{Client, Request, TestServer};
+use serde_json::json;
+
+const FLAGS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
+
+/// Where the metrics are, as the log says.
+async fn address(server: &TestServer) -> SocketAddr {
+    let line = server.logged("serving metrics").await;
+    line.rsplit('=').next().and_then(|address| address.trim().parse().ok()).expect("an address")
+}
+
+async fn read(address: SocketAddr) -> String {
+    let answer = Request::new(address, "GET", "/metrics").send().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    answer.text().to_owned()
+}
+
+/// The value of one series, named with its labels.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in:\n{text}"))
+}
+
+#[tokio::test]
+async fn what_happened_is_counted() {
+    let server = TestServer::with(FLAGS);
+    let address = address(&server).await;
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let (mut here, mut there) = (ada.connect().await, bob.connect().await);
+    let contents: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    here.store_all("n", &contents).await;
+    there.messages(20).await;
+    bob.connect_with(json!({"last_id": 0})).await.messages(20).await;
+    server.get("/nowhere").send().await;
+    server.get("/messages").send().await;
+
+    let text = read(address).await;
+    let value = |series: &str| value(&text, series);
+    let near = |series: &str, expected: f64| {
+        assert!((value(series) - expected).abs() < 0.5, "{series} is {} and not {expected}", value(series));
+    };
+    near("chinwag_messages_total", 20.0);
+    near("chinwag_users_online", 2.0);
+    near("chinwag_connections_total", 3.0);
+    near("chinwag_catch_ups_total", 1.0);
+    near("chinwag_refusals_total{reason=\"invalid\"}", 1.0);
+    near("chinwag_refusals_total{reason=\"unauthorized\"}", 1.0);
+    near("chinwag_batch_messages_sum", 20.0);
+    assert!(value("chinwag_deliveries_total") >= 40.0);
+    assert!(value("chinwag_commit_seconds_count") >= 1.0 && value("chinwag_commit_seconds_sum") > 0.0);
+    assert!(value("process_resident_memory_bytes") > 1e6 && value("process_cpu_seconds_total") > 0.0);
+    assert!(value("process_open_fds") >= 5.0 && value("process_start_time_seconds") > 1.7e9);
+}
+
+#[tokio::test]
+async fn the_buckets_of_a_histogram_rise_to_its_count() {
+    let server = TestServer::with(FLAGS);
+    Client::register(&server, "ada").await.connect().await.store("1", "hello").await;
+    let text = read(address(&server).await).await;
+    for name in ["chinwag_batch_messages", "chinwag_commit_seconds", "chinwag_queue_commands"] {
+        let bucket = format!("{name}_bucket{{le=\"");
+        let buckets: Vec<(f64, f64)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(&bucket)?.split_once("\"} "))
+            .map(|(bound, count)| (bound.replace("+Inf", "inf").parse().unwrap(), count.parse().unwrap()))
+            .collect();
+        assert!(buckets.is_sorted_by(|lower, upper| lower.0 < upper.0 && lower.1 <= upper.1), "{buckets:?}");
+        let (bound, count) = *buckets.last().expect("buckets");
+        assert!(bound.is_infinite() && (count - value(&text, &format!("{name}_count"))).abs() < 0.5, "{buckets:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_there_grows_with_the_users() {
+    let server = TestServer::with(FLAGS);
+    let address = address(&server).await;
+    let names = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned()).collect()
+    };
+    let before = names(&read(address).await);
+    let mut connections = Vec::new();
+    for person in server.seed_people(40).await {
+        connections.push(person.connect().await);
+    }
+    assert_eq!(names(&read(address).await), before);
+}
+
+#[tokio::test]
+async fn metrics_are_for_their_own_listener_only() {
+    let server = TestServer::with(FLAGS);
+    assert_eq!(server.get("/metrics").send().await.status, 404);
+    let address = address(&server).await;
+    for (method, path, status) in [("GET", "/", 404), ("GET", "/messages", 404), ("POST", "/metrics", 405)] {
+        assert_eq!(Request::new(address, method, path).send().await.status, status, "{method} {path}");
+    }
+}
