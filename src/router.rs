@@ -284,7 +284,10 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
 
 /// An error answer as bytes, for a connection that no request of was read, and which ends with it.
 pub(crate) fn last_words(error: &ApiError) -> Vec<u8> {
+    let request = new_request_id();
+    tracing::debug!(request, code = error.code(), "connection refused");
     let mut response = error_response(error);
+    response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(request).expect("an id is plain ASCII"));
     secure(&mut response);
     let body = protocol::error_body(error.code(), &error.to_string());
     let length = body.len();

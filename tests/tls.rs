@@ -1,0 +1,221 @@
+//! TLS, of a binary that is built with it: `cargo test --features tls --test tls`. Certificates are made by the
+//! `openssl` command.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use common::{Client, RawClient, Request, TestServer, run_to_end, text, within};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_rustls::TlsConnector;
+
+/// A certificate for 127.0.0.1 and its key, in files that can be replaced.
+struct Identity {
+    directory: tempfile::TempDir,
+}
+
+impl Identity {
+    fn new() -> Identity {
+        let identity = Identity { directory: tempfile::tempdir().expect("a directory") };
+        identity.renew();
+        identity
+    }
+
+    /// Puts another key and certificate in the place of those there are.
+    fn renew(&self) {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=chinwag", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(self.key())
+            .arg("-out")
+            .arg(self.chain())
+            .output()
+            .expect("openssl is installed");
+        assert!(made.status.success(), "{made:?}");
+    }
+
+    fn chain(&self) -> PathBuf {
+        self.directory.path().join("chain.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let path = |path: &Path| path.to_str().expect("text").to_owned();
+        vec!["--tls-cert".into(), path(&self.chain()), "--tls-key".into(), path(&self.key())]
+    }
+
+    fn server(&self) -> TestServer {
+        let flags = self.flags();
+        TestServer::with(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Who trusts the certificate of now and no other.
+    fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.chain()).expect("a certificate")).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// Whether a client who trusts the certificate of now is served.
+    async fn is_served(&self, server: &TestServer) -> bool {
+        let stream = tokio::net::TcpStream::connect(server.address()).await.expect("the server listens");
+        self.connector().connect(name(), stream).await.is_ok()
+    }
+}
+
+fn name() -> ServerName<'static> {
+    "127.0.0.1".try_into().expect("an address is a name")
+}
+
+/// A plain address that leads to the server over TLS. What its clients do not read soon waits in the server.
+async fn bridge(identity: &Identity, server: &TestServer) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, there, connector) =
+        (listener.local_addr().expect("it is bound"), server.address(), identity.connector());
+    tokio::spawn(async move {
+        while let Ok((mut here, _)) = listener.accept().await {
+            let connector = connector.clone();
+            tokio::spawn(async move {
+                let socket = TcpSocket::new_v4().expect("a socket");
+                socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
+                let stream = socket.connect(there).await.expect("the server listens");
+                let mut there = connector.connect(name(), stream).await.expect("a handshake");
+                // Either end may break off.
+                tokio::io::copy_bidirectional(&mut here, &mut there).await.ok();
+            });
+        }
+    });
+    address
+}
+
+/// An account and a session for it, asked for over `address`.
+async fn person(server: &TestServer, address: SocketAddr, username: &str) -> Client {
+    let account = json!({"username": username, "password": common::PASSWORD});
+    let created = Request::new(address, "POST", "/register").json(&account).send().await;
+    assert_eq!(created.status, 201);
+    let login = Request::new(address, "POST", "/login").json(&account).send().await;
+    Client::known(server, username, text(&login.json()["token"]))
+}
+
+#[tokio::test]
+async fn people_talk_over_tls() {
+    let identity = Identity::new();
+    let mut server = identity.server();
+    let address = bridge(&identity, &server).await;
+    let ada = person(&server, address, "ada").await;
+    let mut here = RawClient::connect_to(address).await;
+    here.authenticate(&ada).await;
+    let mut there = RawClient::connect_to(address).await;
+    there.authenticate(&ada).await;
+    for number in 0..100 {
+        here.send_text(&json!({"type": "message", "content": number.to_string()}).to_string()).await;
+        assert_eq!(there.next_of("message").await["content"], number.to_string());
+    }
+    assert_eq!(server.stop().await.code(), Some(0));
+    assert_eq!(there.close_code().await, 1001);
+    assert_eq!(server.stdout(), [format!("chinwag is listening on https://{}", server.address())]);
+}
+
+#[tokio::test]
+async fn a_slow_reader_over_tls_loses_nothing() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server).await;
+    let ada = person(&server, address, "ada").await;
+    let mut slow = RawClient::connect_to(address).await;
+    slow.authenticate(&ada).await;
+    let mut fast = RawClient::connect_to(address).await;
+    fast.authenticate(&ada).await;
+    let content = |number: usize| format!("{number}{}", "🦀".repeat(3_900));
+    for number in 0..800 {
+        fast.send_text(&json!({"type": "message", "content": content(number)}).to_string()).await;
+        assert_eq!(text(&fast.next_of("message").await["content"]), content(number));
+    }
+    for number in 0..800 {
+        assert_eq!(text(&slow.next_of("message").await["content"]), content(number));
+    }
+    // What was left encrypted when the last write blocked is sent without another write behind it.
+    slow.send_text(&json!({"type": "ping"}).to_string()).await;
+    slow.next_of("pong").await;
+}
+
+#[tokio::test]
+async fn a_large_answer_arrives_whole() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server).await;
+    let ada = person(&server, address, "ada").await;
+    let mut connection = RawClient::connect_to(address).await;
+    connection.authenticate(&ada).await;
+    let content = "🦀".repeat(4_000);
+    for number in 0..200 {
+        let message = json!({"type": "message", "content": content, "nonce": number.to_string()});
+        connection.send_text(&message.to_string()).await;
+        connection.next_of("ack").await;
+    }
+    let page = Request::new(address, "GET", "/messages?limit=200").by(&ada).send().await;
+    let messages = page.json()["messages"].as_array().expect("a list").clone();
+    assert_eq!(messages.len(), 200);
+    assert!(messages.iter().all(|message| message["content"] == *content));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_not() {
+    let identity = Identity::new();
+    let server = identity.server();
+    assert!(identity.is_served(&server).await);
+    identity.renew();
+    within("the new certificate", async {
+        while !identity.is_served(&server).await {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    std::fs::write(identity.key(), "no key").expect("a file");
+    within("the complaint", async {
+        while !server.log().contains("the old one stays") {
+            assert!(identity.is_served(&server).await, "the old one stays");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(identity.is_served(&server).await);
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let mut plain = RawClient::connect(&server).await;
+    plain.send(b"GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n").await;
+    let answer = plain.end().await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    RawClient::connect(&server).await.end().await;
+}
+
+#[test]
+fn a_key_without_its_certificate_or_of_another_is_refused_at_the_start() {
+    let (identity, other) = (Identity::new(), Identity::new());
+    let path = |path: &Path| path.to_str().expect("text").to_owned();
+    let lone = run_to_end(&["--tls-key", &path(&identity.key())], &[]);
+    assert_eq!(lone.status.code(), Some(2), "{lone:?}");
+    let (chain, key) = (path(&identity.chain()), path(&other.key()));
+    let mixed = run_to_end(&["--listen", "127.0.0.1:0", "--tls-cert", &chain, "--tls-key", &key], &[]);
+    assert_eq!(mixed.status.code(), Some(1), "{mixed:?}");
+    let line = String::from_utf8(mixed.stderr).expect("text");
+    assert!(line.trim_end().lines().count() == 1 && line.contains(&chain), "{line}");
+}
