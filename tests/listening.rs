@@ -54,7 +54,7 @@ async fn a_slow_reader_on_a_unix_socket_loses_nothing() {
     let ada = Client::register(&server, "ada").await;
     let mut slow = RawClient::connect_to(bridge(&path).await).await;
     slow.authenticate(&ada).await;
-    let contents: Vec<String> = (0..600).map(|number| format!("{number:-<3000}")).collect();
+    let contents: Vec<String> = (0..600).map(|number| format!("{number}{}", "🦀".repeat(3_900))).collect();
     ada.connect().await.store_all("n", &contents).await;
     for content in &contents {
         assert_eq!(text(&slow.next_of("message").await["content"]), content);

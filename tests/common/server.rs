@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use super::http::Request;
 use super::{Client, Message, PATIENCE, text, unix_millis, within};
 
-/// The one line of standard output begins with this; the address follows.
-const GREETING: &str = "chinwag is listening on http://";
+/// The first line of standard output begins with this; the scheme and the address follow.
+const GREETING: &str = "chinwag is listening on ";
 
 /// Without limits. Given by the environment, so that a test's flags win.
 const LIFTED_LIMITS: [(&str, &str); 4] = [
@@ -115,7 +115,7 @@ impl TestServer {
         let Ok(line) = greeting.recv_timeout(PATIENCE) else {
             panic!("the server did not start; its log:\n{}", self.log());
         };
-        let address = line.strip_prefix(GREETING).and_then(|rest| rest.parse().ok());
+        let address = line.strip_prefix(GREETING).and_then(|url| url.split_once("://")?.1.parse().ok());
         self.address = address.unwrap_or_else(|| panic!("no greeting: {line:?}"));
     }
 
