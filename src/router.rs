@@ -169,13 +169,17 @@ fn options(allow: &'static str) -> Response {
 /// Refuses a browser whose page is of another site, unless the operator allowed that site. Only browsers send
 /// `Origin`, and they do not let a page change it.
 fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    if origins.next().is_some() {
+        return Err(ApiError::ForbiddenOrigin);
+    }
     let origin = origin.to_str().map_err(|_| ApiError::ForbiddenOrigin)?;
     // The scheme is not compared: behind a proxy the server does not know which one the browser used.
     let same_host = || {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let of_origin = origin.split_once("://").map(|(_, host)| host);
-        host.zip(of_origin).is_some_and(|(host, of_origin)| host.eq_ignore_ascii_case(of_origin))
+        host.zip(of_origin).is_some_and(|(host, of_origin)| !host.is_empty() && host.eq_ignore_ascii_case(of_origin))
     };
     if is_allowed(app, origin) || same_host() { Ok(()) } else { Err(ApiError::ForbiddenOrigin) }
 }

@@ -185,3 +185,25 @@ async fn whoever_asks_and_does_not_read_the_answers_is_dropped() {
     drop(stream);
     assert_eq!(server.get("/healthz").send().await.status, 200);
 }
+
+#[tokio::test]
+async fn what_only_looks_like_an_upgrade_is_none() {
+    let server = TestServer::start();
+    let good = format!("{HANDSHAKE}Host: a\r\n");
+    let rest = good.split_once("GET /ws HTTP/1.1\r\n").expect("it begins so").1;
+    for (status, bytes) in [
+        (426, format!("HEAD /ws HTTP/1.1\r\n{rest}\r\n")),
+        (426, format!("GET /ws HTTP/1.0\r\n{rest}\r\n")),
+        (426, format!("{good}Sec-WebSocket-Version: 8\r\n\r\n")),
+        (400, format!("{good}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")),
+        (400, format!("{good}Content-Length: 5\r\n\r\nhello")),
+        (400, format!("{good}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+        (403, format!("{good}Origin: http://a\r\nOrigin: http://other.example\r\n\r\n")),
+        (403, format!("{good}Origin: null\r\n\r\n")),
+        (403, format!("{HANDSHAKE}Host:\r\nOrigin: file://\r\n\r\n")),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.send(bytes.as_bytes()).await;
+        assert_eq!(raw.response_head().await.status, status, "{bytes}");
+    }
+}

@@ -28,7 +28,7 @@ pub async fn serve(listener: TcpListener, max_bytes: usize) -> io::Result<Infall
 async fn serve_http(stream: TcpStream, max_bytes: usize) {
     let Ok(stream) = Stream::from_tcp(stream) else { return };
     let service = service_fn(|mut request: Request<Incoming>| {
-        let response = super::agree(request.headers()).unwrap_or_else(|error| error_response(&error));
+        let response = super::agree(&request).unwrap_or_else(|error| error_response(&error));
         // Resolves to an error if the answer was none of 101.
         tokio::spawn(echo(hyper::upgrade::on(&mut request), max_bytes));
         async { Ok::<_, Infallible>(response) }

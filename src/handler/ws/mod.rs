@@ -7,12 +7,12 @@ pub(crate) mod socket;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::upgrade::{OnUpgrade, Parts};
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, Peer};
@@ -22,7 +22,7 @@ use crate::stream::{HttpStream, Stream};
 
 /// `GET /ws`: answers 101 and starts the connection's task, which takes the stream over once the answer is written.
 pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incoming>) -> Result<Response, ApiError> {
-    let response = agree(request.headers())?;
+    let response = agree(request)?;
     if app.is_stopping() {
         return Err(ApiError::Unavailable);
     }
@@ -42,20 +42,23 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
     Ok(response)
 }
 
-/// Checks an upgrade, and agrees to it (RFC 6455 4.2.1, 3 to 6, and 4.2.2).
-fn agree(headers: &HeaderMap) -> Result<Response, ApiError> {
-    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+/// Checks an upgrade, and agrees to it (RFC 6455 4.2.1, 1 and 3 to 6, and 4.2.2).
+fn agree(request: &Request<Incoming>) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    if request.method() != Method::GET
+        || request.version() < Version::HTTP_11
+        || !lists(headers, &UPGRADE, "websocket")
+        || !lists(headers, &CONNECTION, "upgrade")
+        || once(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13")
+    {
         return Err(ApiError::UpgradeRequired);
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(ApiError::UpgradeRequired);
+    let key = once(headers, &SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
+    let key = key.ok_or(ApiError::InvalidRequest("Sec-WebSocket-Key is not, once, 16 bytes in base64"))?;
+    // What stands between may take a body for the first frames, or the first frames for a body.
+    if !request.body().is_end_stream() {
+        return Err(ApiError::InvalidRequest("an upgrade has no body"));
     }
-    // Not more than once (11.3.1).
-    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
-    let key = match (keys.next(), keys.next()) {
-        (Some(key), None) if is_key(key.as_bytes()) => key,
-        _ => return Err(ApiError::InvalidRequest("Sec-WebSocket-Key is not, once, 16 bytes in base64")),
-    };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
     let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
@@ -75,6 +78,12 @@ async fn take_over(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
             None
         }
     }
+}
+
+/// The value of a header that may come once only (RFC 6455 11.3.1 and 11.3.5).
+fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
