@@ -78,7 +78,7 @@ impl TlsStream {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            processed.map_err(broken)?;
         }
     }
 
@@ -112,9 +112,11 @@ impl TlsStream {
             if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
                 state.task = Some(cx.waker().clone());
             }
-            let processed = state.session.process_new_packets();
-            if processed.map_or(true, |session| session.plaintext_bytes_to_read() > 0) {
-                return Poll::Ready(Ok(()));
+            match state.session.process_new_packets() {
+                Ok(session) if session.plaintext_bytes_to_read() > 0 => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                // It stays broken: a read that may succeed will not come.
+                Err(error) => return Poll::Ready(Err(broken(error))),
             }
         }
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
@@ -166,6 +168,10 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn broken(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The bare socket, as rustls reads and writes it.
