@@ -103,6 +103,12 @@ impl Clock {
     }
 }
 
+/// Milliseconds from `then` to `now`; none if `then` is the later one, as for a connection that was heard after a round
+/// of heartbeats had begun.
+fn since(then: u32, now: u32) -> u32 {
+    now.wrapping_sub(then).cast_signed().max(0).cast_unsigned()
+}
+
 impl Seat {
     /// A seat whose turn is its task's, until it [joins](Shard::join) a shard.
     pub(crate) fn new(stream: Stream, user: UserId, session: SessionId, clock: Clock, position: Position) -> Arc<Self> {
@@ -240,9 +246,9 @@ impl Seat {
             state.listed = false;
             return false;
         }
-        if now_ms.wrapping_sub(self.heard_ms.load(Ordering::Relaxed)) >= silent_after_ms {
+        if since(self.heard_ms.load(Ordering::Relaxed), now_ms) >= silent_after_ms {
             state.give_turn(Turn::Closing(Ending::Silent));
-        } else if now_ms.wrapping_sub(state.pinged_ms) >= ping_every_ms {
+        } else if since(state.pinged_ms, now_ms) >= ping_every_ms {
             state.pinged_ms = now_ms;
             match self.stream.try_write(&PING_FRAME) {
                 Ok(written) if written < PING_FRAME.len() => {
@@ -349,7 +355,7 @@ impl Shard {
             let mut next = match event {
                 Ok(event) => Some(event),
                 Err(RecvError::Lagged(missed)) => {
-                    self.lagged(&mut seats, missed);
+                    self.lagged(&hub, &mut seats, missed);
                     None
                 }
                 Err(RecvError::Closed) => return,
@@ -357,7 +363,7 @@ impl Shard {
             while let Some(event) = next.take() {
                 match event {
                     Event::Frames(first) => {
-                        let (slice, after) = self.gather(first, &mut events, &mut seats);
+                        let (slice, after) = self.gather(first, &hub, &mut events, &mut seats);
                         hub.progressed();
                         self.deliver(&slice, &mut seats).await;
                         next = after;
@@ -381,6 +387,7 @@ impl Shard {
     fn gather(
         &self,
         first: Arc<Slice>,
+        hub: &Hub,
         events: &mut broadcast::Receiver<Event>,
         seats: &mut Vec<Weak<Seat>>,
     ) -> (Arc<Slice>, Option<Event>) {
@@ -398,7 +405,7 @@ impl Shard {
                     break;
                 }
                 Err(TryRecvError::Lagged(missed)) => {
-                    self.lagged(seats, missed);
+                    self.lagged(hub, seats, missed);
                     break;
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
@@ -446,18 +453,18 @@ impl Shard {
         });
     }
 
-    /// The channel overran the shard: every connection catches up from the database.
-    fn lagged(&self, seats: &mut Vec<Weak<Seat>>, missed: u64) {
-        tracing::warn!(
-            missed,
-            connections = seats.len(),
-            "a shard fell behind: its connections catch up from the database"
-        );
+    /// The channel overran the shard: every connection catches up from the database, with all that was published.
+    fn lagged(&self, hub: &Hub, seats: &mut Vec<Weak<Seat>>, missed: u64) {
         let mut door = self.door();
+        let (message, presence) = hub.published();
+        door.position.message = door.position.message.max(message);
+        door.position.presence = door.position.presence.max(presence);
         // Sessions may have been revoked by what was missed.
         door.position.revocation += 1;
         seats.append(&mut door.joining);
         drop(door);
+        let connections = seats.len();
+        tracing::warn!(missed, connections, "a shard fell behind: its connections catch up from the database");
         seats.drain(..).filter_map(|seat| seat.upgrade()).for_each(|seat| seat.dismiss(Turn::Task));
     }
 
@@ -478,5 +485,17 @@ impl Shard {
                 tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_heard_during_a_round_of_heartbeats_is_not_silent() {
+        assert_eq!(since(1_000, 76_000), 75_000);
+        assert_eq!(since(76_001, 76_000), 0);
+        assert_eq!(since(u32::MAX - 9, 90), 100, "the clock wraps");
     }
 }

@@ -5,6 +5,7 @@
 //! the order on the wire is the order of commits. The hub knows nothing of sockets; the [shards](crate::fan_out) are
 //! its receivers.
 
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,7 +204,15 @@ impl SliceBuilder {
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
     events: broadcast::Sender<Event>,
+    published: Arc<Published>,
     pace: Arc<Pace>,
+}
+
+/// How far has been published: what a shard that was overrun must have its connections catch up to.
+#[derive(Debug, Default)]
+struct Published {
+    message: AtomicI64,
+    presence: AtomicU64,
 }
 
 /// Where the writer thread waits for the shards.
@@ -215,12 +224,18 @@ struct Pace {
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { events: broadcast::Sender::new(HUB_CAPACITY), pace: Arc::default() }
+        Self { events: broadcast::Sender::new(HUB_CAPACITY), published: Arc::default(), pace: Arc::default() }
     }
 
     /// Receives what is published from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// The last message and the last presence frame that were published.
+    pub(crate) fn published(&self) -> (MessageId, u64) {
+        let Published { message, presence } = &*self.published;
+        (MessageId::new(message.load(Ordering::Acquire)), presence.load(Ordering::Acquire))
     }
 
     /// Publishes one event; without a receiver there is nobody to tell.
@@ -232,7 +247,12 @@ impl Hub {
     pub(crate) fn publish_frame(&self, frame: &ServerFrame<'_>, told: Told) {
         let mut slice = SliceBuilder::default();
         slice.push(frame, told);
-        let presence = if let Told::Presence(seq) = told { Some(seq - 1) } else { None };
+        let presence = if let Told::Presence(seq) = told {
+            self.published.presence.store(seq, Ordering::Release);
+            Some(seq - 1)
+        } else {
+            None
+        };
         self.publish(Event::Frames(Arc::new(slice.build((None, presence)))));
     }
 
@@ -241,6 +261,9 @@ impl Hub {
     ///
     /// Blocks, for a bounded time: for the writer thread only.
     pub(crate) fn publish_batch(&self, mut after: MessageId, messages: &[Message]) {
+        if let Some(last) = messages.last() {
+            self.published.message.store(last.id.get(), Ordering::Release);
+        }
         for chunk in messages.chunks(BATCH_MAX_MESSAGES) {
             let mut slice = SliceBuilder::default();
             let mut first = after;

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
 use super::{Credentials, OpenError, Page, Session};
@@ -31,6 +32,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing in the file may call functions: the schema is ours, the file may come from a backup.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // A plan does not depend on the values bound to it, or SQLite would make it anew at each execution.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     // The log shrinks back after a reader held it open for long.
     connection.pragma_update(None, "journal_size_limit", i64::from(WAL_PAGES) * 4_096)?;
@@ -44,6 +47,8 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // A plan does not depend on the values bound to it, or SQLite would make it anew at each execution.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

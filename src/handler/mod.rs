@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::config::{CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE};
+use crate::config::{
+    CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE,
+    REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
+};
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
 use crate::hub::Hub;
@@ -42,6 +45,8 @@ pub(crate) struct App {
     pub(crate) refusal_log_rate: Limiter<()>,
     /// Whether a forwarded address that is not believed was warned about.
     pub(crate) warned_of_proxy: AtomicBool,
+    /// Frames of any kind, by connection, while messages are limited at all.
+    pub(crate) frame_allowance: Option<Allowance>,
     pub(crate) addresses: Arc<Addresses>,
     /// Held while a catch-up has a chunk of history in memory.
     pub(crate) catch_ups: Semaphore,
@@ -63,6 +68,8 @@ impl App {
         let minute = Duration::from_mins(1);
         let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
         let burst = config.message_rate.saturating_mul(3);
+        let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
+        let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
         let message =
             (config.message_rate > 0).then(|| Allowance::new(config.message_rate, Duration::from_secs(1), burst));
         let connect =
@@ -79,6 +86,7 @@ impl App {
                 REFUSAL_LOG_BURST,
             ))),
             warned_of_proxy: AtomicBool::new(false),
+            frame_allowance: message.map(|_| Allowance::new(frames, Duration::from_secs(1), frame_burst)),
             addresses: Arc::new(Addresses::new(config.address_connections as usize)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             stopping: watch::Sender::new(false),

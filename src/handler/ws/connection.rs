@@ -9,22 +9,19 @@
 //! is small.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::socket::{self, Close, Reader, Received};
-use crate::config::{
-    AUTH_TIMEOUT, FRAME_BURST, FRAME_MAX_BYTES, FRAME_RATE, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE,
-    REPLAY_MAX_MESSAGES,
-};
-use crate::db::{NewMessage, Session};
+use crate::config::{AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES};
+use crate::db::{self, NewMessage, Session};
 use crate::fan_out::{Ending, NotYet, Seat, Shard, Summons};
 use crate::handler::{Admission, App};
 use crate::hub::{Position, SliceBuilder, Told};
 use crate::metrics::Refused;
-use crate::model::{MessageId, Nonce};
+use crate::model::Nonce;
 use crate::presence::{PresenceGuard, Snapshot};
 use crate::protocol::{self, Auth, AuthFailure, ClientFrame, Encoder, ErrorCode, Refusal, ServerFrame};
 use crate::rate_limit::{Allowance, Bucket};
@@ -303,11 +300,8 @@ impl Connection {
 
     /// Counts one frame against what a connection may send.
     fn count_frame(&mut self, now: Instant) -> Result<(), Refusal> {
-        if self.app.config.message_rate == 0 {
-            return Ok(());
-        }
-        let taken = self.frames.take(allowance(FRAME_RATE, FRAME_BURST), now);
-        taken.map_err(|wait| Refusal::rate_limited(wait, None))
+        let Some(allowance) = self.app.frame_allowance else { return Ok(()) };
+        self.frames.take(allowance, now).map_err(|wait| Refusal::rate_limited(wait, None))
     }
 
     /// Answers that a frame was refused, and ends a connection on which that goes on.
@@ -318,7 +312,8 @@ impl Connection {
             ErrorCode::InvalidJson | ErrorCode::InvalidMessage => Refused::Invalid,
         });
         burst.answers.push(&ServerFrame::refusal(refusal));
-        if self.refused.take(allowance(REFUSED_RATE, REFUSED_BURST), now).is_err() {
+        let allowance = Allowance::new(REFUSED_RATE, Duration::from_secs(1), REFUSED_BURST);
+        if self.refused.take(allowance, now).is_err() {
             burst.end.get_or_insert(Close::ABUSE);
         }
     }
@@ -366,16 +361,8 @@ impl Connection {
         loop {
             let target = self.shard.position();
             let mut position = self.seat.position();
-            if position.revocation < target.revocation {
-                match self.app.db.session_lives(self.seat.session()).await {
-                    Ok(true) => position.revocation = target.revocation,
-                    Ok(false) => return Err(Close::REVOKED),
-                    Err(_) => return Err(Close::UNAVAILABLE),
-                }
-            }
-            if position.message < target.message {
-                self.app.metrics.catch_ups.add(1);
-                position = self.replay(position, target.message).await?;
+            if position.revocation < target.revocation || position.message < target.message {
+                position = self.replay(position, target).await?;
             }
             if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
@@ -393,50 +380,65 @@ impl Connection {
         }
     }
 
-    /// Writes the messages after `position`, at least until `until`, read from the database in chunks; or, if they are
-    /// too many, tells the client to fetch them itself. Where the connection then stands.
+    /// One step from `position` towards `target`: checks the session if one was revoked, and writes a chunk of messages
+    /// from the database; or, if they are too many, tells the client to fetch them itself. Where the connection then
+    /// stands.
     ///
-    /// A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped but for the
-    /// frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
-    async fn replay(&self, mut position: Position, until: MessageId) -> Result<Position, Close> {
-        let stream = &self.seat.stream;
-        loop {
-            let last_id = self.app.db.last_id();
-            let behind = self.app.db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await;
-            if behind.map_err(|_| Close::UNAVAILABLE)? > REPLAY_MAX_MESSAGES {
-                self.app.metrics.resyncs.add(1);
-                let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
-                socket::write(stream, &protocol::encode(&resync)).await?;
-                position.message = last_id;
-                return Ok(position);
+    /// All of it under one of a few permits, so that however many catch up at once, the reader thread and memory serve
+    /// them in order. A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped
+    /// but for the frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
+    async fn replay(&self, mut position: Position, target: Position) -> Result<Position, Close> {
+        let (db, stream) = (&self.app.db, &self.seat.stream);
+        let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
+        if position.revocation < target.revocation {
+            if !db.session_lives(self.seat.session()).await? {
+                return Err(Close::REVOKED);
             }
-            let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
-            let messages = self.app.db.messages_after(position.message).await.map_err(|_| Close::UNAVAILABLE)?;
-            if messages.is_empty() {
-                // All that was committed when the shard stood at `until` has been given, but what was deleted since.
-                position.message = position.message.max(until);
-                return Ok(position);
-            }
-            let mut slice = SliceBuilder::default();
-            for message in &messages {
-                slice.push(&ServerFrame::message(message), Told::Message(message.id));
-            }
-            let slice = slice.build((Some(position.message), None));
-            drop(messages);
-            let written = match stream.try_write(slice.bytes()) {
-                Ok(written) => written,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Err(Close::GONE),
-            };
-            let whole = written == slice.bytes().len();
-            let (reached, rest) = slice.cut(written, position);
-            position = reached;
-            drop((slice, permit));
-            if !whole {
-                socket::writable(stream).await?;
-                socket::write(stream, &rest).await?;
-            }
+            position.revocation = target.revocation;
         }
+        if position.message >= target.message {
+            return Ok(position);
+        }
+        let last_id = db.last_id();
+        if db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await? > REPLAY_MAX_MESSAGES {
+            drop(permit);
+            self.app.metrics.resyncs.add(1);
+            let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
+            socket::write(stream, &protocol::encode(&resync)).await?;
+            return Ok(Position { message: last_id, ..position });
+        }
+        self.app.metrics.catch_ups.add(1);
+        let messages = db.messages_after(position.message).await?;
+        if messages.is_empty() {
+            // What was committed since is deleted already.
+            return Ok(Position { message: target.message, ..position });
+        }
+        let mut slice = SliceBuilder::default();
+        for message in &messages {
+            slice.push(&ServerFrame::message(message), Told::Message(message.id));
+        }
+        let slice = slice.build((Some(position.message), None));
+        drop(messages);
+        let written = match stream.try_write(slice.bytes()) {
+            Ok(written) => written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Err(Close::GONE),
+        };
+        let whole = written == slice.bytes().len();
+        let (position, rest) = slice.cut(written, position);
+        drop((slice, permit));
+        if !whole {
+            socket::writable(stream).await?;
+            socket::write(stream, &rest).await?;
+        }
+        Ok(position)
+    }
+}
+
+/// Without the database a connection cannot be brought up.
+impl From<db::Error> for Close {
+    fn from(_: db::Error) -> Self {
+        Self::UNAVAILABLE
     }
 }
 
@@ -460,8 +462,4 @@ struct Burst {
     answers: Encoder,
     /// How the connection ends after this burst, if it does.
     end: Option<Close>,
-}
-
-fn allowance(rate: u32, burst: u32) -> Allowance {
-    Allowance::new(rate, std::time::Duration::from_secs(1), burst)
 }
