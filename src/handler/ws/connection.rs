@@ -363,8 +363,7 @@ impl Connection {
             let mut position = self.seat.position();
             if position.revocation < target.revocation || position.message < target.message {
                 position = self.replay(position, target).await?;
-            }
-            if position.presence < target.presence {
+            } else if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
                 socket::write(&self.seat.stream, &presence).await?;
