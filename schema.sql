@@ -1,4 +1,4 @@
--- The database of chinwag, version 1. Times are Unix milliseconds.
+-- The database of chinwag, version 2. Times are Unix milliseconds.
 --
 -- A change of this file is a new version: src/db/sql.rs says how an older file gets there.
 
@@ -19,6 +19,9 @@ CREATE TABLE users (
     created_at    INTEGER NOT NULL,
     disabled_at   INTEGER                     -- NULL: may log in
 ) STRICT;
+
+-- A user who is deleted keeps their row, disabled, without a password, and named '(deleted ID)', which nobody can
+-- register: their messages need an author, and renaming one row takes no longer for a million messages than for one.
 
 -- A login. The token itself is not stored, so that this table opens no session.
 CREATE TABLE sessions (
@@ -54,4 +57,11 @@ CREATE TABLE nonces (
     nonce      TEXT NOT NULL,
     message_id INTEGER NOT NULL,
     PRIMARY KEY (day, user_id, nonce)
+) STRICT, WITHOUT ROWID;
+
+-- Codes that let somebody register. The code itself is not stored, so that this table lets nobody in.
+CREATE TABLE invites (
+    digest     BLOB PRIMARY KEY,
+    uses_left  INTEGER NOT NULL CHECK (uses_left > 0),
+    expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -51,7 +51,8 @@ fn start_server(folder: &std::path::Path) -> SocketAddr {
 
 /// Has ids begin at a million, so that all frames of a run are of one length.
 fn start_ids_high(path: &std::path::Path) {
-    let (db, threads) = chinwag::db::Db::open(path, Box::new(|_| {})).expect("the database opens");
+    let (db, threads) =
+        chinwag::db::Db::open(path, chinwag::db::Options::default(), Box::new(|_| {})).expect("the database opens");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(db.stop());
     threads.join().expect("the threads end");

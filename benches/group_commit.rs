@@ -7,15 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chinwag::db::{Db, NewMessage, Threads};
+use chinwag::db::{Db, NewMessage, Options, Threads};
 use chinwag::model::{Content, UserId, Username};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
 fn open(folder: &Path, runtime: &Runtime) -> (Db, Threads) {
-    let (db, threads) = Db::open(&folder.join("bench.db"), Box::new(|_| {})).expect("the database opens");
+    let (db, threads) =
+        Db::open(&folder.join("bench.db"), Options::default(), Box::new(|_| {})).expect("the database opens");
     let name = Username::parse("bench").expect("a name");
-    runtime.block_on(db.register_user(name, "no password".into())).expect("the user is new");
+    runtime.block_on(db.register_user(name, "no password".into(), None)).expect("the user is new");
     (db, threads)
 }
 

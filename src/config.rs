@@ -38,18 +38,36 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
 
     /// The database file, made if missing
-    #[arg(long, env = "CHINWAG_DB", value_name = "PATH", default_value = DEFAULT_DB)]
+    #[arg(long, env = "CHINWAG_DB", value_name = "PATH", default_value = DEFAULT_DB, global = true)]
     pub db: PathBuf,
 
     /// Who may create an account
     #[arg(
         long,
         env = "CHINWAG_REGISTRATION",
-        value_name = "open|closed",
+        value_name = "open|invite|closed",
         hide_possible_values = true,
         default_value = "open"
     )]
     pub registration: Registration,
+
+    /// What a power cut may take: nothing that was acknowledged (full), or the last moments (normal), for fewer writes
+    #[arg(
+        long,
+        env = "CHINWAG_DURABILITY",
+        value_name = "full|normal",
+        hide_possible_values = true,
+        default_value = "full"
+    )]
+    pub durability: Durability,
+
+    /// Keep the newest N messages at most; older ones are removed for good [default: all]
+    #[arg(long, env = "CHINWAG_KEEP_MESSAGES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_messages: Option<u32>,
+
+    /// Keep messages for N days; older ones are removed for good [default: for ever]
+    #[arg(long, env = "CHINWAG_KEEP_DAYS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub keep_days: Option<u32>,
 
     /// Messages a second for each user, in bursts of three times that; 0 is no limit
     #[arg(long, env = "CHINWAG_MESSAGE_RATE", value_name = "N", default_value_t = 10)]
@@ -134,18 +152,48 @@ pub enum LogFormat {
 pub enum Registration {
     /// Everybody who can reach the server.
     Open,
+    /// Who has an invitation.
+    Invite,
     /// Nobody.
     Closed,
 }
 
+/// What a message that is acknowledged has survived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// A power cut: each commit waits for the disk.
+    #[default]
+    Full,
+    /// The end of the process, but not a power cut, which may take the commits of the last moments. The database
+    /// stays sound. Spares flash and time.
+    Normal,
+}
+
+/// How much of the history is kept; the rest is removed in small steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Only the newest so many.
+    pub messages: Option<u32>,
+    /// Only those not older than this.
+    pub age: Option<Duration>,
+}
+
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_DB: &str = "chinwag.db";
+const DAY: Duration = Duration::from_hours(24);
 
 impl Config {
     /// The time between two pings of one connection.
     #[must_use]
     pub fn ping_interval(&self) -> Duration {
         Duration::from_secs(u64::from(self.ping_interval))
+    }
+
+    /// How much of the history is kept.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        let age = self.keep_days.map(|days| DAY * days);
+        Retention { messages: self.keep_messages, age }
     }
 
     /// Whether `address` is of a proxy that is believed.
@@ -320,6 +368,22 @@ pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
 pub(crate) const CLEAN_ROWS: u32 = 500;
 /// The longest time between two rounds of cleaning.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
+/// Messages that one round of pruning removes, so that no commit waits for it noticeably.
+pub(crate) const PRUNE_ROWS: u32 = 500;
+/// Time between two rounds while there is more to prune: 20,000 messages a second go at most, which is more than come.
+pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
+/// Messages that one round looks through for those of a user whose messages are removed.
+pub(crate) const ERASE_ROWS: u32 = 2_000;
+/// Pages that a backup copies between two reports of how far it is: 4 MiB.
+pub(crate) const BACKUP_PAGES: i32 = 1_024;
+
+// --- Administration ------------------------------------------------------------------------------------------------
+
+/// Bytes of a line on the control socket: the longest has a name and a password's hash.
+pub(crate) const CONTROL_LINE_MAX_BYTES: usize = 1_024;
+/// Time for an order and its answer on the control socket.
+pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+const _: () = assert!(STORE_TIMEOUT.as_secs() < CONTROL_TIMEOUT.as_secs(), "the database's refusal is heard");
 
 // --- Passwords and rates -------------------------------------------------------------------------------------------
 

@@ -34,6 +34,12 @@ pub(crate) enum ApiError {
     /// The operator lets nobody in by themselves.
     #[error("registration is closed on this server")]
     RegistrationClosed,
+    /// The operator lets in only who is invited, and no invitation was shown.
+    #[error("registration on this server needs an invitation")]
+    InviteNeeded,
+    /// No such invitation, or not any more.
+    #[error("this invitation is not valid, or not any more")]
+    InvalidInvite,
     /// A wrong name or a wrong password: which of the two is not said.
     #[error("wrong username or password")]
     InvalidCredentials,
@@ -92,7 +98,8 @@ impl ApiError {
             Self::InvalidUsername => "invalid_username",
             Self::InvalidPassword => "invalid_password",
             Self::UsernameTaken => "username_taken",
-            Self::RegistrationClosed => "registration_closed",
+            Self::RegistrationClosed | Self::InviteNeeded => "registration_closed",
+            Self::InvalidInvite => "invalid_invite",
             Self::InvalidCredentials => "invalid_credentials",
             Self::Unauthorized => "unauthorized",
             Self::ForbiddenOrigin => "forbidden_origin",
@@ -112,7 +119,9 @@ impl ApiError {
             Self::InvalidJson | Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
             Self::InvalidUsername | Self::InvalidPassword => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UsernameTaken => StatusCode::CONFLICT,
-            Self::RegistrationClosed | Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
+            Self::RegistrationClosed | Self::InviteNeeded | Self::InvalidInvite | Self::ForbiddenOrigin => {
+                StatusCode::FORBIDDEN
+            }
             Self::InvalidCredentials | Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -141,6 +150,7 @@ impl From<db::Error> for ApiError {
     fn from(error: db::Error) -> Self {
         match error {
             db::Error::UsernameTaken => Self::UsernameTaken,
+            db::Error::InvalidInvite => Self::InvalidInvite,
             db::Error::Unavailable => Self::Unavailable,
         }
     }

@@ -6,6 +6,7 @@
 //! draws it.
 
 pub mod config;
+pub mod control;
 pub mod db;
 mod error;
 mod fan_out;
@@ -16,7 +17,7 @@ mod hub;
 mod listen;
 mod metrics;
 pub mod model;
-mod password;
+pub mod password;
 mod presence;
 pub mod protocol;
 mod proxy;

@@ -23,6 +23,8 @@ pub const CONTENT_MAX_CHARS: usize = 4_000;
 pub const NONCE_MAX_CHARS: usize = 64;
 /// Random bytes behind a session token.
 const TOKEN_BYTES: usize = 32;
+/// Random bytes behind an invitation's code: as good against guessing, and short enough for a link.
+const INVITE_BYTES: usize = 16;
 
 /// The place of a message in the one order there is: ids rise by commit order and are never used again.
 ///
@@ -95,6 +97,12 @@ impl Username {
     /// Takes a name as the database gives it: it was parsed when it was stored, or stands for a deleted user.
     pub(crate) fn from_database(name: &str) -> Self {
         Self(name.into())
+    }
+
+    /// What stands for a deleted user: no name that anybody could register.
+    #[must_use]
+    pub fn deleted(user: UserId) -> Self {
+        Self(format!("(deleted {})", user.0).into())
     }
 
     /// The name as written.
@@ -233,11 +241,66 @@ impl fmt::Debug for Token {
     }
 }
 
-/// SHA-256 of a token's text.
+/// What somebody shows to be let in: 128 random bits in hexadecimal, hidden from `Debug`.
+pub struct InviteCode(String);
+
+impl InviteCode {
+    /// Draws a new code from the operating system's generator.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_hex::<INVITE_BYTES>())
+    }
+
+    /// Checks that a string from outside has a code's form.
+    #[must_use]
+    pub fn parse(code: &str) -> Option<Self> {
+        let well_formed = code.len() == 2 * INVITE_BYTES && code.bytes().all(|byte| byte.is_ascii_hexdigit());
+        well_formed.then(|| Self(code.to_owned()))
+    }
+
+    /// The digest under which the invitation is stored.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The secret itself, for the link.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InviteCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InviteCode(hidden)")
+    }
+}
+
+/// SHA-256 of the text of a token or of an invitation's code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest in hexadecimal.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        hex(&self.0)
+    }
+
+    /// Reads what [`to_hex`](Self::to_hex) wrote.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() || !text.is_ascii() {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     /// The digest's bytes, as stored.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -360,7 +423,11 @@ fn random_hex<const N: usize>() -> String {
     use rand::TryRng as _;
     let mut bytes = [0; N];
     rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system has a random generator");
-    bytes.iter().fold(String::with_capacity(2 * N), |mut hex, byte| {
+    hex(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         hex.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
         hex.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
         hex
@@ -415,9 +482,20 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_read_back_from_its_hexadecimal() {
+        let digest = InviteCode::random().digest();
+        assert_eq!(Digest::from_hex(&digest.to_hex()), Some(digest));
+        for bad in ["", "00", &"x".repeat(64), &"é".repeat(32)] {
+            assert_eq!(Digest::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn secrets_do_not_show_in_debug() {
         let token = Token::random();
         assert!(!format!("{token:?} {:?}", token.digest()).contains(token.reveal()));
+        let code = InviteCode::random();
+        assert!(!format!("{code:?}").contains(code.reveal()));
         let password = Password::parse("correct horse".into()).unwrap();
         assert!(!format!("{password:?}").contains("horse"));
     }

@@ -44,12 +44,7 @@ impl Hasher {
 
     /// Hashes a new password, to the PHC string that is stored.
     pub(crate) async fn hash(&self, password: Password) -> Result<String, Busy> {
-        self.run(move || {
-            let salt = Salt::generate();
-            let hash = derive(&current(), &password, &salt);
-            phc_string(&salt, hash)
-        })
-        .await
+        self.run(move || hash(&password)).await
     }
 
     /// Compares a password with a stored PHC string; without one it takes the same time and fails.
@@ -89,6 +84,14 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Hashes a new password, to the PHC string that is stored. Takes a core for some hundredths of a second.
+#[must_use]
+pub fn hash(password: &Password) -> String {
+    let salt = Salt::generate();
+    let hash = derive(&current(), password, &salt);
+    phc_string(&salt, hash)
 }
 
 fn current() -> Params {

@@ -18,6 +18,8 @@ use crate::model::{Content, Message, MessageId, Nonce, Password, Token, UnixMill
 pub(crate) struct Credentials {
     pub(crate) username: String,
     password: String,
+    /// The code of an invitation; only a registration has one.
+    pub(crate) invite: Option<String>,
 }
 
 impl Credentials {

@@ -219,7 +219,9 @@ fn refuse(app: &App, asked: &Asked, error: &ApiError) -> Response {
         ApiError::Unauthorized
         | ApiError::InvalidCredentials
         | ApiError::ForbiddenOrigin
-        | ApiError::RegistrationClosed => Refused::Unauthorized,
+        | ApiError::RegistrationClosed
+        | ApiError::InviteNeeded
+        | ApiError::InvalidInvite => Refused::Unauthorized,
         _ => Refused::Invalid,
     };
     app.metrics.refuse(reason);

@@ -18,6 +18,7 @@ use crate::config::{
     ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DRAIN_TIMEOUT, Endpoint, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX,
     LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
+use crate::control::{self, Control};
 use crate::db::{self, Cleaned, Commit, Db};
 use crate::error::ApiError;
 use crate::fan_out::{Clock, Shard};
@@ -77,6 +78,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     metrics_listener: Option<Listener>,
     threads: db::Threads,
+    control: Option<Control>,
     places: Arc<Semaphore>,
     max_connections: u32,
 }
@@ -110,7 +112,8 @@ impl Server {
                 hub.publish_batch(commit.after, commit.messages);
             }
         };
-        let opened = Db::open(&config.db, Box::new(on_commit));
+        let options = db::Options { durability: config.durability, retention: config.retention() };
+        let opened = Db::open(&config.db, options, Box::new(on_commit));
         let path = || config.db.display().to_string();
         let (db, threads) = opened.map_err(|source| BindError::Database { path: path(), source })?;
         let listeners = listen_all(&config).await?;
@@ -119,13 +122,15 @@ impl Server {
             None => None,
         };
 
+        let control = control::listen(&config.db);
+
         let max_connections = connection_limit(config.max_connections);
         let start = Position { message: db.last_id(), ..Position::default() };
         let shard = |_| Arc::new(Shard::new(clock, config.ping_interval(), Arc::clone(&metrics), start));
         let shards: Vec<_> = (0..shards).map(shard).collect();
         let places = Arc::new(Semaphore::new(max_connections as usize));
         let app = Arc::new(App::new(config, db, hub, metrics, clock, shards.clone()));
-        Ok(Self { app, shards, listeners, metrics_listener, threads, places, max_connections })
+        Ok(Self { app, shards, listeners, metrics_listener, threads, control, places, max_connections })
     }
 
     /// Where the server is to be found: URLs, which a person can open, before the paths of Unix sockets.
@@ -142,6 +147,20 @@ impl Server {
         self.metrics_listener.as_ref().and_then(Listener::tcp_address)
     }
 
+    /// Notes `address` where the commands find it, as the one this server is reached at.
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub fn announce(&self, address: &str) -> io::Result<()> {
+        self.app.db.announce(address)
+    }
+
+    /// Whether nobody has registered yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.app.db.was_empty()
+    }
+
     /// A handle that stops the server.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
@@ -150,7 +169,7 @@ impl Server {
 
     /// Serves until told to stop, or until the database's threads end.
     pub async fn run(self) -> Result<(), RunError> {
-        let Self { app, shards, listeners, metrics_listener, threads, places, max_connections } = self;
+        let Self { app, shards, listeners, metrics_listener, threads, control, places, max_connections } = self;
         for shard in shards {
             let (hub, events) = (app.hub.clone(), app.hub.subscribe());
             tokio::spawn(async move { shard.run(hub, events).await });
@@ -159,6 +178,9 @@ impl Server {
             vec![tokio::spawn(clean(Arc::clone(&app))), tokio::spawn(publish_counts(Arc::clone(&app.presence)))];
         if let Some(listener) = metrics_listener {
             housekeeping.push(tokio::spawn(serve_metrics(Arc::clone(&app), listener)));
+        }
+        if let Some(control) = control {
+            housekeeping.push(tokio::spawn(control::serve(Arc::clone(&app), control)));
         }
         let mut accepting = JoinSet::new();
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));

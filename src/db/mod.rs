@@ -5,6 +5,9 @@
 //! commands from bounded channels: a full one is answered `unavailable` at once, not waited for. Nothing of SQLite,
 //! JSON or sockets shows outside; what a commit stored is handed to a hook, in order, by the writer thread.
 
+mod archive;
+mod lock;
+mod order;
 mod reader;
 mod sql;
 mod writer;
@@ -18,10 +21,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{READ_QUEUE, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE};
+use crate::config::{Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use reader::Request;
 use writer::Command;
+
+pub use archive::{
+    Archive, ArchiveError, Contents, Import, ImportError, SessionRow, StoredMessage, StoredUser, restore,
+};
+pub use lock::{Lock, LockError, beside, server_address};
+pub use order::{Order, Outcome, Refusal};
 
 /// What a request to the database may be refused with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +38,9 @@ pub enum Error {
     /// Somebody has this name, in whatever case.
     #[error("the username is taken")]
     UsernameTaken,
+    /// No such invitation, or not any more.
+    #[error("the invitation is not valid")]
+    InvalidInvite,
     /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be
     /// stored may still turn up, if the failure was of a commit.
     #[error("the database is unavailable")]
@@ -55,6 +67,21 @@ pub enum OpenError {
     /// The file is a database of some other program.
     #[error("it is a database, but not one of chinwag")]
     Foreign,
+    /// Another process has it, or its lock cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// It is of an older version, and could not be copied before the upgrade.
+    #[error("it must be upgraded, and cannot be backed up before")]
+    Backup(#[source] Box<ArchiveError>),
+}
+
+/// How a database is kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What an acknowledged message has survived.
+    pub durability: Durability,
+    /// How much of the history stays.
+    pub retention: Retention,
 }
 
 /// A user as the login needs them.
@@ -147,6 +174,9 @@ struct Shared {
     last_id: AtomicI64,
     /// Whether the last transaction failed.
     failing: AtomicBool,
+    /// Whether nobody had registered when it was opened.
+    was_empty: bool,
+    lock: Lock,
 }
 
 /// The database's threads, to be waited for.
@@ -168,18 +198,23 @@ impl Threads {
 }
 
 impl Db {
-    /// Opens the database at `path`, making it if it is missing, and starts its threads.
-    pub fn open(path: &Path, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
-        let connection = sql::open_writer(path)?;
+    /// Opens the database at `path`, making it if it is missing, and starts its threads. No other process can open it
+    /// for writing until the handles and the threads are gone.
+    pub fn open(path: &Path, options: Options, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
+        sql::create_private(path)?;
+        let lock = Lock::take(path)?;
+        let connection = sql::open_writer(path, options.durability)?;
         let shared = Arc::new(Shared {
             epoch: sql::epoch(&connection)?,
             last_id: AtomicI64::new(sql::last_id(&connection)?.get()),
             failing: AtomicBool::new(false),
+            was_empty: !sql::has_users(&connection)?,
+            lock,
         });
         let (commands, command_queue) = mpsc::channel(WRITE_QUEUE);
         let (requests, request_queue) = mpsc::channel(READ_QUEUE);
         let reading = sql::open_reader(path)?;
-        let writer = writer::Writer::new(connection, path, Arc::clone(&shared), on_commit)?;
+        let writer = writer::Writer::new(connection, path, Arc::clone(&shared), options.retention, on_commit)?;
         let threads = Threads {
             writer: thread::Builder::new().name("db-writer".into()).spawn(move || writer.run(command_queue))?,
             reader: thread::Builder::new()
@@ -187,6 +222,20 @@ impl Db {
                 .spawn(move || reader::run(reading, request_queue))?,
         };
         Ok((Self { commands, requests, shared }, threads))
+    }
+
+    /// Notes where the server of this database listens, for the commands to know ([`server_address`]).
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub fn announce(&self, address: &str) -> io::Result<()> {
+        self.shared.lock.announce(address)
+    }
+
+    /// Whether nobody had registered when the database was opened.
+    #[must_use]
+    pub fn was_empty(&self) -> bool {
+        self.shared.was_empty
     }
 
     /// Names this history.
@@ -201,9 +250,22 @@ impl Db {
         MessageId::new(self.shared.last_id.load(Ordering::Acquire))
     }
 
-    /// Creates a user.
-    pub async fn register_user(&self, username: Username, password_hash: String) -> Result<(), Error> {
-        self.command(|reply| Command::RegisterUser { username, password_hash, reply }).await?
+    /// Creates a user; with an invitation, if one is given, of which this is one use.
+    pub async fn register_user(
+        &self,
+        username: Username,
+        password_hash: String,
+        invite: Option<Digest>,
+    ) -> Result<(), Error> {
+        self.command(|reply| Command::RegisterUser { username, password_hash, invite, reply }).await?
+    }
+
+    /// Does what an administrator ordered. The sessions that it ended still have sockets, which the caller closes.
+    pub async fn carry_out(&self, order: Order) -> Result<Outcome, Refusal> {
+        match self.command(|reply| Command::CarryOut { order, reply }).await {
+            Ok(done) => done,
+            Err(_) => Err(Refusal::Unavailable),
+        }
     }
 
     /// What a login of `username` is checked against. A disabled user has nothing.
@@ -211,9 +273,15 @@ impl Db {
         self.request(|reply| Request::Credentials { username, reply }).await
     }
 
-    /// Starts a session of a user whose password was verified.
-    pub async fn login_user(&self, user: UserId, digest: Digest) -> Result<SessionId, Error> {
-        self.command(|reply| Command::LoginUser { user, digest, reply }).await
+    /// Starts a session of a user whose password was verified against `password_hash`. None if that is not their
+    /// password any more, or they have been disabled meanwhile.
+    pub async fn login_user(
+        &self,
+        user: UserId,
+        password_hash: String,
+        digest: Digest,
+    ) -> Result<Option<SessionId>, Error> {
+        self.command(|reply| Command::LoginUser { user, password_hash, digest, reply }).await
     }
 
     /// The live session of a token, which counts as used by this.

@@ -1,34 +1,46 @@
-//! Schema, pragmas, queries and the mapping of rows: the only SQL of the crate.
+//! Schema, pragmas, queries and the mapping of rows: all the SQL of a server.
 //!
-//! Each query is a named constant that says which index serves it. Statements are prepared once a connection.
+//! Each query is a named constant that says which index serves it. Statements are prepared once a connection. What
+//! only commands ask of a database is in [`archive`](super::archive), and nothing else in the crate knows SQL.
 
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
+use super::archive::Archive;
+use super::lock::beside;
 use super::{Credentials, OpenError, Page, Session};
-use crate::config::{CLEAN_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES};
+use crate::config::{CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES, PRUNE_ROWS};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// The version that `schema.sql` makes.
-const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
+/// What takes a database of each earlier version to the next, the first version's first.
+const UPGRADES: [&str; 1] = ["CREATE TABLE invites (
+    digest     BLOB PRIMARY KEY,
+    uses_left  INTEGER NOT NULL CHECK (uses_left > 0),
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID"];
 /// Marks the file as ours ("chiw"), so that another program's database is not taken for an empty one.
-const APPLICATION_ID: i64 = 0x6368_6977;
+pub(super) const APPLICATION_ID: i64 = 0x6368_6977;
 /// Pages of the write-ahead log after which a commit moves them into the database: 4 MiB.
 const WAL_PAGES: u32 = 1_000;
 
-/// Opens the connection that writes, making or migrating the database.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
-    create_private(path)?;
+/// Opens the connection that writes, making or migrating the database. The caller holds its [lock](super::Lock).
+pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
     // Readers go on while a commit is written.
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
-    // In WAL mode NORMAL can lose the last commits on power loss, and an `ack` is a promise.
-    connection.pragma_update(None, "synchronous", "full")?;
+    // In WAL mode NORMAL can lose the last commits on power loss, and an `ack` is a promise: it is for who says so.
+    let synchronous = match durability {
+        Durability::Full => "full",
+        Durability::Normal => "normal",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing in the file may call functions: the schema is ours, the file may come from a backup.
     connection.pragma_update(None, "trusted_schema", false)?;
@@ -37,6 +49,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     // The log shrinks back after a reader held it open for long.
     connection.pragma_update(None, "journal_size_limit", i64::from(WAL_PAGES) * 4_096)?;
+    if schema_of(&connection)? == Schema::Older {
+        back_up_before_upgrade(path)?;
+    }
     migrate(&mut connection)?;
     Ok(connection)
 }
@@ -53,29 +68,80 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Makes an empty file that only its owner can read, if there is none: SQLite gives its log the same mode.
-fn create_private(path: &Path) -> Result<(), OpenError> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let pragma = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+/// What a file is to this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Schema {
+    Empty,
+    Older,
+    Current,
+}
+
+/// Tells what a file is; a newer database, or one of another program, is an error.
+pub(super) fn schema_of(connection: &Connection) -> Result<Schema, OpenError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version) {
-        (0, 0) if tables == 0 => {
+        (0, 0) if tables == 0 => Ok(Schema::Empty),
+        (APPLICATION_ID, SCHEMA_VERSION) => Ok(Schema::Current),
+        (APPLICATION_ID, 1..SCHEMA_VERSION) => Ok(Schema::Older),
+        (APPLICATION_ID, newer) => Err(OpenError::Newer { found: newer, known: SCHEMA_VERSION }),
+        _ => Err(OpenError::Foreign),
+    }
+}
+
+/// Copies a database of an older version aside, as `chinwag.db.version-1`: the older program cannot open it once it
+/// is upgraded. A copy that an upgrade left which then failed is replaced.
+fn back_up_before_upgrade(path: &Path) -> Result<(), OpenError> {
+    let archive = Archive::open(path)?;
+    let copy = beside(path, &format!(".version-{}", archive.version()));
+    tracing::info!(copy = %copy.display(), "upgrading the database; the old one is kept");
+    archive.back_up(&copy, |_| {}).map_err(|error| OpenError::Backup(Box::new(error)))
+}
+
+/// Brings a database to the version this program knows, from an empty file or any older version, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match schema_of(&transaction)? {
+        Schema::Empty => {
             transaction.execute_batch(SCHEMA)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.execute("INSERT INTO meta (key, value) VALUES ('epoch', ?1)", [Epoch::random().as_str()])?;
+            set_epoch(&transaction, &Epoch::random())?;
         }
-        (APPLICATION_ID, SCHEMA_VERSION) => {}
-        (APPLICATION_ID, newer) => return Err(OpenError::Newer { found: newer, known: SCHEMA_VERSION }),
-        _ => return Err(OpenError::Foreign),
+        Schema::Older => {
+            let version = transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))?;
+            for upgrade in &UPGRADES[version as usize - 1..] {
+                transaction.execute_batch(upgrade)?;
+            }
+        }
+        Schema::Current => return Ok(()),
     }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
+    Ok(())
+}
+
+/// By `meta`'s primary key.
+const SET_EPOCH: &str = "INSERT INTO meta (key, value) VALUES ('epoch', ?1) ON CONFLICT DO UPDATE SET value = ?1";
+
+/// Names the history anew.
+pub(super) fn set_epoch(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<()> {
+    connection.execute(SET_EPOCH, [epoch.as_str()])?;
+    Ok(())
+}
+
+/// Raises the id below which none is given again. By `meta`'s primary key.
+const RAISE_HIGH_WATER: &str = "UPDATE meta SET value = max(value, ?1) WHERE key = 'high_water'";
+
+/// Keeps ids up to `id` from being given.
+pub(super) fn raise_high_water(connection: &Connection, id: MessageId) -> rusqlite::Result<()> {
+    connection.execute(RAISE_HIGH_WATER, [id.get()])?;
     Ok(())
 }
 
@@ -135,17 +201,21 @@ pub(super) fn credentials(connection: &Connection, username: &Username) -> rusql
     connection.prepare_cached(CREDENTIALS)?.query_row([username.as_str()], read).optional()
 }
 
-const INSERT_SESSION: &str =
-    "INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3) RETURNING id";
+/// By the users' rowid. Nothing is inserted if the user was disabled, or given another password, while the one that
+/// was claimed was being verified.
+const INSERT_SESSION: &str = "INSERT INTO sessions (digest, user_id, created_at, last_used_at) \
+     SELECT ?1, id, ?4, ?4 FROM users WHERE id = ?2 AND password_hash = ?3 AND disabled_at IS NULL RETURNING id";
 
 pub(super) fn insert_session(
     connection: &Connection,
     digest: &Digest,
     user: UserId,
+    password_hash: &str,
     now: UnixMillis,
-) -> rusqlite::Result<SessionId> {
+) -> rusqlite::Result<Option<SessionId>> {
     let mut insert = connection.prepare_cached(INSERT_SESSION)?;
-    insert.query_row(params![digest.as_bytes(), user.0, now.0], |row| row.get(0).map(SessionId))
+    let inserted = insert.query_row(params![digest.as_bytes(), user.0, password_hash, now.0], |row| row.get(0));
+    inserted.map(SessionId).optional()
 }
 
 /// By the unique index on `digest` and the users' rowid.
@@ -212,10 +282,151 @@ pub(super) fn oldest_use(connection: &Connection) -> rusqlite::Result<Option<Uni
     connection.prepare_cached(OLDEST_USE)?.query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.map(UnixMillis)))
 }
 
+// --- Invitations ---------------------------------------------------------------------------------------------------
+
+const INSERT_INVITE: &str = "INSERT INTO invites (digest, uses_left, expires_at) VALUES (?1, ?2, ?3)";
+
+pub(super) fn insert_invite(
+    connection: &Connection,
+    digest: &Digest,
+    uses: u32,
+    expires_at: UnixMillis,
+) -> rusqlite::Result<()> {
+    connection.execute(INSERT_INVITE, params![digest.as_bytes(), uses, expires_at.0])?;
+    Ok(())
+}
+
+/// By the invitations' primary key.
+const INVITE_USES: &str = "SELECT uses_left FROM invites WHERE digest = ?1 AND expires_at > ?2";
+
+/// How many may still register with an invitation.
+pub(super) fn invite_uses(connection: &Connection, digest: &Digest, now: UnixMillis) -> rusqlite::Result<u32> {
+    let uses = connection.query_row(INVITE_USES, params![digest.as_bytes(), now.0], |row| row.get(0)).optional();
+    Ok(uses?.unwrap_or(0))
+}
+
+/// By the invitations' primary key.
+const USE_INVITE: &str = "UPDATE invites SET uses_left = uses_left - 1 WHERE digest = ?1";
+
+/// By the invitations' primary key.
+const DELETE_INVITE: &str = "DELETE FROM invites WHERE digest = ?1";
+
+/// Counts one use of an invitation that has `uses` left.
+pub(super) fn use_invite(connection: &Connection, digest: &Digest, uses: u32) -> rusqlite::Result<()> {
+    let query = if uses == 1 { DELETE_INVITE } else { USE_INVITE };
+    connection.execute(query, [digest.as_bytes()])?;
+    Ok(())
+}
+
+/// Through all of the table, which holds what an administrator gave out and nobody has used up.
+const DELETE_EXPIRED_INVITES: &str = "DELETE FROM invites WHERE expires_at <= ?1";
+
+pub(super) fn delete_expired_invites(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
+    connection.prepare_cached(DELETE_EXPIRED_INVITES)?.execute([now.0])?;
+    Ok(())
+}
+
+// --- Administration ------------------------------------------------------------------------------------------------
+
+/// By the unique index on `name`.
+const FIND_USER: &str = "SELECT id FROM users WHERE name = ?1";
+
+pub(super) fn find_user(connection: &Connection, username: &Username) -> rusqlite::Result<Option<UserId>> {
+    connection.query_row(FIND_USER, [username.as_str()], |row| row.get(0).map(UserId)).optional()
+}
+
+/// By rowid.
+const HAS_USERS: &str = "SELECT EXISTS (SELECT 1 FROM users)";
+
+pub(super) fn has_users(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(HAS_USERS, [], |row| row.get(0))
+}
+
+/// By rowid.
+const SET_PASSWORD: &str = "UPDATE users SET password_hash = ?2 WHERE id = ?1";
+
+pub(super) fn set_password(connection: &Connection, user: UserId, password_hash: &str) -> rusqlite::Result<()> {
+    connection.execute(SET_PASSWORD, params![user.0, password_hash])?;
+    Ok(())
+}
+
+/// By rowid.
+const DISABLE_USER: &str = "UPDATE users SET disabled_at = coalesce(disabled_at, ?2) WHERE id = ?1";
+
+pub(super) fn disable_user(connection: &Connection, user: UserId, now: UnixMillis) -> rusqlite::Result<()> {
+    connection.execute(DISABLE_USER, params![user.0, now.0])?;
+    Ok(())
+}
+
+/// By rowid.
+const ENABLE_USER: &str = "UPDATE users SET disabled_at = NULL WHERE id = ?1";
+
+pub(super) fn enable_user(connection: &Connection, user: UserId) -> rusqlite::Result<()> {
+    connection.execute(ENABLE_USER, [user.0])?;
+    Ok(())
+}
+
+/// By rowid. No password has an empty hash.
+const BURY_USER: &str = "UPDATE users SET name = ?2, password_hash = '', disabled_at = ?3 WHERE id = ?1";
+
+/// Leaves of a user what their messages need.
+pub(super) fn bury_user(connection: &Connection, user: UserId, now: UnixMillis) -> rusqlite::Result<()> {
+    connection.execute(BURY_USER, params![user.0, Username::deleted(user).as_str(), now.0])?;
+    Ok(())
+}
+
+/// By `sessions_by_user`.
+const DELETE_SESSIONS_OF: &str = "DELETE FROM sessions WHERE user_id = ?1 RETURNING id";
+
+pub(super) fn delete_sessions_of(connection: &Connection, user: UserId) -> rusqlite::Result<Vec<SessionId>> {
+    let mut delete = connection.prepare_cached(DELETE_SESSIONS_OF)?;
+    delete.query_map([user.0], |row| row.get(0).map(SessionId))?.collect()
+}
+
+/// By rowid.
+const DELETE_SESSION_BY_ID: &str = "DELETE FROM sessions WHERE id = ?1";
+
+/// Whether there was such a session.
+pub(super) fn delete_session_by_id(connection: &Connection, session: SessionId) -> rusqlite::Result<bool> {
+    Ok(connection.execute(DELETE_SESSION_BY_ID, [session.0])? > 0)
+}
+
+/// Forwards from a rowid.
+const ERASE_UNTIL: &str = "SELECT max(id) FROM (SELECT id FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2)";
+
+/// Through a range of rowids.
+const ERASE: &str = "DELETE FROM messages WHERE id > ?1 AND id <= ?2 AND user_id = ?3";
+
+/// Removes a user's messages from among some of those after `after`; how many, and where to go on.
+pub(super) fn erase_messages(
+    connection: &Connection,
+    user: UserId,
+    after: MessageId,
+) -> rusqlite::Result<(usize, Option<MessageId>)> {
+    let mut until = connection.prepare_cached(ERASE_UNTIL)?;
+    let Some(until) = until.query_row(params![after.get(), ERASE_ROWS], |row| row.get::<_, Option<i64>>(0))? else {
+        return Ok((0, None));
+    };
+    let removed = connection.prepare_cached(ERASE)?.execute(params![after.get(), until, user.0])?;
+    Ok((removed, Some(MessageId::new(until))))
+}
+
+/// From the low end of the table, no more rows than a round may take. What was stored while the clock was wrong and
+/// ahead stays until its time has come.
+const DELETE_OLDEST: &str = "DELETE FROM messages WHERE id IN (SELECT id FROM \
+     (SELECT id, created_at FROM messages ORDER BY id LIMIT ?3) WHERE id <= ?1 OR created_at < ?2)";
+
+/// Removes some of the messages up to `until`, and of those stored before a moment; how many.
+pub(super) fn delete_oldest(connection: &Connection, until: MessageId, before: UnixMillis) -> rusqlite::Result<usize> {
+    connection.prepare_cached(DELETE_OLDEST)?.execute(params![until.get(), before.0, PRUNE_ROWS])
+}
+
 // --- Messages ------------------------------------------------------------------------------------------------------
 
-/// At the end of the table.
-const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
+/// At the end of the table, by the users' rowid. Nothing is inserted for a user who is disabled, so that nothing of
+/// theirs is stored once an administrator has been told so, whatever is still on its way.
+const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) \
+     SELECT ?1, id, ?3, ?4 FROM users WHERE id = ?2 AND disabled_at IS NULL";
 
 /// By the nonces' primary key: today's, yesterday's, and tomorrow's, since the clock may have been set back past
 /// midnight.
@@ -253,6 +464,7 @@ impl<'a> StoreMessage<'a> {
             .optional()
     }
 
+    /// Whether it was inserted: not if the user is disabled or gone.
     pub(super) fn insert(
         &mut self,
         id: MessageId,
@@ -260,12 +472,14 @@ impl<'a> StoreMessage<'a> {
         content: &Content,
         nonce: Option<&Nonce>,
         now: UnixMillis,
-    ) -> rusqlite::Result<()> {
-        self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])?;
+    ) -> rusqlite::Result<bool> {
+        if self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])? == 0 {
+            return Ok(false);
+        }
         if let Some(nonce) = nonce {
             self.insert_nonce.execute(params![nonce_day(now), user.0, nonce.as_str(), id.get()])?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -291,7 +505,7 @@ const NEWEST: &str = "SELECT m.id, u.name, m.content, m.created_at FROM messages
 const AFTER: &str = "SELECT m.id, u.name, m.content, m.created_at FROM messages m JOIN users u ON u.id = m.user_id \
      WHERE m.id > ?1 ORDER BY m.id LIMIT ?2";
 
-fn read_message(row: &Row<'_>) -> rusqlite::Result<Message> {
+pub(super) fn read_message(row: &Row<'_>) -> rusqlite::Result<Message> {
     Ok(Message {
         id: MessageId::new(row.get(0)?),
         username: Username::from_database(row.get_ref(1)?.as_str()?),

@@ -15,24 +15,51 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::order::{self, Order, Outcome, Refusal};
 use super::sql::{self, StoreMessage};
 use super::{Cleaned, Commit, Error, NewMessage, OnCommit, Shared, expired_at, millis};
 use crate::config::{
     CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_ROWS, COMMANDS_PER_COMMIT, MESSAGES_PER_COMMIT,
-    SESSION_LIFETIME,
+    PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
 };
 use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, UserId, Username};
 
 /// All that the thread can do. A reply that is dropped says that it could not.
 #[derive(Debug)]
 pub(super) enum Command {
-    RegisterUser { username: Username, password_hash: String, reply: oneshot::Sender<Result<(), Error>> },
-    LoginUser { user: UserId, digest: Digest, reply: oneshot::Sender<SessionId> },
-    TouchSession { session: SessionId },
-    EndSession { digest: Digest, reply: oneshot::Sender<Option<SessionId>> },
-    StoreMessages { messages: Vec<NewMessage>, reply: oneshot::Sender<Vec<Result<MessageId, Error>>> },
-    Clean { reply: oneshot::Sender<Cleaned> },
-    Check { reply: oneshot::Sender<()> },
+    RegisterUser {
+        username: Username,
+        password_hash: String,
+        invite: Option<Digest>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    LoginUser {
+        user: UserId,
+        password_hash: String,
+        digest: Digest,
+        reply: oneshot::Sender<Option<SessionId>>,
+    },
+    TouchSession {
+        session: SessionId,
+    },
+    EndSession {
+        digest: Digest,
+        reply: oneshot::Sender<Option<SessionId>>,
+    },
+    StoreMessages {
+        messages: Vec<NewMessage>,
+        reply: oneshot::Sender<Vec<Result<MessageId, Error>>>,
+    },
+    CarryOut {
+        order: Order,
+        reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    },
+    Clean {
+        reply: oneshot::Sender<Cleaned>,
+    },
+    Check {
+        reply: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -43,6 +70,7 @@ pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     on_commit: OnCommit,
+    retention: Retention,
     path: PathBuf,
     /// Device and inode of the file that is open.
     file: (u64, u64),
@@ -66,11 +94,13 @@ impl Writer {
         connection: Connection,
         path: &Path,
         shared: Arc<Shared>,
+        retention: Retention,
         on_commit: OnCommit,
     ) -> io::Result<Self> {
         let last_id = MessageId::new(shared.last_id.load(Ordering::Relaxed));
         let file = identity(path)?;
-        Ok(Self { connection, shared, on_commit, path: path.to_owned(), file, last_id, published: last_id })
+        let path = path.to_owned();
+        Ok(Self { connection, shared, on_commit, retention, path, file, last_id, published: last_id })
     }
 
     /// Commits batch after batch, until told to stop or every handle is gone.
@@ -144,7 +174,7 @@ impl Writer {
             sql::prove_writable(&transaction)?;
         }
         for command in batch {
-            answers.push(execute(&transaction, command, now, &mut self.last_id, messages)?);
+            answers.push(execute(&transaction, command, now, self.retention, &mut self.last_id, messages)?);
         }
         transaction.commit()?;
         Ok(())
@@ -169,21 +199,16 @@ fn execute(
     connection: &Connection,
     command: Command,
     now: UnixMillis,
+    retention: Retention,
     last_id: &mut MessageId,
     stored: &mut Vec<Message>,
 ) -> rusqlite::Result<Answer> {
     Ok(match command {
-        Command::RegisterUser { username, password_hash, reply } => {
-            let registered = match sql::insert_user(connection, &username, &password_hash, now) {
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    Err(Error::UsernameTaken)
-                }
-                inserted => inserted.map(Ok)?,
-            };
-            answer(reply, registered)
+        Command::RegisterUser { username, password_hash, invite, reply } => {
+            answer(reply, register_user(connection, &username, &password_hash, invite.as_ref(), now)?)
         }
-        Command::LoginUser { user, digest, reply } => {
-            answer(reply, sql::insert_session(connection, &digest, user, now)?)
+        Command::LoginUser { user, password_hash, digest, reply } => {
+            answer(reply, sql::insert_session(connection, &digest, user, &password_hash, now)?)
         }
         Command::TouchSession { session } => {
             sql::touch_session(connection, session, now)?;
@@ -195,7 +220,8 @@ fn execute(
             let ids = messages.into_iter().map(|message| store_message(&mut store, message, now, last_id, stored));
             answer(reply, ids.collect::<rusqlite::Result<_>>()?)
         }
-        Command::Clean { reply } => answer(reply, clean(connection, now)?),
+        Command::CarryOut { order, reply } => answer(reply, order::carry_out(connection, order, now)?),
+        Command::Clean { reply } => answer(reply, clean(connection, now, retention, *last_id)?),
         Command::Check { reply } => answer(reply, ()),
         Command::Stop => unreachable!("the loop ends at it"),
     })
@@ -204,6 +230,34 @@ fn execute(
 /// Who asked may have gone: then nobody is answered.
 fn answer<T: Send + 'static>(reply: oneshot::Sender<T>, value: T) -> Answer {
     Box::new(move || drop(reply.send(value)))
+}
+
+/// With an invitation, its use is counted in the same transaction: it lets in as many as it says, and no failed
+/// registration uses it up.
+fn register_user(
+    connection: &Connection,
+    username: &Username,
+    password_hash: &str,
+    invite: Option<&Digest>,
+    now: UnixMillis,
+) -> rusqlite::Result<Result<(), Error>> {
+    let uses_left = match invite {
+        Some(invite) => sql::invite_uses(connection, invite, now)?,
+        None => 0,
+    };
+    if invite.is_some() && uses_left == 0 {
+        return Ok(Err(Error::InvalidInvite));
+    }
+    match sql::insert_user(connection, username, password_hash, now) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            return Ok(Err(Error::UsernameTaken));
+        }
+        inserted => inserted?,
+    }
+    if let Some(invite) = invite {
+        sql::use_invite(connection, invite, uses_left)?;
+    }
+    Ok(Ok(()))
 }
 
 fn store_message(
@@ -219,23 +273,30 @@ fn store_message(
         return Ok(Ok(first));
     }
     let id = last_id.next();
-    match store.insert(id, user, &content, nonce.as_ref(), now) {
-        // The user is gone since the message was sent.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(Err(Error::Unavailable)),
-        inserted => {
-            inserted?;
-            *last_id = id;
-            stored.push(Message { id, username, content, created_at: now });
-            Ok(Ok(id))
-        }
+    if !store.insert(id, user, &content, nonce.as_ref(), now)? {
+        // The user was disabled or deleted since the message was sent.
+        return Ok(Err(Error::Unavailable));
     }
+    *last_id = id;
+    stored.push(Message { id, username, content, created_at: now });
+    Ok(Ok(id))
 }
 
-fn clean(connection: &Connection, now: UnixMillis) -> rusqlite::Result<Cleaned> {
+/// Removes some of what has expired, and of the messages that are not to be kept.
+fn clean(
+    connection: &Connection,
+    now: UnixMillis,
+    retention: Retention,
+    last_id: MessageId,
+) -> rusqlite::Result<Cleaned> {
     let expired = sql::delete_expired(connection, expired_at(now))?;
     let nonces = sql::delete_old_nonces(connection, now)?;
+    sql::delete_expired_invites(connection, now)?;
+    let pruned = prune(connection, now, retention, last_id)?;
     let rows = CLEAN_ROWS as usize;
-    let again_in = if expired.len() == rows || nonces == rows {
+    let again_in = if pruned == PRUNE_ROWS as usize {
+        PRUNE_PACE
+    } else if expired.len() == rows || nonces == rows {
         Duration::from_secs(1)
     } else {
         let expires_in =
@@ -243,6 +304,22 @@ fn clean(connection: &Connection, now: UnixMillis) -> rusqlite::Result<Cleaned> 
         CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
     };
     Ok(Cleaned { expired, again_in })
+}
+
+/// How many are kept is told by their ids, and not by counting them: that would read the whole table. Ids have few
+/// holes, and with holes fewer are kept.
+fn prune(
+    connection: &Connection,
+    now: UnixMillis,
+    retention: Retention,
+    last_id: MessageId,
+) -> rusqlite::Result<usize> {
+    if retention == Retention::default() {
+        return Ok(0);
+    }
+    let until = retention.messages.map_or(0, |kept| last_id.get() - i64::from(kept));
+    let before = retention.age.map_or(i64::MIN, |age| now.plus(-millis(age)).0);
+    sql::delete_oldest(connection, MessageId::new(until), UnixMillis(before))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::db::{Page, Session};
 use crate::error::ApiError;
 use crate::hub::Event;
-use crate::model::{Digest, MessageId, Token, UnixMillis, Username};
+use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
 use crate::protocol::{self, Credentials};
 use crate::rate_limit::address_key;
 use crate::router::{Response, empty, json};
@@ -27,11 +27,17 @@ pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incom
     }
     let body = read_json(request).await?;
     let credentials = Credentials::parse(&body).ok_or(ApiError::InvalidJson)?;
+    let invite = match (app.config.registration, &credentials.invite) {
+        // Where everybody may register, an invitation is neither needed nor used up.
+        (Registration::Open, _) => None,
+        (_, None) => return Err(ApiError::InviteNeeded),
+        (_, Some(code)) => Some(InviteCode::parse(code).ok_or(ApiError::InvalidInvite)?.digest()),
+    };
     let username = Username::parse(&credentials.username).ok_or(ApiError::InvalidUsername)?;
     let password = credentials.new_password().ok_or(ApiError::InvalidPassword)?;
     app.auth_rate.take(address_key(peer.address), Instant::now()).map_err(ApiError::RateLimited)?;
     let hash = app.hasher.hash(password).await?;
-    app.db.register_user(username.clone(), hash).await?;
+    app.db.register_user(username.clone(), hash, invite).await?;
     tracing::info!(user = %username, "registered");
     Ok(json(StatusCode::CREATED, protocol::registered_body(&username)))
 }
@@ -46,12 +52,12 @@ pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming
         Some(username) => app.db.credentials(username).await?,
         None => None,
     };
-    let (user, stored) =
-        known.map_or((None, None), |known| (Some((known.user, known.username)), Some(known.password_hash)));
+    let stored = known.as_ref().map(|known| known.password_hash.clone());
     let verified = app.hasher.verify(credentials.claimed_password(), stored).await?;
-    let Some((user, username)) = user.filter(|_| verified) else { return Err(ApiError::InvalidCredentials) };
-    let token = Token::random();
-    app.db.login_user(user, token.digest()).await?;
+    let known = known.filter(|_| verified).ok_or(ApiError::InvalidCredentials)?;
+    let (token, username) = (Token::random(), known.username);
+    let session = app.db.login_user(known.user, known.password_hash, token.digest()).await?;
+    session.ok_or(ApiError::InvalidCredentials)?;
     let lifetime = i64::try_from(SESSION_LIFETIME.as_millis()).expect("a month is a small number of milliseconds");
     tracing::info!(user = %username, "logged in");
     Ok(json(StatusCode::OK, protocol::login_body(&token, &username, UnixMillis::now().plus(lifetime))))

@@ -1,0 +1,414 @@
+//! A database as a whole: looked at, copied, put in another's place, filled from an export.
+//!
+//! This is the commands' side of the file. Looking and copying need no server and disturb none: they read one moment
+//! of the database ([`Archive`]) while the server goes on writing, in SQLite's log, what comes after it. What replaces
+//! or fills a database takes its [`Lock`].
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, Row, params};
+
+use super::lock::{Lock, LockError, beside};
+use super::{OpenError, sql};
+use crate::config::{BACKUP_PAGES, Durability};
+use crate::model::{Content, Epoch, Message, MessageId, SessionId, UnixMillis, UserId, Username};
+
+/// Why a database cannot be looked at, copied or replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// SQLite fails.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A file cannot be made, moved or removed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Another process has the database.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is a file where the copy was to go.
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    /// It is damaged; the text is SQLite's first finding.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+}
+
+/// A user, as listed and exported.
+#[derive(Debug)]
+pub struct StoredUser {
+    /// The user's row.
+    pub id: UserId,
+    /// The name, or the neutral one of a deleted user.
+    pub username: Username,
+    /// The PHC string of the password.
+    pub password_hash: String,
+    /// When they registered.
+    pub created_at: UnixMillis,
+    /// When they were disabled, if they are.
+    pub disabled_at: Option<UnixMillis>,
+}
+
+/// A message as exported: its author by row, since names may change.
+#[derive(Debug)]
+pub struct StoredMessage {
+    /// The message.
+    pub message: Message,
+    /// Who wrote it.
+    pub user: UserId,
+}
+
+/// A session, as listed.
+#[derive(Debug)]
+pub struct SessionRow {
+    /// The login's row.
+    pub id: SessionId,
+    /// Whose it is.
+    pub username: Username,
+    /// When it began.
+    pub created_at: UnixMillis,
+    /// When it was last used, to about an hour.
+    pub last_used_at: UnixMillis,
+}
+
+/// What is inside a database.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The name of its history.
+    pub epoch: String,
+    /// Users, the deleted ones included.
+    pub users: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Messages.
+    pub messages: u64,
+    /// The largest id ever given to a message.
+    pub last_id: MessageId,
+    /// Bytes of the file, without its log.
+    pub bytes: u64,
+}
+
+/// One moment of a database, read without disturbing who writes to it.
+#[derive(Debug)]
+pub struct Archive {
+    connection: Connection,
+    version: i64,
+}
+
+/// By `users`' rowid.
+const USERS: &str = "SELECT id, name, password_hash, created_at, disabled_at FROM users ORDER BY id";
+
+/// By the sessions' rowid and the users'.
+const SESSIONS: &str = "SELECT s.id, u.name, s.created_at, s.last_used_at \
+     FROM sessions s JOIN users u ON u.id = s.user_id ORDER BY s.id";
+
+/// By the messages' rowid and the users'.
+const MESSAGES: &str = "SELECT m.id, u.name, m.content, m.created_at, m.user_id \
+     FROM messages m JOIN users u ON u.id = m.user_id ORDER BY m.id";
+
+/// Through all of three tables.
+const CONTENTS: &str = "SELECT (SELECT value FROM meta WHERE key = 'epoch'), (SELECT count(*) FROM users), (SELECT count(*) FROM sessions), \
+     (SELECT count(*) FROM messages), \
+     (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)";
+
+impl Archive {
+    /// Looks at the database at `path` as it is now, whatever happens to it meanwhile.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        // SQLite's own words for a file that is not there do not say so.
+        File::open(path)?;
+        let connection = sql::open_reader(path)?;
+        // The first read inside the transaction fixes the moment.
+        connection.execute_batch("BEGIN")?;
+        if sql::schema_of(&connection)? == sql::Schema::Empty {
+            return Err(OpenError::Foreign);
+        }
+        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok(Self { connection, version })
+    }
+
+    /// The version of the schema.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Counts what is inside.
+    pub fn contents(&self) -> Result<Contents, ArchiveError> {
+        let last_id = sql::last_id(&self.connection)?;
+        let count = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        let contents = self.connection.query_row(CONTENTS, [], |row| {
+            Ok(Contents {
+                epoch: row.get(0)?,
+                users: count(row, 1)?,
+                sessions: count(row, 2)?,
+                messages: count(row, 3)?,
+                bytes: count(row, 4)?,
+                last_id,
+            })
+        })?;
+        Ok(contents)
+    }
+
+    /// Reads every page and every reference.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Damaged`] with the first thing found wrong.
+    pub fn verify(&self) -> Result<(), ArchiveError> {
+        let finding: String = self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if finding != "ok" {
+            return Err(ArchiveError::Damaged(finding));
+        }
+        let mut orphans = self.connection.prepare("SELECT \"table\" FROM pragma_foreign_key_check")?;
+        match orphans.query_map([], |row| row.get::<_, String>(0))?.next().transpose()? {
+            Some(table) => Err(ArchiveError::Damaged(format!("a row of {table} belongs to nobody"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands every user to `each`, by the order in which they registered.
+    pub fn users<E: From<ArchiveError>>(&self, mut each: impl FnMut(StoredUser) -> Result<(), E>) -> Result<(), E> {
+        let read = |row: &Row<'_>| {
+            Ok(StoredUser {
+                id: UserId(row.get(0)?),
+                username: Username::from_database(row.get_ref(1)?.as_str()?),
+                password_hash: row.get(2)?,
+                created_at: UnixMillis(row.get(3)?),
+                disabled_at: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
+            })
+        };
+        self.each(USERS, read, &mut each)
+    }
+
+    /// Hands every session to `each`.
+    pub fn sessions<E: From<ArchiveError>>(&self, mut each: impl FnMut(SessionRow) -> Result<(), E>) -> Result<(), E> {
+        let read = |row: &Row<'_>| {
+            Ok(SessionRow {
+                id: SessionId(row.get(0)?),
+                username: Username::from_database(row.get_ref(1)?.as_str()?),
+                created_at: UnixMillis(row.get(2)?),
+                last_used_at: UnixMillis(row.get(3)?),
+            })
+        };
+        self.each(SESSIONS, read, &mut each)
+    }
+
+    /// Hands every message to `each`, in order.
+    pub fn messages<E: From<ArchiveError>>(
+        &self,
+        mut each: impl FnMut(StoredMessage) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let read = |row: &Row<'_>| Ok(StoredMessage { message: sql::read_message(row)?, user: UserId(row.get(4)?) });
+        self.each(MESSAGES, read, &mut each)
+    }
+
+    fn each<T, E: From<ArchiveError>>(
+        &self,
+        query: &str,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        each: &mut impl FnMut(T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut statement = self.connection.prepare(query).map_err(ArchiveError::from)?;
+        let mut rows = statement.query([]).map_err(ArchiveError::from)?;
+        while let Some(row) = rows.next().map_err(ArchiveError::from)? {
+            each(read(row).map_err(ArchiveError::from)?)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the database to the file `to`, which appears when the copy is complete, verified and on disk, and is
+    /// replaced if it exists. Says now and then how many hundredths are done.
+    ///
+    /// The copy is of the moment that this archive shows: its transaction stays open, so that SQLite does not start
+    /// again whenever somebody writes, and who writes does not wait.
+    pub fn back_up(&self, to: &Path, mut progress: impl FnMut(i32)) -> Result<(), ArchiveError> {
+        let partial = Partial::at(to)?;
+        let mut copy = Connection::open_with_flags(&partial.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        {
+            let backup = Backup::new(&self.connection, &mut copy)?;
+            while backup.step(BACKUP_PAGES)? != StepResult::Done {
+                let done = backup.progress();
+                progress(100 - 100 * done.remaining / done.pagecount.max(1));
+            }
+        }
+        // One file, with no log that would have to be kept beside it.
+        copy.pragma_update_and_check(None, "journal_mode", "delete", |row| row.get::<_, String>(0))?;
+        drop(copy);
+        Self::open(&partial.0)?.verify()?;
+        partial.put(to)
+    }
+}
+
+/// A file that is being made under another name, and is gone if it is not finished.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn at(path: &Path) -> Result<Self, ArchiveError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = Self(name.into());
+        // What an interrupted attempt left.
+        partial.remove();
+        sql::create_private(&partial.0)?;
+        Ok(partial)
+    }
+
+    /// Gives the file its name, for good.
+    fn put(self, path: &Path) -> Result<(), ArchiveError> {
+        File::open(&self.0)?.sync_all()?;
+        fs::rename(&self.0, path)?;
+        sync_directory(path)?;
+        Ok(())
+    }
+
+    fn remove(&self) {
+        // It is not there, mostly; and if it cannot be removed, making it says why.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A new name in a directory is on disk only when the directory is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+/// Puts the database that the file `backup` is in the place of the one at `path`, under a new epoch. Where the old one
+/// is kept, if there was one.
+///
+/// The backup is verified, and brought to the current version, before anything is touched.
+pub fn restore(backup: &Path, path: &Path, now: UnixMillis) -> Result<Option<PathBuf>, ArchiveError> {
+    let _lock = Lock::take(path)?;
+    // The file itself, and not a link to it.
+    let path = &beside(path, "");
+    let restored = beside(path, ".restored");
+    let source = Archive::open(backup)?;
+    source.verify()?;
+    source.back_up(&restored, |_| {})?;
+    let mut connection = Connection::open_with_flags(&restored, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    sql::migrate(&mut connection)?;
+    sql::set_epoch(&connection, &Epoch::random())?;
+    drop(connection);
+    let kept = path.exists().then(|| beside(path, &format!(".before-restore-{}", now.0 / 1_000)));
+    if let Some(kept) = &kept {
+        move_database(path, kept)?;
+    }
+    fs::rename(&restored, path)?;
+    sync_directory(path)?;
+    Ok(kept)
+}
+
+/// Renames a database with what belongs to it, after moving its log into it if that can be done: a database that is
+/// beyond that is kept as it is.
+fn move_database(from: &Path, to: &Path) -> io::Result<()> {
+    let settled = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .and_then(|connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+    if let Err(error) = settled {
+        tracing::warn!(%error, "the old database is kept as it is, with its log");
+    }
+    // The log goes first: without its database it is nothing, and beside another one it would be taken for its log.
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(beside(from, suffix), beside(to, suffix)) {
+            Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Why an export cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// SQLite fails, or a row breaks one of its rules.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// There is something in the database.
+    #[error("the database has users or messages: an import needs an empty one")]
+    NotEmpty,
+    /// A name that neither a person nor a deleted user can have.
+    #[error("{0:?} is no username")]
+    Username(String),
+    /// A text that cannot be a message.
+    #[error(transparent)]
+    Content(#[from] crate::model::InvalidContent),
+    /// Ids do not rise.
+    #[error("message {0} is not in order")]
+    Order(i64),
+}
+
+/// A database that is being filled: all at once, or not at all.
+#[derive(Debug)]
+pub struct Import {
+    connection: Connection,
+    last_id: i64,
+    _lock: Lock,
+}
+
+const IMPORT_USER: &str =
+    "INSERT INTO users (id, name, password_hash, created_at, disabled_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+const IMPORT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
+/// By rowid.
+const IS_EMPTY: &str = "SELECT NOT EXISTS (SELECT 1 FROM users) AND NOT EXISTS (SELECT 1 FROM messages)";
+
+impl Import {
+    /// Opens the database at `path`, making it if it is missing; it must be empty.
+    pub fn into(path: &Path) -> Result<Self, ImportError> {
+        sql::create_private(path).map_err(OpenError::from)?;
+        let lock = Lock::take(path).map_err(OpenError::from)?;
+        let connection = sql::open_writer(path, Durability::Full)?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        if !connection.query_row(IS_EMPTY, [], |row| row.get(0))? {
+            return Err(ImportError::NotEmpty);
+        }
+        Ok(Self { connection, last_id: 0, _lock: lock })
+    }
+
+    /// Takes in a user.
+    pub fn user(
+        &mut self,
+        id: i64,
+        username: &str,
+        password_hash: &str,
+        created_at: i64,
+        disabled_at: Option<i64>,
+    ) -> Result<(), ImportError> {
+        if Username::parse(username).is_none() && username != Username::deleted(UserId(id)).as_str() {
+            return Err(ImportError::Username(username.to_owned()));
+        }
+        let mut insert = self.connection.prepare_cached(IMPORT_USER)?;
+        insert.execute(params![id, username, password_hash, created_at, disabled_at])?;
+        Ok(())
+    }
+
+    /// Takes in a message of a user who was taken in before.
+    pub fn message(&mut self, id: i64, user: i64, content: &str, created_at: i64) -> Result<(), ImportError> {
+        if id <= self.last_id {
+            return Err(ImportError::Order(id));
+        }
+        let content = Content::parse(content)?;
+        let mut insert = self.connection.prepare_cached(IMPORT_MESSAGE)?;
+        insert.execute(params![id, user, content.as_str(), created_at])?;
+        self.last_id = id;
+        Ok(())
+    }
+
+    /// Commits all that was taken in. Ids up to `last_id` will not be given again.
+    pub fn finish(self, last_id: i64) -> Result<(), ImportError> {
+        sql::raise_high_water(&self.connection, MessageId::new(last_id))?;
+        self.connection.execute_batch("COMMIT")?;
+        Ok(())
+    }
+}
