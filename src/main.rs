@@ -1,37 +1,33 @@
 //! The command line: arguments, logs, signals, exit codes.
 
+mod command;
 mod notify;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chinwag::config::{Config, LogFormat};
+use chinwag::config::{Config, LogFormat, Registration};
 use chinwag::{Server, shards_for};
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use command::Command;
+use notify::Supervisor;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use notify::Supervisor;
-
 /// A real-time chat server for small devices
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     serve: Config,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Start the server (what chinwag does without a command)
-    #[command(after_help = EXAMPLES)]
-    Serve(Config),
 }
 
 const EXAMPLES: &str = "\
@@ -41,13 +37,16 @@ Logs go to standard error; RUST_LOG=debug shows more.
 Examples:
   chinwag                                        try it: http://127.0.0.1:8080, chinwag.db in this folder
   chinwag --listen 0.0.0.0:8080 --db /srv/chat.db  for everyone who can reach this machine
-  chinwag --registration closed                  nobody new comes in";
+  chinwag --registration invite                  nobody comes in without an invitation ...
+  chinwag invite --uses 5 --expires 7d           ... such as this one
+  chinwag user disable mallory                   out at once, open windows and all
+  chinwag backup chat-$(date +%F).db             while the server runs";
 
 /// A bad flag or value (as in `sysexits`-less tradition: 2).
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             complain(&one_line(&error.to_string()));
@@ -56,18 +55,42 @@ fn main() -> ExitCode {
         // `--help` and `--version`.
         Err(text) => return if text.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE },
     };
-    let config = match cli.command {
-        Some(Command::Serve(config)) => config,
-        None => cli.serve,
+    let done = match cli.command {
+        None => {
+            log_to_stderr(cli.serve.log_format, Level::INFO);
+            serve(cli.serve)
+        }
+        Some(Command::Serve(config)) => {
+            log_to_stderr(config.log_format, Level::INFO);
+            serve(*config)
+        }
+        Some(command) => {
+            log_to_stderr(LogFormat::Text, Level::WARN);
+            command::run(command, &cli.serve.db)
+        }
     };
-    log_to_stderr(config.log_format);
-    match serve(config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the arguments. Flags of the server belong behind `serve`; before another command they would do nothing, which
+/// is said. `--db` is every command's, and may be anywhere.
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    if let Some((command, _)) = matches.subcommand()
+        && let Some(stray) = matches.ids().filter(given).find(|id| *id != "db" && *id != "Config")
+    {
+        let flag = stray.as_str().replace('_', "-");
+        let explanation = format!("--{flag} is a flag of the server: it belongs behind serve, not before {command}");
+        return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, explanation));
+    }
+    Cli::from_arg_matches(&matches)
 }
 
 /// Clap explains over several lines; the contract asks for one.
@@ -82,12 +105,12 @@ fn complain(line: &str) {
     drop(writeln!(std::io::stderr(), "{}", line.replace('\n', " ")));
 }
 
-/// Logs to standard error, as `RUST_LOG` says: a level, or levels by module.
-fn log_to_stderr(format: LogFormat) {
+/// Logs to standard error, as `RUST_LOG` says: a level, or levels by module; if it says nothing, up to `level`.
+fn log_to_stderr(format: LogFormat, level: Level) {
     let asked = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = asked.as_ref().map(|filter| filter.parse::<Targets>());
     let understood = !matches!(filter, Some(Err(_)));
-    let filter = filter.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let filter = filter.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(level));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
@@ -95,7 +118,7 @@ fn log_to_stderr(format: LogFormat) {
     };
     tracing_subscriber::registry().with(filter).with(layer).init();
     if !understood {
-        tracing::warn!(RUST_LOG = asked, "RUST_LOG is not understood: the level is info");
+        tracing::warn!(RUST_LOG = asked, %level, "RUST_LOG is not understood");
     }
 }
 
@@ -108,12 +131,20 @@ fn serve(config: Config) -> anyhow::Result<()> {
     };
     let runtime =
         runtime.worker_threads(shards).max_blocking_threads(8).enable_all().build().context("cannot start")?;
+    let registration = config.registration;
     let served = runtime.block_on(async {
         let server = Server::bind(config, shards).await?;
         let supervisor = Supervisor::from_environment();
         // Before the address is printed: whoever reads it may stop the server at once.
         stop_on_signals(server.shutdown_handle(), supervisor.clone())?;
-        announce(&server.addresses())?;
+        let addresses = server.addresses();
+        server.announce(&addresses).context("cannot write to the lock file")?;
+        announce(&addresses)?;
+        if let Some(address) = addresses.first()
+            && server.is_new()
+        {
+            welcome(address, registration);
+        }
         if let Some(address) = server.metrics_addr() {
             tracing::info!(%address, "serving metrics");
         }
@@ -134,6 +165,17 @@ fn announce(addresses: &[String]) -> anyhow::Result<()> {
         tracing::info!(address, "listening");
     }
     stdout.flush().context("cannot print the address")
+}
+
+/// Says to who starts a server for the first time what to do next.
+fn welcome(url: &str, registration: Registration) {
+    match registration {
+        Registration::Open => tracing::info!("nobody has an account yet: open {url} and create one"),
+        Registration::Invite => tracing::info!("nobody has an account yet: `chinwag invite` prints a link to {url}"),
+        Registration::Closed => {
+            tracing::info!("nobody has an account yet: `chinwag user add NAME` makes one, for {url}");
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT stops the server cleanly, the second at once.

@@ -147,12 +147,12 @@ impl Server {
         self.metrics_listener.as_ref().and_then(Listener::tcp_address)
     }
 
-    /// Notes `address` where the commands find it, as the one this server is reached at.
+    /// Notes `addresses` where the commands find them, as those this server is reached at.
     ///
     /// # Errors
     /// If the note cannot be written.
-    pub fn announce(&self, address: &str) -> io::Result<()> {
-        self.app.db.announce(address)
+    pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
+        self.app.db.announce(addresses)
     }
 
     /// Whether nobody has registered yet.

@@ -40,20 +40,20 @@ impl Lock {
     }
 
     /// Notes in the file where the server that holds the lock listens.
-    pub(super) fn announce(&self, address: &str) -> io::Result<()> {
-        (&self.0).write_all(address.as_bytes())
+    pub(super) fn announce(&self, addresses: &[String]) -> io::Result<()> {
+        (&self.0).write_all((addresses.join("\n") + "\n").as_bytes())
     }
 }
 
-/// Where the server that has the database at `path` listens, as it noted itself; none while no server has it.
+/// Where the server that has the database at `path` listens, as it noted itself; nowhere while no server has it.
 #[must_use]
-pub fn server_address(path: &Path) -> Option<String> {
+pub fn server_addresses(path: &Path) -> Vec<String> {
     let lock = beside(path, ".lock");
     let held = File::open(&lock).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
     if !held {
-        return None;
+        return Vec::new();
     }
-    std::fs::read_to_string(lock).ok().filter(|address| !address.is_empty())
+    std::fs::read_to_string(lock).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// The path of a file that belongs to the database at `path`: beside the file itself, by whatever link it is reached.

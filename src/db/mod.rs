@@ -29,7 +29,7 @@ use writer::Command;
 pub use archive::{
     Archive, ArchiveError, Contents, Import, ImportError, SessionRow, StoredMessage, StoredUser, restore,
 };
-pub use lock::{Lock, LockError, beside, server_address};
+pub use lock::{Lock, LockError, beside, server_addresses};
 pub use order::{Order, Outcome, Refusal};
 
 /// What a request to the database may be refused with.
@@ -224,12 +224,12 @@ impl Db {
         Ok((Self { commands, requests, shared }, threads))
     }
 
-    /// Notes where the server of this database listens, for the commands to know ([`server_address`]).
+    /// Notes where the server of this database listens, for the commands to know ([`server_addresses`]).
     ///
     /// # Errors
     /// If the note cannot be written.
-    pub fn announce(&self, address: &str) -> io::Result<()> {
-        self.shared.lock.announce(address)
+    pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
+        self.shared.lock.announce(addresses)
     }
 
     /// Whether nobody had registered when the database was opened.

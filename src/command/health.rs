@@ -1,0 +1,63 @@
+//! `health`: asks the server of a database over its own listener whether it is well, as a visitor would.
+
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chinwag::db;
+
+use super::say;
+
+/// Time for each step of asking: more than the server gives its database.
+const PATIENCE: Duration = Duration::from_secs(6);
+const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+pub(super) fn ask(path: &Path) -> anyhow::Result<()> {
+    let addresses = db::server_addresses(path);
+    if addresses.is_empty() {
+        bail!("no server has the database {} open", path.display());
+    }
+    // This program speaks TLS as a server only.
+    let Some(address) = addresses.iter().find(|address| !address.starts_with("https:")) else {
+        bail!("the server speaks only TLS: give it a --listen unix:PATH too, to ask it there");
+    };
+    let status = ask_at(address).with_context(|| format!("the server at {address} does not answer"))?;
+    if !status.starts_with("HTTP/1.1 200 ") {
+        bail!("the server at {address} is not well: {}", status.trim_end());
+    }
+    say("ok")
+}
+
+/// The first line of the answer.
+fn ask_at(address: &str) -> anyhow::Result<String> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        return exchange(stream);
+    }
+    let address = address.trim_start_matches("http://");
+    let stream = TcpStream::connect_timeout(&reachable(address.parse()?), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream)
+}
+
+fn exchange(mut stream: impl Read + Write) -> anyhow::Result<String> {
+    const LINE_MAX_BYTES: u64 = 1_024;
+    stream.write_all(REQUEST)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Who listens everywhere is reached at home.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

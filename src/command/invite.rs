@@ -1,0 +1,42 @@
+//! `invite`: a link that lets somebody register.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chinwag::db::{Order, server_addresses};
+use chinwag::model::InviteCode;
+use clap::Args;
+
+use super::time::{ahead, parse_age, utc};
+use super::{Hands, note, say};
+
+/// What a link begins with when nobody says what the server is reached at.
+const FALLBACK_URL: &str = "http://127.0.0.1:8080";
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// How many may register with it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    uses: u32,
+    /// How long it works: 7d, 12h
+    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = parse_age)]
+    expires: Duration,
+    /// What people reach the server at [default: where it listens]
+    #[arg(long, env = "CHINWAG_URL", value_name = "URL")]
+    url: Option<String>,
+}
+
+impl Invite {
+    pub(crate) fn run(self, path: &Path) -> anyhow::Result<()> {
+        let (code, expires_at) = (InviteCode::random(), ahead(self.expires));
+        let order = Order::CreateInvite { digest: code.digest(), uses: self.uses, expires_at };
+        Hands::on_or_new(path)?.carry_out(order).context("cannot invite")?;
+        let listening = server_addresses(path).into_iter().find(|address| address.starts_with("http"));
+        let url = self.url.or(listening).unwrap_or_else(|| FALLBACK_URL.into());
+        say(&format!("{}/#invite={}", url.trim_end_matches('/'), code.reveal()))?;
+        let people = if self.uses == 1 { "one person".to_owned() } else { format!("{} people", self.uses) };
+        note(&format!("it lets {people} register until {} UTC, with --registration invite", utc(expires_at)));
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! The commands beside `serve`: what an administrator does to a database from a shell.
+//!
+//! What only reads opens the file by itself. What changes something becomes an [`Order`], which the server carries out
+//! if one runs, and this process if none does. What replaces a whole database is refused while a server runs.
+
+mod files;
+mod health;
+mod invite;
+mod prompt;
+mod time;
+mod transfer;
+mod user;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chinwag::config::Config;
+use chinwag::control::{self, Report};
+use chinwag::db::{Archive, Db, LockError, OpenError, Options, Order, Threads};
+use clap::Subcommand;
+use tokio::runtime::Runtime;
+
+/// Tries at a database that another process has and at whose control socket nobody answers: a server that starts or
+/// stops, or another command, is done soon.
+const TRIES: u32 = 30;
+/// Time between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server (what chinwag does without a command)
+    Serve(Box<Config>),
+    /// Add, list, disable and delete users, and set their passwords
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// List the sessions, and end them
+    #[command(subcommand)]
+    Session(user::SessionCommand),
+    /// Print a link that lets somebody register
+    Invite(invite::Invite),
+    /// Copy the database to a new file, also while a server runs
+    Backup {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Put a backup in the place of the database; the old one is kept beside it
+    Restore {
+        /// A file that backup made
+        file: PathBuf,
+    },
+    /// Write users and messages as JSON, one to a line
+    Export {
+        /// The file to make [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Fill an empty database with what export wrote
+    Import {
+        /// The file to read [default: standard input]
+        file: Option<PathBuf>,
+    },
+    /// Remove old messages for good
+    Prune {
+        /// How old: 90d, 12h
+        #[arg(long, value_name = "AGE", value_parser = time::parse_age)]
+        older_than: Duration,
+    },
+    /// Verify the database and say what is inside
+    Check,
+    /// Ask the server of this database whether it is well (exit code 0) or not (1)
+    Health,
+}
+
+/// Runs a command on the database at `path`.
+pub(crate) fn run(command: Command, path: &Path) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(_) => unreachable!("main serves"),
+        Command::User(command) => user::run_user(command, path),
+        Command::Session(command) => user::run_session(command, path),
+        Command::Invite(invite) => invite.run(path),
+        Command::Backup { file } => files::back_up(path, &file),
+        Command::Restore { file } => files::restore(path, &file),
+        Command::Export { file } => transfer::export(path, file.as_deref()),
+        Command::Import { file } => transfer::import(path, file.as_deref()),
+        Command::Prune { older_than } => files::prune(path, older_than),
+        Command::Check => files::check(path),
+        Command::Health => health::ask(path),
+    }
+}
+
+/// Prints a line for whoever asked.
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot print")
+}
+
+/// A number of things, in words.
+fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Notes something beside the result.
+fn note(line: &str) {
+    // Without a standard error there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Looks at the database at `path`.
+fn look(path: &Path) -> anyhow::Result<Archive> {
+    Archive::open(path).with_context(|| format!("cannot open the database {}", path.display()))
+}
+
+/// Who carries out orders: the server that has the database, or, while there is none, this process.
+enum Hands<'a> {
+    Server(&'a Path),
+    Ours(Box<Ours>),
+}
+
+/// A database of which this process is the only writer.
+struct Ours {
+    runtime: Runtime,
+    db: Db,
+    threads: Option<Threads>,
+}
+
+impl<'a> Hands<'a> {
+    /// Finds out who has the database at `path`, which must exist.
+    fn on(path: &'a Path) -> anyhow::Result<Self> {
+        if !path.exists() {
+            bail!("there is no database {}", path.display());
+        }
+        Self::on_or_new(path)
+    }
+
+    /// The same; a database that is missing is made.
+    fn on_or_new(path: &'a Path) -> anyhow::Result<Self> {
+        if !path.exists() {
+            note(&format!("making the database {}", path.display()));
+        }
+        for _ in 0..TRIES {
+            match Db::open(path, Options::default(), Box::new(|_| {})) {
+                Ok((db, threads)) => {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+                    return Ok(Self::Ours(Box::new(Ours { runtime, db, threads: Some(threads) })));
+                }
+                Err(OpenError::Lock(LockError::Held)) if control::is_open(path) => return Ok(Self::Server(path)),
+                Err(OpenError::Lock(LockError::Held)) => std::thread::sleep(TRY_EVERY),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot open the database {}", path.display()));
+                }
+            }
+        }
+        bail!("another chinwag has the database {} open, and does not answer", path.display())
+    }
+
+    /// Has one order carried out.
+    fn carry_out(&self, order: Order) -> anyhow::Result<Report> {
+        let done = match self {
+            Self::Server(path) => control::send(path, &order).context("the server does not answer")?,
+            Self::Ours(ours) => ours.runtime.block_on(ours.db.carry_out(order)).map(|outcome| Report::from(&outcome)),
+        };
+        Ok(done?)
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.db.stop());
+        if let Some(threads) = self.threads.take() {
+            // All that was answered is on disk, however the threads end.
+            drop(threads.join());
+        }
+    }
+}
