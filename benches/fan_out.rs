@@ -42,7 +42,9 @@ fn start_server(folder: &std::path::Path) -> SocketAddr {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let server = Server::bind(config, 1).await.expect("the server starts");
-            bound.send(server.local_addr().expect("an address")).expect("the bench waits");
+            let url = server.addresses().remove(0);
+            let address = url.trim_start_matches("http://").parse().expect("an address");
+            bound.send(address).expect("the bench waits");
             server.run().await.expect("the server runs");
         });
     });
