@@ -4,15 +4,18 @@
 //! targets under `fuzz/` call them with what libFuzzer makes up, the property tests below with what proptest does, and
 //! nothing else does: a hostile byte that was found once is added to the corpus, and is tried by both.
 
+use std::net::IpAddr;
+
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
 
-use crate::config::{PAGE_MAX_MESSAGES, parse_origin};
+use crate::config::{PAGE_MAX_MESSAGES, REQUEST_ID_MAX_CHARS, parse_origin};
 use crate::db::Page;
 use crate::handler::ws::socket::Boundary;
 use crate::handler::{assets, rest, ws};
 use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, UnixMillis, Username};
 use crate::protocol::{Auth, ClientFrame, Credentials, ServerFrame, encode};
+use crate::proxy;
 use crate::router::instead_of_hypers;
 
 /// A frame from a client, and the body of a login.
@@ -92,6 +95,15 @@ pub fn header(bytes: &[u8]) {
     );
     assert!(!rest::is_json(&headers) || contains("application/json"));
     assert!(!ws::lists(&headers, &CONNECTION, "upgrade") || contains("upgrade"));
+    let forwarded =
+        HeaderMap::from_iter([(proxy::X_FORWARDED_FOR, value.clone()), (proxy::X_REQUEST_ID, value.clone())]);
+    let peer = IpAddr::from([192, 0, 2, 1]);
+    let believed = proxy::client_address(&forwarded, peer, |address| address == peer);
+    assert!(believed == peer || contains(".") || contains(":"));
+    if proxy::client_address(&forwarded, peer, |_| false) != believed {
+        assert!(contains("192.0.2.1") || contains("::"), "a list is read on only past a proxy that is trusted");
+    }
+    assert!(proxy::request_id(&forwarded).is_none_or(|id| id.len() <= REQUEST_ID_MAX_CHARS && !id.contains(' ')));
     if rest::bearer(&headers).is_ok() {
         assert!(contains("bearer ") && bytes.iter().filter(|byte| byte.is_ascii_hexdigit()).count() >= 64);
     }
@@ -189,6 +201,8 @@ mod tests {
         "host",
         ":1",
         "HTTP/1.1 400 ",
+        "192.0.2.1",
+        "[2001:db8::1]:80",
         "\r\ncontent-length: 0\r\n",
         "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         "dGhlIHNhbXBsZSBub25jZQ==",

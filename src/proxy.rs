@@ -11,7 +11,7 @@ use hyper::header::HeaderName;
 
 use crate::config::REQUEST_ID_MAX_CHARS;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Names one request in the answer and in the log; a proxy in front may have named it already.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
