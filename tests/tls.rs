@@ -87,7 +87,7 @@ impl Identity {
 }
 
 /// A plain address that leads to the server over TLS. What its clients do not read soon waits in the server.
-async fn bridge(identity: &Identity, server: &TestServer) -> SocketAddr {
+fn bridge(identity: &Identity, server: &TestServer) -> SocketAddr {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_send_buffer_size(4 << 10).expect("a small buffer");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
@@ -151,7 +151,7 @@ async fn person(server: &TestServer, address: SocketAddr, username: &str) -> Cli
 async fn people_talk_over_tls() {
     let identity = Identity::new();
     let mut server = identity.server();
-    let address = bridge(&identity, &server).await;
+    let address = bridge(&identity, &server);
     let ada = person(&server, address, "ada").await;
     let mut here = RawClient::connect_to(address).await;
     here.authenticate(&ada).await;
@@ -170,7 +170,7 @@ async fn people_talk_over_tls() {
 async fn a_slow_reader_over_tls_loses_nothing() {
     let identity = Identity::new();
     let server = identity.server();
-    let address = bridge(&identity, &server).await;
+    let address = bridge(&identity, &server);
     let ada = person(&server, address, "ada").await;
     let mut slow = RawClient::connect_to(address).await;
     slow.authenticate(&ada).await;
@@ -195,7 +195,7 @@ async fn a_slow_reader_over_tls_loses_nothing() {
 async fn a_large_answer_arrives_whole() {
     let identity = Identity::new();
     let server = identity.server();
-    let address = bridge(&identity, &server).await;
+    let address = bridge(&identity, &server);
     let ada = person(&server, address, "ada").await;
     let mut connection = RawClient::connect_to(address).await;
     connection.authenticate(&ada).await;
@@ -249,8 +249,8 @@ async fn who_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
 fn a_key_without_its_certificate_or_of_another_is_refused_at_the_start() {
     let (identity, other) = (Identity::new(), Identity::new());
     let path = |path: &Path| path.to_str().expect("text").to_owned();
-    let lone = run_to_end(&["--tls-key", &path(&identity.key())], &[]);
-    assert_eq!(lone.status.code(), Some(2), "{lone:?}");
+    let key_only = run_to_end(&["--tls-key", &path(&identity.key())], &[]);
+    assert_eq!(key_only.status.code(), Some(2), "{key_only:?}");
     let (chain, key) = (path(&identity.chain()), path(&other.key()));
     let mixed = run_to_end(&["--listen", "127.0.0.1:0", "--tls-cert", &chain, "--tls-key", &key], &[]);
     assert_eq!(mixed.status.code(), Some(1), "{mixed:?}");

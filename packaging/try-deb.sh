@@ -1,0 +1,63 @@
+#!/bin/sh
+# Builds the Debian package and takes it through its life on this machine: installed, upgraded, removed, purged.
+# It needs root, and belongs on a machine that can be thrown away: packaging/try-deb.sh [RUST-TARGET]
+# Where systemd runs, the service is started and asked; where not (a container), that is said.
+set -eu
+
+cd "$(dirname "$0")/.."
+target=${1:-x86_64-unknown-linux-gnu}
+say() { printf '== %s\n' "$*"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+systemd_runs() { [ -d /run/systemd/system ]; }
+
+command -v cargo-deb >/dev/null || fail "there is no cargo-deb here (cargo install cargo-deb)"
+[ "$(id -u)" = 0 ] || fail "only root can install packages"
+! getent passwd chinwag >/dev/null || fail "there is a user chinwag already: this is no machine for a test"
+
+say "build: static, so that the package depends on no library"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$target"
+out=$(mktemp -d)
+trap 'rm -r "$out"' EXIT
+# A version below, for the upgrade, of the same binary.
+cargo deb --no-build --no-strip --target "$target" --deb-version 0.0.1 --output "$out/old.deb" >/dev/null
+cargo deb --no-build --no-strip --target "$target" --output "$out/new.deb" >/dev/null
+dpkg --info "$out/new.deb"
+dpkg --contents "$out/new.deb"
+dpkg --info "$out/new.deb" | grep -q ' Depends:.*libc6' && fail "a static binary depends on libc6"
+
+say "install"
+dpkg --install "$out/old.deb"
+getent passwd chinwag >/dev/null || fail "the service has no user"
+[ "$(dpkg-query --show --showformat '${Version}' chinwag)" = 0.0.1 ] || fail "not the old version"
+chinwag --version
+if systemd_runs; then
+    systemctl is-active --quiet chinwag || fail "the service does not run"
+    curl --fail --silent --show-error http://127.0.0.1:8080/healthz
+else
+    say "NOT CHECKED: systemd does not run here, so that the service was not started"
+fi
+if command -v systemd-analyze >/dev/null; then
+    systemd-analyze verify "$(dpkg --listfiles chinwag | grep '/chinwag\.service$')"
+    systemd-analyze security --offline=yes chinwag.service | tail -n 1
+fi
+
+say "upgrade: what the administrator changed stays"
+echo 'CHINWAG_REGISTRATION=closed' >>/etc/default/chinwag
+dpkg --install --force-confdef --force-confold "$out/new.deb"
+grep -q '^CHINWAG_REGISTRATION=closed' /etc/default/chinwag || fail "the configuration was overwritten"
+if systemd_runs; then
+    systemctl is-active --quiet chinwag || fail "the service does not run after the upgrade"
+fi
+
+say "remove, and purge: the conversations stay"
+mkdir -p /var/lib/chinwag
+touch /var/lib/chinwag/kept
+dpkg --remove chinwag
+! command -v chinwag >/dev/null || fail "the binary is still there"
+[ -e /etc/default/chinwag ] || fail "removing is not purging"
+dpkg --purge chinwag
+[ ! -e /etc/default/chinwag ] || fail "the configuration outlived the purge"
+[ -e /var/lib/chinwag/kept ] || fail "the database is gone"
+rm -r /var/lib/chinwag
+deluser --system --quiet chinwag
+say "done"
