@@ -137,7 +137,7 @@ impl Metrics {
             text.line(format_args!("chinwag_refusals_total{{reason=\"{reason}\"}} {}", counter.get()));
         }
         text.histogram("chinwag_batch_messages", "Messages stored by one transaction.", &self.batch_messages, 1.0);
-        text.histogram("chinwag_commit_seconds", "Time of one transaction.", &self.commit_micros, 1e-6);
+        text.histogram("chinwag_commit_seconds", "Time of one transaction.", &self.commit_micros, 1e6);
         text.histogram(
             "chinwag_queue_commands",
             "Commands waiting when a transaction was done.",
@@ -179,16 +179,16 @@ impl Exposition {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a bound or a sum as Prometheus reads it: a float")]
-    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>, unit: f64) {
+    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>, units_in_one: f64) {
         self.head(name, help, "histogram");
         let mut count = 0;
         for (bound, under) in histogram.bounds.iter().zip(&histogram.counts) {
             count += under.load(Ordering::Relaxed);
-            self.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", *bound as f64 * unit));
+            self.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", *bound as f64 / units_in_one));
         }
         count += histogram.over.load(Ordering::Relaxed);
         self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {}", histogram.sum.load(Ordering::Relaxed) as f64 * unit));
+        self.line(format_args!("{name}_sum {}", histogram.sum.load(Ordering::Relaxed) as f64 / units_in_one));
         self.line(format_args!("{name}_count {count}"));
     }
 }

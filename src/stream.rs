@@ -34,6 +34,9 @@ enum Kind {
     Tls(Box<TlsStream>),
 }
 
+const _: () =
+    assert!(size_of::<Stream>() <= size_of::<TcpStream>() + size_of::<usize>(), "a kind costs a word at most");
+
 /// Calls the same method of whichever kind of stream it is.
 macro_rules! each {
     ($stream:expr, $inner:ident => $call:expr) => {
