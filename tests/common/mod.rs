@@ -10,6 +10,7 @@
 #![allow(unused_imports, reason = "each test file uses its own part of this module")]
 
 mod client;
+mod command;
 mod follower;
 mod http;
 mod raw;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub(crate) use client::{Client, Connection, PASSWORD};
+pub(crate) use command::{Ended, chinwag, chinwag_reading};
 pub(crate) use follower::Follower;
 pub(crate) use http::{Request, Response};
 pub(crate) use raw::{

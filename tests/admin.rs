@@ -1,0 +1,295 @@
+//! What an administrator does to people and their sessions, with a server running and without.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::{Client, PASSWORD, TestServer, chinwag, chinwag_reading, contents, ids};
+use serde_json::json;
+
+/// The status of a login as `username` with `password`.
+async fn login_status(server: &TestServer, username: &str, password: &str) -> u16 {
+    server.post("/login").json(&json!({"username": username, "password": password})).send().await.status
+}
+
+fn mode_of(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("the file is there").permissions().mode() & 0o777
+}
+
+// Users
+
+#[tokio::test]
+async fn a_user_who_is_added_while_the_server_runs_can_log_in() {
+    let server = TestServer::with(&["--registration", "closed"]);
+    chinwag_reading(&server.database_path(), &["user", "add", "ada"], PASSWORD).ok();
+    Client::login(&server, "ada").await.connect().await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_added_before_the_server_runs_can_log_in() {
+    let mut server = TestServer::start();
+    server.stop().await;
+    chinwag_reading(&server.database_path(), &["user", "add", "ada"], PASSWORD).ok();
+    server.restart();
+    Client::login(&server, "ada").await.connect().await;
+}
+
+#[test]
+fn the_first_user_may_be_there_before_the_first_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let database = directory.path().join("chinwag.db");
+    chinwag_reading(&database, &["user", "add", "ada"], PASSWORD).ok();
+    assert!(chinwag(&database, &["user", "list"]).ok().lines().any(|line| line.starts_with("ada ")));
+    assert_eq!(mode_of(&database), 0o600);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_or_none_and_a_bad_password_are_refused() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    Client::register(&server, "ada").await;
+    assert!(chinwag_reading(&database, &["user", "add", "ADA"], PASSWORD).failed().contains("taken"));
+    assert!(chinwag_reading(&database, &["user", "add", ".ada"], PASSWORD).failed().contains("username"));
+    assert!(chinwag_reading(&database, &["user", "add", "bob"], "short\n").failed().contains("password"));
+    assert_eq!(server.number("SELECT count(*) FROM users"), 1);
+}
+
+#[test]
+fn a_password_is_never_an_argument() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let database = directory.path().join("chinwag.db");
+    for arguments in [["user", "add", "ada", PASSWORD], ["user", "passwd", "ada", PASSWORD]] {
+        assert_eq!(chinwag(&database, &arguments).code, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_out_at_once_and_comes_back_when_enabled() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    chinwag(&database, &["user", "disable", "ada"]).ok();
+    assert_eq!(connection.close_code().await, 1008);
+    assert_eq!(login_status(&server, "ada", PASSWORD).await, 401);
+    assert_eq!(server.get("/messages").by(&ada).send().await.status, 401);
+    chinwag(&database, &["user", "enable", "ada"]).ok();
+    assert_eq!(server.get("/messages").by(&ada).send().await.status, 401, "what was ended stays so");
+    Client::login(&server, "ada").await.connect().await;
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_sessions_and_the_old_one() {
+    let server = TestServer::start();
+    let mut connection = Client::register(&server, "ada").await.connect().await;
+    chinwag_reading(&server.database_path(), &["user", "passwd", "ada"], "another one entirely\n").ok();
+    assert_eq!(connection.close_code().await, 1008);
+    assert_eq!(login_status(&server, "ada", PASSWORD).await, 401);
+    assert_eq!(login_status(&server, "ada", "another one entirely").await, 200);
+}
+
+#[tokio::test]
+async fn the_messages_of_a_deleted_user_stay_under_a_name_that_nobody_can_have() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.store("n", "I was here").await;
+    chinwag(&server.database_path(), &["user", "delete", "ada"]).ok();
+    assert_eq!(connection.close_code().await, 1008);
+    let again = Client::register(&server, "ada").await;
+    let history = server.history(&again).await;
+    assert_eq!(contents(&history), ["I was here"]);
+    let name = &history[0].username;
+    assert_ne!(name, "ada");
+    let account = json!({"username": name, "password": PASSWORD});
+    assert_eq!(server.post("/register").json(&account).send().await.error(), (422, "invalid_username".into()));
+}
+
+#[tokio::test]
+async fn the_messages_of_a_deleted_user_go_when_told() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let (mut adas, mut bobs) = (ada.connect().await, bob.connect().await);
+    let mut kept = Vec::new();
+    for number in 0..20 {
+        kept.push(bobs.store(&format!("bob {number}"), "to stay").await);
+        adas.store(&format!("ada {number}"), "to go").await;
+    }
+    let said = chinwag(&server.database_path(), &["user", "delete", "--messages", "ada"]).ok();
+    assert!(said.contains("20 messages"), "{said}");
+    assert_eq!(ids(&server.history(&bob).await), kept);
+    assert_eq!(bobs.store("next", "on we go").await, kept[19] + 2, "the last id was given and is not given again");
+}
+
+#[tokio::test]
+async fn the_list_tells_who_is_active_disabled_and_deleted() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    for name in ["ada", "bob", "zoe"] {
+        Client::register(&server, name).await;
+    }
+    chinwag(&database, &["user", "disable", "bob"]).ok();
+    chinwag(&database, &["user", "delete", "zoe"]).ok();
+    let list = chinwag(&database, &["user", "list"]).ok();
+    let state = |name: &str| {
+        let line = list.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}:\n{list}"));
+        line[34..].split_whitespace().next().expect("a state").to_owned()
+    };
+    assert_eq!(["ada", "bob", "(deleted 3)"].map(state), ["active", "disabled", "deleted"]);
+}
+
+#[tokio::test]
+async fn who_is_not_there_cannot_be_administered() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    for arguments in [
+        &["user", "disable", "nobody"][..],
+        &["user", "enable", "nobody"],
+        &["user", "delete", "nobody"],
+        &["user", "delete", "--messages", "nobody"],
+        &["session", "revoke", "--user", "nobody"],
+        &["session", "revoke", "12"],
+    ] {
+        assert!(chinwag(&database, arguments).failed().contains("there is no such"), "{arguments:?}");
+    }
+}
+
+// Sessions
+
+#[tokio::test]
+async fn a_revoked_session_is_closed_and_the_others_stay() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    let first = Client::register(&server, "ada").await;
+    let (mut one, mut two) = (first.connect().await, Client::login(&server, "ada").await.connect().await);
+    let list = chinwag(&database, &["session", "list", "--user", "ADA"]).ok();
+    let numbers: Vec<_> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(numbers.len(), 2, "{list}");
+    chinwag(&database, &["session", "revoke", numbers[0]]).ok();
+    assert_eq!(one.close_code().await, 1008);
+    two.store("n", "still here").await;
+    chinwag(&database, &["session", "revoke", "--user", "ada"]).ok();
+    assert_eq!(two.close_code().await, 1008);
+}
+
+// One writer
+
+#[tokio::test]
+async fn a_second_server_on_a_database_is_refused() {
+    let server = TestServer::start();
+    let second = chinwag(&server.database_path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(second.failed().contains("another chinwag"));
+}
+
+#[tokio::test]
+async fn a_link_to_a_database_is_the_same_database() {
+    let server = TestServer::start();
+    let link = server.directory().join("link.db");
+    std::os::unix::fs::symlink(server.database_path(), &link).expect("a link");
+    assert!(chinwag(&link, &["serve", "--listen", "127.0.0.1:0"]).failed().contains("another chinwag"));
+    chinwag_reading(&link, &["user", "add", "ada"], PASSWORD).ok();
+    Client::login(&server, "ada").await;
+}
+
+#[tokio::test]
+async fn all_files_of_a_database_are_for_their_owner_only() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    for entry in std::fs::read_dir(server.directory()).expect("the directory is there") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(mode_of(&path), 0o600, "{}", path.display());
+    }
+    assert!(server.directory().join("chinwag.db.sock").exists());
+}
+
+#[tokio::test]
+async fn the_control_socket_goes_with_the_server_and_a_stale_one_is_replaced() {
+    let mut server = TestServer::start();
+    let socket = server.directory().join("chinwag.db.sock");
+    server.kill().await;
+    assert!(socket.exists(), "nobody was left to remove it");
+    server.restart();
+    chinwag_reading(&server.database_path(), &["user", "add", "ada"], PASSWORD).ok();
+    server.stop().await;
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn nonsense_at_the_control_socket_changes_nothing() {
+    use std::io::{Read, Write};
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for nonsense in [&b"\n"[..], b"drop users\n", b"disable-user ada now\n", b"\xff\xfe\n", &[b'x'; 4096]] {
+        let socket = server.directory().join("chinwag.db.sock");
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the server listens");
+        // It may have hung up before it was sent all.
+        stream.write_all(nonsense).ok();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        assert!(!answer.starts_with(b"done"), "{nonsense:?}");
+    }
+    ada.connect().await;
+    chinwag(&server.database_path(), &["user", "disable", "ada"]).ok();
+}
+
+// The command line
+
+#[tokio::test]
+async fn the_database_may_be_named_before_or_behind_a_command() {
+    let server = TestServer::start();
+    let path = server.database_path();
+    let path = path.to_str().expect("text");
+    let elsewhere = Path::new("/nowhere/chinwag.db");
+    chinwag_reading(elsewhere, &["--db", path, "user", "add", "ada"], PASSWORD).ok();
+    chinwag_reading(elsewhere, &["user", "add", "bob", "--db", path], PASSWORD).ok();
+    assert_eq!(server.number("SELECT count(*) FROM users"), 2);
+}
+
+#[test]
+fn a_flag_of_the_server_before_another_command_is_refused() {
+    let ended = chinwag(Path::new("chinwag.db"), &["--listen", "127.0.0.1:0", "user", "list"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("--listen"), "{ended:?}");
+}
+
+#[test]
+fn a_database_that_is_missing_is_not_made_by_who_only_looks() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let missing = directory.path().join("missing.db");
+    for arguments in [
+        &["user", "list"][..],
+        &["user", "disable", "ada"],
+        &["session", "list"],
+        &["check"],
+        &["health"],
+        &["export"],
+        &["backup", "copy.db"],
+        &["prune", "--older-than", "1d"],
+    ] {
+        let line = chinwag(&missing, arguments).failed();
+        assert!(line.contains("missing.db"), "{arguments:?}: {line}");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_the_servers() {
+    let mut server = TestServer::start();
+    assert_eq!(chinwag(&server.database_path(), &["health"]).ok(), "ok\n");
+    server.stop().await;
+    chinwag(&server.database_path(), &["health"]).failed();
+}
+
+#[tokio::test]
+async fn the_first_start_says_what_to_do_next_and_where() {
+    let mut server = TestServer::start();
+    let hint = server.logged("nobody has an account yet").await;
+    assert!(hint.contains(&format!("http://{}", server.address())), "{hint}");
+    Client::register(&server, "ada").await;
+    server.stop().await;
+    let before = server.log().matches("nobody has an account yet").count();
+    server.restart();
+    server.stop().await;
+    assert_eq!(server.log().matches("nobody has an account yet").count(), before);
+}

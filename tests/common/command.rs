@@ -1,0 +1,53 @@
+//! Commands beside a server, as an administrator runs them.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a command that ended has said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Its standard output, given that it went well.
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// Its one line on standard error, given that it failed as what cannot be done does.
+    pub(crate) fn failed(self) -> String {
+        assert_eq!(self.code, 1, "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "one clear line, not: {self:?}");
+        self.stderr
+    }
+}
+
+/// Runs `chinwag` with `arguments` on the database at `path`.
+pub(crate) fn chinwag(path: &Path, arguments: &[&str]) -> Ended {
+    chinwag_reading(path, arguments, "")
+}
+
+/// The same with `input` on standard input.
+pub(crate) fn chinwag_reading(path: &Path, arguments: &[&str], input: &str) -> Ended {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_chinwag"))
+        .args(arguments)
+        .env("CHINWAG_DB", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // A command that refuses at once does not read.
+    process.stdin.take().expect("the pipe was asked for").write_all(input.as_bytes()).ok();
+    let output = process.wait_with_output().expect("a child can be waited for");
+    Ended {
+        code: output.status.code().expect("it ends by itself"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Invitations: whom they let in, and how many.
+
+mod common;
+
+use common::{Client, PASSWORD, TestServer, chinwag};
+use serde_json::{Value, json};
+
+/// The code of a new invitation, from the link.
+fn invite(server: &TestServer, flags: &[&str]) -> String {
+    let arguments: Vec<_> = ["invite"].into_iter().chain(flags.iter().copied()).collect();
+    let link = chinwag(&server.database_path(), &arguments).ok();
+    let code = link.trim_end().strip_prefix(&format!("http://{}/#invite=", server.address()));
+    code.unwrap_or_else(|| panic!("no link to this server: {link}")).to_owned()
+}
+
+/// Status and code of a registration as `username`; the code is empty if it was let in.
+async fn register(server: &TestServer, username: &str, invite: Value) -> (u16, String) {
+    let account = json!({"username": username, "password": PASSWORD, "invite": invite});
+    let response = server.post("/register").json(&account).send().await;
+    if response.status == 201 { (201, String::new()) } else { response.error() }
+}
+
+fn let_in() -> (u16, String) {
+    (201, String::new())
+}
+
+fn invalid() -> (u16, String) {
+    (403, "invalid_invite".into())
+}
+
+#[tokio::test]
+async fn an_invitation_lets_one_person_in_where_registration_is_otherwise_closed() {
+    let server = TestServer::with(&["--registration", "invite"]);
+    assert_eq!(register(&server, "ada", Value::Null).await, (403, "registration_closed".into()));
+    let code = invite(&server, &[]);
+    assert_eq!(register(&server, "ada", code.clone().into()).await, let_in());
+    Client::login(&server, "ada").await;
+    assert_eq!(register(&server, "bob", code.into()).await, invalid());
+}
+
+#[tokio::test]
+async fn what_is_no_code_is_an_invalid_invitation() {
+    let server = TestServer::with(&["--registration", "invite"]);
+    for bad in ["", "x", "00000000000000000000000000000000", "' OR 1 --", &"a".repeat(5_000)] {
+        assert_eq!(register(&server, "ada", bad.into()).await, invalid(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_lets_in_as_many_as_it_says_however_they_hurry() {
+    let server = TestServer::with(&["--registration", "invite"]);
+    let code = invite(&server, &["--uses", "3"]);
+    let mut hurrying = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let account = json!({"username": format!("person-{number}"), "password": PASSWORD, "invite": code});
+        let request = server.post("/register").json(&account);
+        hurrying.spawn(async move { request.send().await.status });
+    }
+    let statuses = hurrying.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 3, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 403).count(), 5, "{statuses:?}");
+    assert_eq!(server.number("SELECT count(*) FROM users"), 3);
+}
+
+#[tokio::test]
+async fn a_registration_that_fails_uses_no_invitation_up() {
+    let server = TestServer::with(&["--registration", "invite"]);
+    assert_eq!(register(&server, "ada", invite(&server, &[]).into()).await, let_in());
+    let code = invite(&server, &[]);
+    assert_eq!(register(&server, "ADA", code.clone().into()).await, (409, "username_taken".into()));
+    assert_eq!(register(&server, ".ada", code.clone().into()).await, (422, "invalid_username".into()));
+    assert_eq!(register(&server, "bob", code.into()).await, let_in());
+}
+
+#[tokio::test]
+async fn an_invitation_expires() {
+    let server = TestServer::with(&["--registration", "invite"]);
+    let code = invite(&server, &["--expires", "0m"]);
+    assert_eq!(register(&server, "ada", code.into()).await, invalid());
+}
+
+#[tokio::test]
+async fn closed_is_closed_to_the_invited_too() {
+    let server = TestServer::with(&["--registration", "closed"]);
+    let code = invite(&server, &[]);
+    assert_eq!(register(&server, "ada", code.into()).await, (403, "registration_closed".into()));
+}
+
+#[tokio::test]
+async fn where_registration_is_open_no_invitation_is_needed_or_used_up() {
+    let mut server = TestServer::start();
+    let code = invite(&server, &[]);
+    assert_eq!(register(&server, "ada", "whatever".into()).await, let_in());
+    assert_eq!(register(&server, "bob", code.clone().into()).await, let_in());
+    server.stop().await;
+    server.restart_with(&["--registration", "invite"]);
+    assert_eq!(register(&server, "zoe", code.into()).await, let_in());
+}
+
+#[tokio::test]
+async fn a_link_names_the_server_as_people_reach_it() {
+    let server = TestServer::start();
+    let link = chinwag(&server.database_path(), &["invite", "--url", "https://chat.example/"]).ok();
+    assert!(link.starts_with("https://chat.example/#invite="), "{link}");
+}
+
+#[tokio::test]
+async fn the_code_itself_is_stored_nowhere() {
+    let server = TestServer::start();
+    let code = invite(&server, &[]);
+    let holds = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).expect("the file is read");
+        bytes.windows(code.len()).any(|window| window == code.as_bytes())
+    };
+    for suffix in ["", "-wal", ".lock"] {
+        let mut path = server.database_path().into_os_string();
+        path.push(suffix);
+        assert!(!holds(path.as_ref()), "{path:?}");
+    }
+    assert!(!server.log().contains(&code));
+}
