@@ -238,6 +238,8 @@ pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages a page of history may have.
 pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
+/// Bytes of text after which a page of history ends, however many messages were asked for.
+pub(crate) const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// Messages a page of history has if the client does not say.
 pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
 
@@ -278,7 +280,7 @@ pub(crate) const FRAMES_PER_MESSAGE: u32 = 2;
 pub(crate) const CONNECT_RATE: u32 = 5;
 /// Connections of one user that may authenticate at once: every tab, over again while the network flaps.
 pub(crate) const CONNECT_BURST: u32 = 256;
-/// Refused frames a connection may send at once before it is closed with 1008, and how many it regains a second.
+/// Refused frames a connection may send at once before it is closed with 1008.
 pub(crate) const REFUSED_BURST: u32 = 200;
 /// Refused frames a connection regains a second.
 pub(crate) const REFUSED_RATE: u32 = 5;
@@ -298,12 +300,12 @@ pub(crate) const REFUSALS_AT_ONCE: usize = 32;
 /// Events the broadcast channel holds for a shard that is busy; past it the shard's connections catch up.
 pub(crate) const HUB_CAPACITY: usize = 1_024;
 /// Messages encoded into one slice of a commit.
-pub(crate) const BATCH_MAX_MESSAGES: usize = 1_024;
+pub(crate) const SLICE_MAX_MESSAGES: usize = 1_024;
 /// Bytes of frames encoded into one slice of a commit.
-pub(crate) const BATCH_MAX_BYTES: usize = 64 * 1024;
+pub(crate) const SLICE_MAX_BYTES: usize = 64 * 1024;
 /// Events a shard may be behind before the next commit waits for it.
 pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
-/// How long a commit waits for the shards at most: a shard never blocks, so this only guards against a bug.
+/// How long a commit waits for the shards at most; with very many sockets on a small device the channel fills then.
 pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that a shard joins into one write.
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
@@ -330,7 +332,7 @@ pub(crate) const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Messages that are replayed; a connection further behind is told to `resync`.
 pub(crate) const REPLAY_MAX_MESSAGES: u32 = 1_000;
-/// Messages and bytes of text that a catch-up reads at once.
+/// Messages that a catch-up reads at once.
 pub(crate) const CHUNK_MAX_MESSAGES: u32 = 256;
 /// Bytes of text that a catch-up reads at once.
 pub(crate) const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -398,3 +400,7 @@ pub(crate) const BUCKETS_MAX: usize = 16_384;
 
 /// How long the server waits for its connections when it stops.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the connections are told meanwhile: a shard that was overrun has missed it.
+pub(crate) const DRAIN_RETRY: Duration = Duration::from_millis(100);
+/// How long it waits for the database then.
+pub(crate) const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);

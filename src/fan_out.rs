@@ -4,13 +4,14 @@
 //! all that is pending, encoded already. Nothing is copied or queued for a connection and no task is woken, so a
 //! connection that keeps up costs one `send` a delivery and nothing else.
 //!
-//! A socket that would block leaves the loop. From then on its own task writes: it finishes the frame that was cut,
-//! reads from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs nobody
-//! else anything, and needs no queue: the database is the queue.
+//! A socket that would block is left alone from then on: its own task writes. It finishes the frame that was cut, reads
+//! from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs nobody else
+//! anything, and needs no queue: the database is the queue.
 //!
 //! [`Seat`] is where the two meet. Its turn says who may write, so that a frame is never split by another writer; its
 //! position says what the connection has been given, so that nothing is skipped or repeated whoever writes next.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +38,7 @@ pub(crate) enum Ending {
     /// The session was logged out, expired, or its user was disabled.
     Revoked,
     /// Nothing was heard for too long.
-    Silent,
+    DeadPeer,
     /// The server stops.
     Shutdown,
     /// The socket failed.
@@ -72,8 +73,6 @@ struct SeatState {
     position: Position,
     /// What is left of a frame that was cut.
     rest: Bytes,
-    /// Whether the shard has the seat on its list, whoever's turn it is.
-    listed: bool,
     pinged_ms: u32,
     task: Option<Waker>,
 }
@@ -113,8 +112,7 @@ impl Seat {
     /// A seat whose turn is its task's, until it [joins](Shard::join) a shard.
     pub(crate) fn new(stream: Stream, user: UserId, session: SessionId, clock: Clock, position: Position) -> Arc<Self> {
         let now_ms = clock.now_ms();
-        let state =
-            SeatState { turn: Turn::Task, position, rest: Bytes::new(), listed: false, pinged_ms: now_ms, task: None };
+        let state = SeatState { turn: Turn::Task, position, rest: Bytes::new(), pinged_ms: now_ms, task: None };
         Arc::new(Self { stream, user, session, heard_ms: AtomicU32::new(now_ms), state: Mutex::new(state) })
     }
 
@@ -145,24 +143,33 @@ impl Seat {
         match state.turn {
             Turn::Task => Poll::Ready(Summons::Behind),
             Turn::Closing(ending) => Poll::Ready(Summons::Close(ending)),
-            Turn::Shard => {
-                if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-                    state.task = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            }
+            Turn::Shard => state.wait(cx),
         }
     }
 
-    /// Takes the turn from the shard. Answers what is left of a frame that was cut, which must be written before
-    /// anything else.
-    pub(crate) fn take_turn(&self) -> Result<Bytes, Ending> {
+    /// Resolves when the connection is to be closed, whoever's turn it is. Cancel safe. For the connection's own task
+    /// only.
+    pub(crate) async fn ended(&self) -> Ending {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if let Turn::Closing(ending) = state.turn { Poll::Ready(ending) } else { state.wait(cx) }
+        })
+        .await
+    }
+
+    /// Takes the turn from the shard, unless the connection is to be closed.
+    pub(crate) fn take_turn(&self) -> Result<(), Ending> {
         let mut state = self.lock();
         if let Turn::Closing(ending) = state.turn {
             return Err(ending);
         }
         state.turn = Turn::Task;
-        Ok(std::mem::take(&mut state.rest))
+        Ok(())
+    }
+
+    /// Takes what is left of a frame that the shard cut, which must be written before anything else.
+    pub(crate) fn take_rest(&self) -> Bytes {
+        std::mem::take(&mut self.lock().rest)
     }
 
     /// What the connection has been given.
@@ -192,62 +199,62 @@ impl Seat {
         Err(answer)
     }
 
-    /// The shard's turn: writes a slice, unless the connection is being brought up by its task. Answers the frames
-    /// written, or `None` if the seat leaves the shard's list.
-    fn deliver(&self, slice: &Slice) -> Option<usize> {
-        let mut state = self.lock();
-        if state.turn == Turn::Shard {
-            let part;
-            let slice = match slice.fit(state.position, self.user) {
-                Fit::Whole => slice,
-                Fit::Part(fitting) => {
-                    part = fitting;
-                    &part
-                }
-                Fit::Gap => {
-                    state.give_turn(Turn::Task);
-                    return None;
-                }
-            };
-            if slice.len() == 0 {
-                return Some(0);
-            }
-            match self.stream.try_write(slice.bytes()) {
-                Ok(written) if written == slice.bytes().len() => {
-                    state.position = slice.advance(state.position);
-                    return Some(slice.len());
-                }
-                Ok(written) => {
-                    (state.position, state.rest) = slice.cut(written, state.position);
-                    state.give_turn(Turn::Task);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.give_turn(Turn::Task),
-                Err(_) => state.give_turn(Turn::Closing(Ending::Gone)),
-            }
-        }
-        state.listed = false;
-        None
-    }
-
-    /// The shard takes the seat off its list: its task goes on, and is told why if it was the shard's turn.
-    fn dismiss(&self, turn: Turn) {
-        let mut state = self.lock();
-        if state.turn == Turn::Shard {
-            state.give_turn(turn);
-        }
-        state.listed = false;
-    }
-
-    /// The shard's turn: closes a silent connection, and pings one that was not pinged for an interval. Whether the
-    /// seat stays on the list.
-    fn heartbeat(&self, now_ms: u32, ping_every_ms: u32, silent_after_ms: u32) -> bool {
+    /// The shard writes a slice, if it is its turn; how many frames.
+    fn deliver(&self, slice: &Slice) -> usize {
         let mut state = self.lock();
         if state.turn != Turn::Shard {
-            state.listed = false;
-            return false;
+            return 0;
+        }
+        let part;
+        let slice = match slice.fit(state.position, self.user) {
+            Fit::Whole => slice,
+            Fit::Part(fitting) if fitting.len() == 0 => return 0,
+            Fit::Part(fitting) => {
+                part = fitting;
+                &part
+            }
+            Fit::Gap => {
+                state.give_turn(Turn::Task);
+                return 0;
+            }
+        };
+        match self.stream.try_write(slice.bytes()) {
+            Ok(written) if written == slice.bytes().len() => {
+                state.position = slice.advance(state.position);
+                return slice.len();
+            }
+            Ok(written) => {
+                (state.position, state.rest) = slice.cut(written, state.position);
+                state.give_turn(Turn::Task);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.give_turn(Turn::Task),
+            Err(_) => state.give_turn(Turn::Closing(Ending::Gone)),
+        }
+        0
+    }
+
+    /// The shard ends the connection, whoever's turn it is.
+    fn end(&self, ending: Ending) {
+        self.lock().give_turn(Turn::Closing(ending));
+    }
+
+    /// The shard has the connection brought up by its task.
+    fn fall_behind(&self) {
+        let mut state = self.lock();
+        if state.turn == Turn::Shard {
+            state.give_turn(Turn::Task);
+        }
+    }
+
+    /// The shard closes a silent connection, and pings one that was not pinged for an interval, if it is its turn: a
+    /// connection that is being brought up has deadlines of its own.
+    fn heartbeat(&self, now_ms: u32, ping_every_ms: u32, silent_after_ms: u32) {
+        let mut state = self.lock();
+        if state.turn != Turn::Shard {
+            return;
         }
         if since(self.heard_ms.load(Ordering::Relaxed), now_ms) >= silent_after_ms {
-            state.give_turn(Turn::Closing(Ending::Silent));
+            state.give_turn(Turn::Closing(Ending::DeadPeer));
         } else if since(state.pinged_ms, now_ms) >= ping_every_ms {
             state.pinged_ms = now_ms;
             match self.stream.try_write(&PING_FRAME) {
@@ -261,19 +268,24 @@ impl Seat {
                 Err(_) => state.give_turn(Turn::Closing(Ending::Gone)),
             }
         }
-        state.listed = state.turn == Turn::Shard;
-        state.listed
     }
 }
 
 impl SeatState {
-    /// Passes the turn from the shard to the task, and wakes it.
+    /// Passes the turn to the task, and wakes it.
     fn give_turn(&mut self, turn: Turn) {
         self.turn = turn;
-        self.listed = false;
         if let Some(task) = self.task.take() {
             task.wake();
         }
+    }
+
+    /// Has the task woken when it is given the turn.
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -286,23 +298,18 @@ pub(crate) struct Shard {
     door: Mutex<Door>,
 }
 
-/// Where seats wait to be taken up, and what they must have been given to pass.
+/// Where new seats wait to be listed, and what a connection must have been given for the shard to write to it.
 #[derive(Debug, Default)]
 struct Door {
     /// What the shard has begun to write.
     position: Position,
-    joining: Vec<Weak<Seat>>,
+    new: Vec<Weak<Seat>>,
     shut: bool,
 }
 
-/// Why a seat cannot join.
+/// The shard has begun to write more than the connection has been given.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotYet {
-    /// The shard has written more than the connection has been given.
-    Behind,
-    /// The server stops.
-    Shutdown,
-}
+pub(crate) struct Behind;
 
 impl Shard {
     /// A shard that goes on from `position`.
@@ -319,27 +326,32 @@ impl Shard {
         self.door().position
     }
 
-    /// Takes a seat up, if its connection has been given all that the shard has begun to write; from the next event
-    /// on the shard writes to it.
-    pub(crate) fn join(&self, seat: &Arc<Seat>) -> Result<(), NotYet> {
+    /// Puts a seat on the shard's list: it can be ended from now on, and written to once it has joined.
+    pub(crate) fn enlist(&self, seat: &Arc<Seat>) -> Result<(), Ending> {
         let mut door = self.door();
         if door.shut {
-            return Err(NotYet::Shutdown);
+            return Err(Ending::Shutdown);
         }
+        door.new.push(Arc::downgrade(seat));
+        Ok(())
+    }
+
+    /// Gives the shard its turn, if the connection has been given all that the shard has begun to write: it goes on
+    /// with the next event. A connection that is to be closed keeps that.
+    pub(crate) fn join(&self, seat: &Seat) -> Result<(), Behind> {
+        let door = self.door();
         let mut state = seat.lock();
         if !state.position.covers(door.position) {
-            return Err(NotYet::Behind);
+            return Err(Behind);
         }
-        state.turn = Turn::Shard;
-        if !state.listed {
-            state.listed = true;
-            door.joining.push(Arc::downgrade(seat));
+        if state.turn == Turn::Task {
+            state.turn = Turn::Shard;
         }
         Ok(())
     }
 
-    /// Serves the shard's sockets until the hub is gone.
-    pub(crate) async fn run(&self, hub: Hub, mut events: broadcast::Receiver<Event>) {
+    /// Serves the shard's sockets for good.
+    pub(crate) async fn run(&self, hub: Hub, mut events: broadcast::Receiver<Event>) -> Infallible {
         // Weak, so that a connection that ends closes its socket at once and not at the next event.
         let mut seats: Vec<Weak<Seat>> = Vec::new();
         let mut heartbeat = tokio::time::interval(self.ping_interval / HEARTBEAT_CHECKS);
@@ -358,9 +370,10 @@ impl Shard {
                     self.lagged(&hub, &mut seats, missed);
                     None
                 }
-                Err(RecvError::Closed) => return,
+                Err(RecvError::Closed) => unreachable!("this task holds a sender"),
             };
             while let Some(event) = next.take() {
+                hub.progressed();
                 match event {
                     Event::Frames(first) => {
                         let (slice, after) = self.gather(first, &hub, &mut events, &mut seats);
@@ -369,17 +382,28 @@ impl Shard {
                         next = after;
                     }
                     Event::Revoked(sessions) => {
-                        // Who was found valid before this, and has not joined yet, is to look again.
+                        // Who was found valid before this, and is not listed yet, is to look again.
                         self.door().position.revocation += 1;
-                        self.end(&mut seats, Ending::Revoked, |seat| sessions.contains(&seat.session));
+                        self.list_new(&mut seats);
+                        let revoked = |seat: &Arc<Seat>| sessions.contains(&seat.session);
+                        seats
+                            .iter()
+                            .filter_map(Weak::upgrade)
+                            .filter(revoked)
+                            .for_each(|seat| seat.end(Ending::Revoked));
                     }
                     Event::Shutdown => {
                         self.door().shut = true;
-                        self.end(&mut seats, Ending::Shutdown, |_| true);
+                        self.list_new(&mut seats);
+                        seats.iter().filter_map(Weak::upgrade).for_each(|seat| seat.end(Ending::Shutdown));
                     }
                 }
             }
         }
+    }
+
+    fn list_new(&self, seats: &mut Vec<Weak<Seat>>) {
+        seats.append(&mut self.door().new);
     }
 
     /// Joins what else is pending to `first`, up to [`WRITE_MAX_BYTES`], so that it costs each socket one write; and
@@ -420,37 +444,12 @@ impl Shard {
         {
             // From here on a seat passes the door only if its connection has been given this slice.
             let mut door = self.door();
-            seats.append(&mut door.joining);
+            seats.append(&mut door.new);
             door.position = slice.advance(door.position);
         }
         let mut deliveries = 0;
-        let mut at = 0;
-        while at < seats.len() {
-            match seats[at].upgrade().and_then(|seat| seat.deliver(slice)) {
-                Some(frames) => {
-                    deliveries += frames;
-                    at += 1;
-                }
-                None => drop(seats.swap_remove(at)),
-            }
-            if at % SOCKETS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
+        for_each(seats, |seat| deliveries += seat.deliver(slice)).await;
         self.metrics.deliveries.add(deliveries as u64);
-    }
-
-    /// Ends the connections that `concerns` picks.
-    fn end(&self, seats: &mut Vec<Weak<Seat>>, ending: Ending, concerns: impl Fn(&Seat) -> bool) {
-        seats.append(&mut self.door().joining);
-        seats.retain(|seat| {
-            let Some(seat) = seat.upgrade() else { return false };
-            if !concerns(&seat) {
-                return true;
-            }
-            seat.dismiss(Turn::Closing(ending));
-            false
-        });
     }
 
     /// The channel overran the shard: every connection catches up from the database, with all that was published.
@@ -461,29 +460,37 @@ impl Shard {
         door.position.presence = door.position.presence.max(presence);
         // Sessions may have been revoked by what was missed.
         door.position.revocation += 1;
-        seats.append(&mut door.joining);
+        seats.append(&mut door.new);
         drop(door);
         let connections = seats.len();
         tracing::warn!(missed, connections, "a shard fell behind: its connections catch up from the database");
-        seats.drain(..).filter_map(|seat| seat.upgrade()).for_each(|seat| seat.dismiss(Turn::Task));
+        seats.iter().filter_map(Weak::upgrade).for_each(|seat| seat.fall_behind());
     }
 
     /// One round of pings and of looking for the dead: one timer for all connections.
     async fn heartbeat(&self, seats: &mut Vec<Weak<Seat>>) {
-        seats.append(&mut self.door().joining);
+        self.list_new(seats);
         let now_ms = self.clock.now_ms();
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let (ping_every_ms, silent_after_ms) = (millis(self.ping_interval), millis(self.ping_interval * 5 / 2));
-        let mut at = 0;
-        while at < seats.len() {
-            if seats[at].upgrade().is_some_and(|seat| seat.heartbeat(now_ms, ping_every_ms, silent_after_ms)) {
-                at += 1;
-            } else {
-                seats.swap_remove(at);
-            }
-            if at % SOCKETS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
+        for_each(seats, |seat| seat.heartbeat(now_ms, ping_every_ms, silent_after_ms)).await;
+    }
+}
+
+/// Visits every seat whose connection is still there, forgets the others, and gives way to other tasks every
+/// [`SOCKETS_PER_TURN`].
+async fn for_each(seats: &mut Vec<Weak<Seat>>, mut visit: impl FnMut(&Seat)) {
+    let (mut at, mut visited) = (0, 0);
+    while at < seats.len() {
+        if let Some(seat) = seats[at].upgrade() {
+            visit(&seat);
+            at += 1;
+        } else {
+            seats.swap_remove(at);
+        }
+        visited += 1;
+        if visited % SOCKETS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::config::{BATCH_MAX_BYTES, BATCH_MAX_MESSAGES, HUB_CAPACITY, RUN_AHEAD_EVENTS, RUN_AHEAD_PATIENCE};
+use crate::config::{HUB_CAPACITY, RUN_AHEAD_EVENTS, RUN_AHEAD_PATIENCE, SLICE_MAX_BYTES, SLICE_MAX_MESSAGES};
 use crate::model::{Message, MessageId, SessionId, UserId};
 use crate::protocol::{Encoder, ServerFrame};
 
@@ -264,13 +264,13 @@ impl Hub {
         if let Some(last) = messages.last() {
             self.published.message.store(last.id.get(), Ordering::Release);
         }
-        for chunk in messages.chunks(BATCH_MAX_MESSAGES) {
+        for chunk in messages.chunks(SLICE_MAX_MESSAGES) {
             let mut slice = SliceBuilder::default();
             let mut first = after;
             for message in chunk {
                 slice.push(&ServerFrame::message(message), Told::Message(message.id));
                 after = message.id;
-                if slice.bytes() >= BATCH_MAX_BYTES {
+                if slice.bytes() >= SLICE_MAX_BYTES {
                     let full = std::mem::take(&mut slice).build((Some(first), None));
                     self.publish(Event::Frames(Arc::new(full)));
                     first = after;
@@ -280,7 +280,9 @@ impl Hub {
                 self.publish(Event::Frames(Arc::new(slice.build((Some(first), None)))));
             }
         }
-        self.wait_for_shards();
+        if !messages.is_empty() {
+            self.wait_for_shards();
+        }
     }
 
     fn wait_for_shards(&self) {

@@ -42,7 +42,7 @@ Examples:
   chinwag user disable mallory                   out at once, open windows and all
   chinwag backup chat-$(date +%F).db             while the server runs";
 
-/// A bad flag or value (as in `sysexits`-less tradition: 2).
+/// A bad flag or value, as most programs have it.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {

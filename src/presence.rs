@@ -17,6 +17,9 @@ use crate::hub::{Hub, Told};
 use crate::model::{UserId, Username};
 use crate::protocol::ServerFrame;
 
+/// The fewest people online who are counted.
+const COUNT_MORE: usize = COUNT_ABOVE + 1;
+
 /// The people online.
 #[derive(Debug)]
 pub(crate) struct Presence {
@@ -97,9 +100,13 @@ impl Presence {
         self.lock().users.len()
     }
 
-    /// Passes on that `user` types, at most once in [`TYPING_INTERVAL`].
+    /// Passes on that `user` types, at most once in [`TYPING_INTERVAL`], and not while people are only counted: it costs
+    /// as the square of them too.
     pub(crate) fn typing(&self, user: UserId, username: &Username, now: Instant) {
         let mut online = self.lock();
+        if online.counting {
+            return;
+        }
         let Some(entry) = online.users.get_mut(username) else { return };
         if entry.typed_at.is_some_and(|at| now.duration_since(at) < TYPING_INTERVAL) {
             return;
@@ -137,24 +144,25 @@ impl Online {
         Snapshot { online: self.users.len(), users, seq: self.seq }
     }
 
-    /// Tells of one change, by name or by count; whether it was by name.
+    /// Tells of one change, by name or by count; whether it was by name. Where the count takes over or gives way, it is
+    /// told at once.
     fn announce(&mut self, hub: &Hub, change: &ServerFrame<'_>) -> bool {
-        if self.counting && self.users.len() < NAMES_BELOW {
-            self.counting = false;
-            self.publish_presence(hub);
-            return false;
+        match (self.counting, self.users.len()) {
+            (false, COUNT_MORE..) | (true, ..NAMES_BELOW) => {
+                self.counting = !self.counting;
+                self.publish_presence(hub);
+                false
+            }
+            (false, _) => {
+                self.seq += 1;
+                hub.publish_frame(change, Told::Presence(self.seq));
+                true
+            }
+            (true, _) => {
+                self.changed = true;
+                false
+            }
         }
-        if !self.counting && self.users.len() > COUNT_ABOVE {
-            self.counting = true;
-            self.publish_presence(hub);
-            return false;
-        }
-        self.changed = true;
-        if !self.counting {
-            self.seq += 1;
-            hub.publish_frame(change, Told::Presence(self.seq));
-        }
-        !self.counting
     }
 
     /// Tells everyone how many are online, and who if that is told again.

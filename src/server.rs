@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::{
-    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DRAIN_TIMEOUT, Endpoint, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX,
-    LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint, HEAD_MAX_BYTES,
+    HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
 use crate::db::{self, Cleaned, Commit, Db};
@@ -68,6 +68,9 @@ pub enum RunError {
     /// A thread of the database ended.
     #[error("a thread of the database ended unexpectedly")]
     Database,
+    /// A shard, or a loop that accepts connections, ended.
+    #[error("a loop of the server ended unexpectedly")]
+    Loop,
 }
 
 /// A server that listens and does not serve yet.
@@ -170,9 +173,10 @@ impl Server {
     /// Serves until told to stop, or until the database's threads end.
     pub async fn run(self) -> Result<(), RunError> {
         let Self { app, shards, listeners, metrics_listener, threads, control, places, max_connections } = self;
+        let mut loops = JoinSet::new();
         for shard in shards {
             let (hub, events) = (app.hub.clone(), app.hub.subscribe());
-            tokio::spawn(async move { shard.run(hub, events).await });
+            loops.spawn(async move { shard.run(hub, events).await });
         }
         let mut housekeeping =
             vec![tokio::spawn(clean(Arc::clone(&app))), tokio::spawn(publish_counts(Arc::clone(&app.presence)))];
@@ -190,13 +194,16 @@ impl Server {
         let result = tokio::select! {
             () = app.until_stopping() => Ok(()),
             () = app.db.ended() => Err(RunError::Database),
+            // None of them ends but by a bug.
+            _ = loops.join_next() => Err(RunError::Loop),
+            _ = accepting.join_next() => Err(RunError::Loop),
         };
         // The order of stopping: nobody comes in; who is in gets the answers that are due and 1001; then the database.
         accepting.shutdown().await;
         app.stopping.send_replace(true);
         housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
         let drained = async {
-            let mut retry = tokio::time::interval(Duration::from_millis(100));
+            let mut retry = tokio::time::interval(DRAIN_RETRY);
             loop {
                 tokio::select! {
                     _ = retry.tick() => app.hub.publish(Event::Shutdown),
@@ -212,7 +219,7 @@ impl Server {
             app.db.stop().await;
             tokio::task::spawn_blocking(|| threads.join()).await
         };
-        match tokio::time::timeout(Duration::from_secs(1), stopped).await {
+        match tokio::time::timeout(DATABASE_TIMEOUT, stopped).await {
             Ok(Ok(Ok(()))) => result,
             Ok(_) => Err(RunError::Database),
             Err(_) => {

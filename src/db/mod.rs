@@ -291,10 +291,15 @@ impl Db {
         if let Some(session) = &session
             && now.0.saturating_sub(session.last_used_at.0) > millis(SESSION_TOUCH)
         {
-            // A full queue is no reason to refuse the request: the next one notes the use.
-            drop(self.commands.try_send(Command::TouchSession { session: session.id }));
+            self.touch_session(session.id);
         }
         Ok(session)
+    }
+
+    /// Notes that a session was used, without waiting.
+    pub fn touch_session(&self, session: SessionId) {
+        // A full queue is no reason to refuse anything: the next use is noted.
+        drop(self.commands.try_send(Command::TouchSession { session }));
     }
 
     /// Whether a session that was validated before is still live.

@@ -15,9 +15,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::socket::{self, Close, Reader, Received};
-use crate::config::{AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES};
-use crate::db::{self, NewMessage, Session};
-use crate::fan_out::{Ending, NotYet, Seat, Shard, Summons};
+use crate::config::{
+    AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
+};
+use crate::db::{self, NewMessage};
+use crate::fan_out::{Ending, Seat, Shard, Summons};
 use crate::handler::{Admission, App};
 use crate::hub::{Position, SliceBuilder, Told};
 use crate::metrics::Refused;
@@ -41,7 +43,7 @@ pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission
     let Connection { seat, presence, .. } = connection;
     // The user leaves now, and not when the peer has finished the closing handshake.
     drop(presence);
-    let rest = seat.take_turn().unwrap_or_default();
+    let rest = seat.take_rest();
     Box::pin(socket::close(&seat.stream, close, &[&rest[..], &last_words].concat())).await;
 }
 
@@ -67,14 +69,28 @@ struct Connection {
     frames: Bucket,
     /// Frames that were refused: who goes on sending such is closed.
     refused: Bucket,
+    /// When the session was last noted as used.
+    session_used: Instant,
     _place: OwnedSemaphorePermit,
 }
 
 /// Has the client say who it is, and what it has; then brings it up to where its shard takes over. `None` if it was
 /// turned away.
 async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admission: Admission) -> Option<Connection> {
-    let (auth, session, start) = match first_frame(app, &stream, reader).await {
-        Ok(authenticated) => authenticated,
+    // The shard's count of revocations is taken before the session is checked: one that comes after is seen, either by
+    // the check or by the count.
+    let shard = Arc::clone(app.next_shard());
+    let revocation = shard.position().revocation;
+    let checked = async {
+        let auth = first_frame(app, &stream, reader).await?;
+        match app.db.validate_session(auth.token.digest()).await {
+            Ok(Some(session)) => Ok((auth, session)),
+            Ok(None) => Err(TurnedAway::Refused(AuthFailure::Unauthorized)),
+            Err(_) => Err(TurnedAway::Refused(AuthFailure::Unavailable)),
+        }
+    };
+    let (auth, session) = match checked.await {
+        Ok(checked) => checked,
         Err(TurnedAway::Refused(code)) => {
             app.metrics.refuse(Refused::Unauthorized);
             let answer = protocol::encode(&ServerFrame::auth_failed(code));
@@ -86,7 +102,6 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
             return None;
         }
     };
-    let shard = start.shard;
     let entered = match app.connect_rate.take(session.user, Instant::now()) {
         Ok(()) => app.presence.enter(&session.username).ok(),
         Err(_) => None,
@@ -100,12 +115,11 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
     drop(address);
 
     let last_id = app.db.last_id();
-    let known = auth.last_id.map(|known| {
-        let same_history = auth.epoch.is_none_or(|epoch| epoch == app.db.epoch().as_str());
-        if same_history && known <= last_id { Ok(known) } else { Err(()) }
-    });
-    let message = known.unwrap_or(Ok(last_id)).unwrap_or(last_id);
-    let position = Position { message, presence: snapshot.seq, revocation: start.revocation };
+    let same_history = auth.epoch.is_none_or(|epoch| epoch == app.db.epoch().as_str());
+    let resumes_after = auth.last_id.filter(|known| same_history && *known <= last_id);
+    // A history of another epoch, or one that is ahead of ours.
+    let starts_afresh = auth.last_id.is_some() && resumes_after.is_none();
+    let position = Position { message: resumes_after.unwrap_or(last_id), presence: snapshot.seq, revocation };
     let seat = Seat::new(stream, session.user, session.id, app.clock, position);
     let now = Instant::now();
     let mut connection = Connection {
@@ -115,6 +129,7 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
         presence,
         frames: Bucket::full(now),
         refused: Bucket::full(now),
+        session_used: now,
         _place: place,
     };
 
@@ -131,20 +146,20 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
     if announced {
         welcome.push(&ServerFrame::UserJoin { username });
     }
-    if known == Some(Err(())) {
-        // A history of another epoch, or one that is ahead of ours: the client starts afresh.
+    if starts_afresh {
         app.metrics.resyncs.add(1);
         welcome.push(&ServerFrame::Resync { after: 0, last_id: last_id.get() });
     }
     let served = async {
-        socket::write(&connection.seat.stream, &welcome.take()).await?;
+        connection.shard.enlist(&connection.seat).map_err(Close::from)?;
+        connection.write(&welcome.take()).await?;
         connection.catch_up().await
     };
     match served.await {
         Ok(()) => Some(connection),
-        Err(close) => {
+        Err(Ended { close, last_words }) => {
             drop(connection.presence);
-            socket::close(&connection.seat.stream, close, &[]).await;
+            socket::close(&connection.seat.stream, close, &last_words).await;
             None
         }
     }
@@ -158,18 +173,8 @@ enum TurnedAway {
     Ended(Close),
 }
 
-/// Where a connection begins: its shard, and how many revocations that has seen before the session was checked.
-struct Start {
-    shard: Arc<Shard>,
-    revocation: u64,
-}
-
-/// Reads and checks the first frame, within its deadline.
-async fn first_frame(
-    app: &Arc<App>,
-    stream: &Stream,
-    reader: &mut Reader,
-) -> Result<(Auth, Session, Start), TurnedAway> {
+/// Reads the first frame, within its deadline.
+async fn first_frame(app: &App, stream: &Stream, reader: &mut Reader) -> Result<Auth, TurnedAway> {
     let text = tokio::select! {
         text = tokio::time::timeout(AUTH_TIMEOUT, first_text(stream, reader)) => match text {
             Ok(text) => text.map_err(TurnedAway::Ended)?,
@@ -177,14 +182,7 @@ async fn first_frame(
         },
         () = app.until_stopping() => return Err(TurnedAway::Ended(Close::SHUTDOWN)),
     };
-    let auth = Auth::parse(&text).map_err(TurnedAway::Refused)?;
-    let shard = Arc::clone(app.next_shard());
-    let revocation = shard.position().revocation;
-    match app.db.validate_session(auth.token.digest()).await {
-        Ok(Some(session)) => Ok((auth, session, Start { shard, revocation })),
-        Ok(None) => Err(TurnedAway::Refused(AuthFailure::Unauthorized)),
-        Err(_) => Err(TurnedAway::Refused(AuthFailure::Unavailable)),
-    }
+    Auth::parse(&text).map_err(TurnedAway::Refused)
 }
 
 async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Close> {
@@ -193,7 +191,7 @@ async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Clos
         let received = reader.next(stream);
         let mut replies = BytesMut::new();
         reader.take_replies(&mut replies);
-        socket::write(stream, &replies).await?;
+        socket::write(stream, &mut &replies[..]).await?;
         match received {
             Received::Text(text) => return Ok(text.as_str().to_owned()),
             Received::Binary(_) => return Err(Close::BINARY),
@@ -220,7 +218,7 @@ impl Connection {
             };
             let served = match summons {
                 None => Box::pin(self.receive(reader)).await,
-                Some(Summons::Behind) => Box::pin(self.catch_up()).await.map_err(Ended::from),
+                Some(Summons::Behind) => Box::pin(self.catch_up()).await,
                 Some(Summons::Close(ending)) => Err(Close::from(ending).into()),
             };
             if let Err(ended) = served {
@@ -263,6 +261,10 @@ impl Connection {
             }
         }
         self.seat.heard(self.app.clock);
+        if now.duration_since(self.session_used) > SESSION_TOUCH {
+            self.session_used = now;
+            self.app.db.touch_session(self.seat.session());
+        }
         self.store(&mut burst, now).await;
         let mut answer = burst.answers.take();
         reader.take_replies(&mut answer);
@@ -304,14 +306,18 @@ impl Connection {
         self.frames.take(allowance, now).map_err(|wait| Refusal::rate_limited(wait, None))
     }
 
-    /// Answers that a frame was refused, and ends a connection on which that goes on.
+    /// Answers that a frame was refused, and ends a connection on which that goes on, if it is the client's doing.
     fn refuse(&mut self, refusal: &Refusal, now: Instant, burst: &mut Burst) {
-        self.app.metrics.refuse(match refusal.code {
+        let reason = match refusal.code {
             ErrorCode::RateLimited => Refused::Rate,
             ErrorCode::Unavailable => Refused::Unavailable,
             ErrorCode::InvalidJson | ErrorCode::InvalidMessage => Refused::Invalid,
-        });
+        };
+        self.app.metrics.refuse(reason);
         burst.answers.push(&ServerFrame::refusal(refusal));
+        if reason == Refused::Unavailable {
+            return;
+        }
         let allowance = Allowance::new(REFUSED_RATE, Duration::from_secs(1), REFUSED_BURST);
         if self.refused.take(allowance, now).is_err() {
             burst.end.get_or_insert(Close::ABUSE);
@@ -340,13 +346,23 @@ impl Connection {
     /// brought up.
     async fn answer(&mut self, answer: Bytes) -> Result<(), Ended> {
         let Err(left) = self.seat.try_answer(answer) else { return Ok(()) };
-        match self.seat.take_turn() {
-            Ok(rest) => {
-                socket::write(&self.seat.stream, &rest).await?;
-                socket::write(&self.seat.stream, &left).await?;
-                Ok(self.catch_up().await?)
+        if let Err(ending) = self.seat.take_turn() {
+            return Err(Ended { close: ending.into(), last_words: left });
+        }
+        let rest = self.seat.take_rest();
+        self.write(&[&rest[..], &left].concat()).await?;
+        self.catch_up().await
+    }
+
+    /// Writes in the task's turn, until the connection is to be closed: what is then left of a frame are last words.
+    async fn write(&self, bytes: &[u8]) -> Result<(), Ended> {
+        let mut left = bytes;
+        tokio::select! {
+            biased;
+            ending = self.seat.ended() => {
+                Err(Ended { close: ending.into(), last_words: Bytes::copy_from_slice(left) })
             }
-            Err(ending) => Err(Ended { close: ending.into(), last_words: left }),
+            written = socket::write(&self.seat.stream, &mut left) => Ok(written?),
         }
     }
 
@@ -355,9 +371,9 @@ impl Connection {
     ///
     /// What is missing is looked up again until the shard's door is passed, so that nothing is lost between the two
     /// (promises 3 and 4).
-    async fn catch_up(&mut self) -> Result<(), Close> {
-        let rest = self.seat.take_turn()?;
-        socket::write(&self.seat.stream, &rest).await?;
+    async fn catch_up(&mut self) -> Result<(), Ended> {
+        self.seat.take_turn().map_err(Close::from)?;
+        self.write(&self.seat.take_rest()).await?;
         loop {
             let target = self.shard.position();
             let mut position = self.seat.position();
@@ -366,15 +382,13 @@ impl Connection {
             } else if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
-                socket::write(&self.seat.stream, &presence).await?;
+                self.write(&presence).await?;
                 position.presence = seq;
             }
             self.seat.set_position(position);
             self.seat.heard(self.app.clock);
-            match self.shard.join(&self.seat) {
-                Ok(()) => return Ok(()),
-                Err(NotYet::Behind) => {}
-                Err(NotYet::Shutdown) => return Err(Close::SHUTDOWN),
+            if self.shard.join(&self.seat) == Ok(()) {
+                return Ok(());
             }
         }
     }
@@ -386,28 +400,29 @@ impl Connection {
     /// All of it under one of a few permits, so that however many catch up at once, the reader thread and memory serve
     /// them in order. A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped
     /// but for the frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
-    async fn replay(&self, mut position: Position, target: Position) -> Result<Position, Close> {
+    async fn replay(&self, mut position: Position, target: Position) -> Result<Position, Ended> {
         let (db, stream) = (&self.app.db, &self.seat.stream);
         let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
         if position.revocation < target.revocation {
-            if !db.session_lives(self.seat.session()).await? {
-                return Err(Close::REVOKED);
+            if !db.session_lives(self.seat.session()).await.map_err(Close::from)? {
+                return Err(Close::REVOKED.into());
             }
             position.revocation = target.revocation;
         }
         if position.message >= target.message {
             return Ok(position);
         }
-        let last_id = db.last_id();
-        if db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await? > REPLAY_MAX_MESSAGES {
+        let behind = db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await.map_err(Close::from)?;
+        if behind > REPLAY_MAX_MESSAGES {
             drop(permit);
+            let last_id = db.last_id();
             self.app.metrics.resyncs.add(1);
             let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
-            socket::write(stream, &protocol::encode(&resync)).await?;
+            self.write(&protocol::encode(&resync)).await?;
             return Ok(Position { message: last_id, ..position });
         }
         self.app.metrics.catch_ups.add(1);
-        let messages = db.messages_after(position.message).await?;
+        let messages = db.messages_after(position.message).await.map_err(Close::from)?;
         if messages.is_empty() {
             // What was committed since is deleted already.
             return Ok(Position { message: target.message, ..position });
@@ -421,14 +436,18 @@ impl Connection {
         let written = match stream.try_write(slice.bytes()) {
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Close::GONE),
+            Err(_) => return Err(Close::GONE.into()),
         };
         let whole = written == slice.bytes().len();
         let (position, rest) = slice.cut(written, position);
         drop((slice, permit));
         if !whole {
-            socket::writable(stream).await?;
-            socket::write(stream, &rest).await?;
+            // Nothing is between two frames while the socket is waited for, so that a close frame can be.
+            self.write(&rest).await?;
+            tokio::select! {
+                ending = self.seat.ended() => return Err(Close::from(ending).into()),
+                writable = socket::writable(stream) => writable?,
+            }
         }
         Ok(position)
     }
@@ -445,7 +464,7 @@ impl From<Ending> for Close {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Revoked => Self::REVOKED,
-            Ending::Silent => Self::SILENT,
+            Ending::DeadPeer => Self::DEAD_PEER,
             Ending::Shutdown => Self::SHUTDOWN,
             Ending::Gone => Self::GONE,
         }

@@ -61,7 +61,7 @@ async fn answer_one(stream: &Stream, reader: &mut Reader) -> Result<(), Close> {
         Received::Binary(bytes) => put_frame(&mut answer, FIN_BINARY, bytes),
         Received::Control | Received::Nothing | Received::Enough | Received::End(_) => {}
     }
-    socket::write(stream, &answer).await?;
+    socket::write(stream, &mut &answer[..]).await?;
     match received {
         Received::End(close) => Err(close),
         Received::Nothing => stream.readable().await.map_err(|_| Close::GONE),

@@ -36,22 +36,23 @@ pub(super) enum Received {
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Close {
-    /// `None`: without a close frame, because there is nobody to read it or the peer gave no code.
+    /// `None` in the answer to a close frame without a code.
     code: Option<CloseCode>,
     reason: &'static str,
-    silent: bool,
+    /// Whether there is nobody to read a close frame.
+    unsaid: bool,
 }
 
 impl Close {
     const fn with(code: CloseCode, reason: &'static str) -> Self {
-        Self { code: Some(code), reason, silent: false }
+        Self { code: Some(code), reason, unsaid: false }
     }
 
     /// The socket is gone: nothing can be said.
-    pub(super) const GONE: Self = Self { code: None, reason: "the connection was lost", silent: true };
+    pub(super) const GONE: Self = Self { code: None, reason: "the connection was lost", unsaid: true };
     /// The socket took nothing for [`WRITE_STALL`].
-    pub(super) const STALLED: Self = Self { code: None, reason: "the client stopped reading", silent: true };
-    pub(super) const SILENT: Self = Self::with(CloseCode::Away, "no sign of life");
+    pub(super) const STALLED: Self = Self { code: None, reason: "the client stopped reading", unsaid: true };
+    pub(super) const DEAD_PEER: Self = Self::with(CloseCode::Away, "no sign of life");
     pub(super) const SHUTDOWN: Self = Self::with(CloseCode::Away, "the server is stopping");
     pub(super) const AUTH_FAILED: Self = Self::with(CloseCode::Policy, "authentication failed");
     pub(super) const REVOKED: Self = Self::with(CloseCode::Policy, "the session has ended");
@@ -72,7 +73,7 @@ impl Close {
 
     /// The answer to the peer's own close frame: its code, sent back (RFC 6455 5.5.1).
     fn echo(frame: Option<&CloseFrame>) -> Self {
-        Self { code: frame.map(|frame| frame.code), reason: "", silent: false }
+        Self { code: frame.map(|frame| frame.code), reason: "", unsaid: false }
     }
 
     /// What the library's error means for the peer (RFC 6455 7.4.1).
@@ -281,11 +282,12 @@ impl Boundary {
     }
 }
 
-/// Writes all of `bytes`, as long as the peer takes some of them every [`WRITE_STALL`].
-pub(super) async fn write(stream: &Stream, mut bytes: &[u8]) -> Result<(), Close> {
+/// Writes all of `bytes`, as long as the peer takes some of them every [`WRITE_STALL`]. Cancel safe: `bytes` is what is
+/// left.
+pub(super) async fn write(stream: &Stream, bytes: &mut &[u8]) -> Result<(), Close> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => *bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
             Err(_) => return Err(Close::GONE),
         }
@@ -305,12 +307,12 @@ pub(super) async fn writable(stream: &Stream) -> Result<(), Close> {
 /// Ends a connection: `last_words`, the close frame, and the end of the stream, which the server is to close first
 /// (RFC 6455 7.1.1). Bounded in time and bytes.
 pub(super) async fn close(stream: &Stream, close: Close, last_words: &[u8]) {
-    if close.silent {
+    if close.unsaid {
         return;
     }
     let ending = async {
-        write(stream, last_words).await?;
-        write(stream, &close.frame()).await?;
+        write(stream, &mut &*last_words).await?;
+        write(stream, &mut &*close.frame()).await?;
         stream.finish().await;
         Ok::<_, Close>(())
     };
