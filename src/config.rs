@@ -368,6 +368,8 @@ pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
 pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
 /// Rows that one round of cleaning removes, so that no commit waits for it noticeably.
 pub(crate) const CLEAN_ROWS: u32 = 500;
+/// The time between two rounds of cleaning while there is something left.
+pub(crate) const CLEAN_PACE: Duration = Duration::from_secs(1);
 /// The longest time between two rounds of cleaning.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
 /// Messages that one round of pruning removes, so that no commit waits for it noticeably.

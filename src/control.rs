@@ -17,7 +17,6 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::config::{ACCEPT_BACKOFF, CONTROL_LINE_MAX_BYTES, CONTROL_TIMEOUT};
 use crate::db::{Order, Outcome, Refusal, beside};
 use crate::handler::App;
-use crate::hub::Event;
 use crate::model::{Digest, MessageId, SessionId, UnixMillis, Username};
 
 /// What an order did, as far as who ordered it needs to know.
@@ -135,11 +134,6 @@ async fn answer(app: &App, mut stream: UnixStream) -> io::Result<()> {
             let done = app.db.carry_out(order).await;
             tracing::info!(order = name, done = done.is_ok(), "an administrator's order");
             let report = done.as_ref().map(Report::from).map_err(|refusal| *refusal);
-            if let Ok(Outcome { ended, .. }) = done
-                && !ended.is_empty()
-            {
-                app.hub.publish(Event::Revoked(ended.into()));
-            }
             encode_answer(report)
         }
         None => "what?\n".into(),

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,11 +14,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::{
-    ACCEPT_BACKOFF, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint, HEAD_MAX_BYTES,
-    HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+    ACCEPT_BACKOFF, CLEAN_INTERVAL, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint,
+    HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
-use crate::db::{self, Cleaned, Commit, Db};
+use crate::db::{self, Commit, Db};
 use crate::error::ApiError;
 use crate::fan_out::{Clock, Shard};
 use crate::handler::{Admission, App, Peer};
@@ -113,6 +112,9 @@ impl Server {
             move |commit: Commit<'_>| {
                 count_commit(&metrics, &commit);
                 hub.publish_batch(commit.after, commit.messages);
+                if !commit.ended.is_empty() {
+                    hub.publish(Event::Revoked(commit.ended.into()));
+                }
             }
         };
         let options = db::Options { durability: config.durability, retention: config.retention() };
@@ -382,18 +384,10 @@ async fn serve_metrics(app: Arc<App>, listener: Listener) {
     }
 }
 
-/// Removes what has expired, round after round, and closes the sockets of sessions that did.
+/// Removes what has expired, round after round.
 async fn clean(app: Arc<App>) {
     loop {
-        let wait = match app.db.clean().await {
-            Ok(Cleaned { expired, again_in }) => {
-                if !expired.is_empty() {
-                    app.hub.publish(Event::Revoked(expired.into()));
-                }
-                again_in
-            }
-            Err(_) => Duration::from_secs(1),
-        };
+        let wait = app.db.clean().await.unwrap_or(CLEAN_INTERVAL);
         tokio::time::sleep(wait).await;
     }
 }

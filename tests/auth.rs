@@ -271,6 +271,25 @@ async fn logout_closes_the_sessions_sockets_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_logout_whose_client_hangs_up_at_once_closes_the_sockets_all_the_same() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    for _ in 0..10 {
+        let session = Client::login(&server, "ada").await;
+        let mut connection = session.connect().await;
+        let mut hasty = RawClient::connect(&server).await;
+        hasty.send(&server.post("/logout").by(&session).bytes()).await;
+        drop(hasty);
+        // Whether the request was still heard is open: what must not be is a dead token with a live socket.
+        let page = server.get("/messages").by(&session).send().await;
+        if page.status == 200 {
+            server.post("/logout").by(&session).send().await;
+        }
+        assert_eq!(connection.close_code().await, 1008);
+    }
+}
+
+#[tokio::test]
 async fn what_a_socket_sent_after_its_logout_is_not_stored() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

@@ -132,22 +132,15 @@ pub enum Page {
     After(MessageId),
 }
 
-/// What a round of cleaning did.
-#[derive(Debug)]
-pub struct Cleaned {
-    /// Sessions that expired and are gone.
-    pub expired: Vec<SessionId>,
-    /// When to clean again at the latest: now, if something is left.
-    pub again_in: Duration,
-}
-
-/// What one transaction stored.
+/// What one transaction stored and ended.
 #[derive(Debug)]
 pub struct Commit<'a> {
     /// The last message of the commit before.
     pub after: MessageId,
     /// The messages, in `id` order; may be empty.
     pub messages: &'a [Message],
+    /// Sessions that are over, whoever ended them: their sockets are to be closed.
+    pub ended: &'a [SessionId],
     /// Commands in the transaction.
     pub commands: usize,
     /// Commands that were waiting when it was done.
@@ -260,7 +253,7 @@ impl Db {
         self.command(|reply| Command::RegisterUser { username, password_hash, invite, reply }).await?
     }
 
-    /// Does what an administrator ordered. The sessions that it ended still have sockets, which the caller closes.
+    /// Does what an administrator ordered.
     pub async fn carry_out(&self, order: Order) -> Result<Outcome, Refusal> {
         match self.command(|reply| Command::CarryOut { order, reply }).await {
             Ok(done) => done,
@@ -308,8 +301,8 @@ impl Db {
         self.request(|reply| Request::SessionLives { session, used_after, reply }).await
     }
 
-    /// Ends the session of a token; which it was, if there was one.
-    pub async fn end_session(&self, digest: Digest) -> Result<Option<SessionId>, Error> {
+    /// Ends the session of a token; whether there was one.
+    pub async fn end_session(&self, digest: Digest) -> Result<bool, Error> {
         self.command(|reply| Command::EndSession { digest, reply }).await
     }
 
@@ -334,8 +327,8 @@ impl Db {
         self.request(|reply| Request::CountAfter { id, at_most, reply }).await
     }
 
-    /// Removes some of what has expired.
-    pub async fn clean(&self) -> Result<Cleaned, Error> {
+    /// Removes some of what has expired; when to do so again at the latest.
+    pub async fn clean(&self) -> Result<Duration, Error> {
         self.command(|reply| Command::Clean { reply }).await
     }
 

@@ -78,7 +78,7 @@ pub enum Order {
 /// What an order did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Sessions that are over: their sockets are to be closed.
+    /// Sessions that are over.
     pub ended: Vec<SessionId>,
     /// Messages that are gone.
     pub removed: usize,

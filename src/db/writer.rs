@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::order::{self, Order, Outcome, Refusal};
 use super::sql::{self, StoreMessage};
-use super::{Cleaned, Commit, Error, NewMessage, OnCommit, Shared, expired_at, millis};
+use super::{Commit, Error, NewMessage, OnCommit, Shared, expired_at, millis};
 use crate::config::{
-    CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_ROWS, COMMANDS_PER_COMMIT, MESSAGES_PER_COMMIT,
-    PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
+    CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_PACE, CLEAN_ROWS, COMMANDS_PER_COMMIT,
+    MESSAGES_PER_COMMIT, PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
 };
 use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, UserId, Username};
 
@@ -44,7 +44,7 @@ pub(super) enum Command {
     },
     EndSession {
         digest: Digest,
-        reply: oneshot::Sender<Option<SessionId>>,
+        reply: oneshot::Sender<bool>,
     },
     StoreMessages {
         messages: Vec<NewMessage>,
@@ -55,12 +55,19 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Outcome, Refusal>>,
     },
     Clean {
-        reply: oneshot::Sender<Cleaned>,
+        reply: oneshot::Sender<Duration>,
     },
     Check {
         reply: oneshot::Sender<()>,
     },
     Stop,
+}
+
+/// What a transaction stored and ended, to be told to everyone once it is committed.
+#[derive(Default)]
+struct Effects {
+    messages: Vec<Message>,
+    ended: Vec<SessionId>,
 }
 
 /// An answer that waits for the commit.
@@ -130,8 +137,8 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Command>, waiting: usize) {
         let (started, commands) = (Instant::now(), batch.len());
         let mut answers: Vec<Answer> = Vec::with_capacity(commands);
-        let mut messages = Vec::new();
-        if let Err(failure) = self.transact(batch, &mut answers, &mut messages) {
+        let mut effects = Effects::default();
+        if let Err(failure) = self.transact(batch, &mut answers, &mut effects) {
             // The answers are dropped with their replies, which says `unavailable` to all.
             if !self.shared.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(%failure, "the database fails: nothing is stored until it works again");
@@ -141,6 +148,7 @@ impl Writer {
         if self.shared.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the database works again");
         }
+        let Effects { messages, ended } = &effects;
         let after = self.published;
         if let Some(last) = messages.last() {
             self.published = last.id;
@@ -150,14 +158,14 @@ impl Writer {
         for answer in answers {
             answer();
         }
-        (self.on_commit)(Commit { after, messages: &messages, commands, waiting, took });
+        (self.on_commit)(Commit { after, messages, ended, commands, waiting, took });
     }
 
     fn transact(
         &mut self,
         batch: Vec<Command>,
         answers: &mut Vec<Answer>,
-        messages: &mut Vec<Message>,
+        effects: &mut Effects,
     ) -> Result<(), Failure> {
         // An unlinked file still takes writes, and loses them with the process.
         if identity(&self.path).ok() != Some(self.file) {
@@ -174,7 +182,7 @@ impl Writer {
             sql::prove_writable(&transaction)?;
         }
         for command in batch {
-            answers.push(execute(&transaction, command, now, self.retention, &mut self.last_id, messages)?);
+            answers.push(execute(&transaction, command, now, self.retention, &mut self.last_id, effects)?);
         }
         transaction.commit()?;
         Ok(())
@@ -189,7 +197,14 @@ impl Writer {
             self.last_id = self.last_id.max(last);
             self.shared.last_id.store(last.get(), Ordering::Release);
             let after = std::mem::replace(&mut self.published, last);
-            (self.on_commit)(Commit { after, messages: &messages, commands: 0, waiting: 0, took: Duration::ZERO });
+            (self.on_commit)(Commit {
+                after,
+                messages: &messages,
+                ended: &[],
+                commands: 0,
+                waiting: 0,
+                took: Duration::ZERO,
+            });
         }
     }
 }
@@ -201,7 +216,7 @@ fn execute(
     now: UnixMillis,
     retention: Retention,
     last_id: &mut MessageId,
-    stored: &mut Vec<Message>,
+    effects: &mut Effects,
 ) -> rusqlite::Result<Answer> {
     Ok(match command {
         Command::RegisterUser { username, password_hash, invite, reply } => {
@@ -214,14 +229,23 @@ fn execute(
             sql::touch_session(connection, session, now)?;
             Box::new(|| {})
         }
-        Command::EndSession { digest, reply } => answer(reply, sql::delete_session(connection, &digest)?),
+        Command::EndSession { digest, reply } => {
+            let ended = sql::delete_session(connection, &digest)?;
+            effects.ended.extend(ended);
+            answer(reply, ended.is_some())
+        }
         Command::StoreMessages { messages, reply } => {
             let mut store = StoreMessage::prepare(connection)?;
+            let stored = &mut effects.messages;
             let ids = messages.into_iter().map(|message| store_message(&mut store, message, now, last_id, stored));
             answer(reply, ids.collect::<rusqlite::Result<_>>()?)
         }
-        Command::CarryOut { order, reply } => answer(reply, order::carry_out(connection, order, now)?),
-        Command::Clean { reply } => answer(reply, clean(connection, now, retention, *last_id)?),
+        Command::CarryOut { order, reply } => {
+            let done = order::carry_out(connection, order, now)?;
+            effects.ended.extend(done.iter().flat_map(|outcome| &outcome.ended));
+            answer(reply, done)
+        }
+        Command::Clean { reply } => answer(reply, clean(connection, now, retention, *last_id, &mut effects.ended)?),
         Command::Check { reply } => answer(reply, ()),
         Command::Stop => unreachable!("the loop ends at it"),
     })
@@ -282,28 +306,30 @@ fn store_message(
     Ok(Ok(id))
 }
 
-/// Removes some of what has expired, and of the messages that are not to be kept.
+/// Removes some of what has expired, and of the messages that are not to be kept. When to clean again at the latest.
 fn clean(
     connection: &Connection,
     now: UnixMillis,
     retention: Retention,
     last_id: MessageId,
-) -> rusqlite::Result<Cleaned> {
+    ended: &mut Vec<SessionId>,
+) -> rusqlite::Result<Duration> {
     let expired = sql::delete_expired(connection, expired_at(now))?;
     let nonces = sql::delete_old_nonces(connection, now)?;
     sql::delete_expired_invites(connection, now)?;
     let pruned = prune(connection, now, retention, last_id)?;
     let rows = CLEAN_ROWS as usize;
-    let again_in = if pruned == PRUNE_ROWS as usize {
+    let some_left = expired.len() == rows || nonces == rows;
+    ended.extend(expired);
+    Ok(if pruned == PRUNE_ROWS as usize {
         PRUNE_PACE
-    } else if expired.len() == rows || nonces == rows {
-        Duration::from_secs(1)
+    } else if some_left {
+        CLEAN_PACE
     } else {
         let expires_in =
             sql::oldest_use(connection)?.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0 - now.0);
         CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
-    };
-    Ok(Cleaned { expired, again_in })
+    })
 }
 
 /// How many are kept is told by their ids, and not by counting them: that would read the whole table. Ids have few
