@@ -18,7 +18,7 @@ use crate::config::{
     HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
-use crate::db::{self, Commit, Db};
+use crate::db::{self, Commit, Committed, Db};
 use crate::error::ApiError;
 use crate::fan_out::{Clock, Shard};
 use crate::handler::{Admission, App, Peer};
@@ -109,11 +109,11 @@ impl Server {
         let (hub, metrics, clock) = (Hub::new(), Arc::new(Metrics::new()), Clock::start());
         let on_commit = {
             let (hub, metrics) = (hub.clone(), Arc::clone(&metrics));
-            move |commit: Commit<'_>| {
-                count_commit(&metrics, &commit);
-                hub.publish_batch(commit.after, commit.messages);
-                if !commit.ended.is_empty() {
-                    hub.publish(Event::Revoked(commit.ended.into()));
+            move |committed: Committed<'_>| match committed {
+                Committed::Ended(sessions) => hub.publish(Event::Revoked(sessions.into())),
+                Committed::Stored(commit) => {
+                    count_commit(&metrics, &commit);
+                    hub.publish_batch(commit.after, commit.messages);
                 }
             }
         };

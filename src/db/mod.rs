@@ -132,15 +132,13 @@ pub enum Page {
     After(MessageId),
 }
 
-/// What one transaction stored and ended.
+/// What one transaction stored.
 #[derive(Debug)]
 pub struct Commit<'a> {
     /// The last message of the commit before.
     pub after: MessageId,
     /// The messages, in `id` order; may be empty.
     pub messages: &'a [Message],
-    /// Sessions that are over, whoever ended them: their sockets are to be closed.
-    pub ended: &'a [SessionId],
     /// Commands in the transaction.
     pub commands: usize,
     /// Commands that were waiting when it was done.
@@ -149,8 +147,18 @@ pub struct Commit<'a> {
     pub took: Duration,
 }
 
-/// What the writer thread calls after each commit, when the senders have been answered.
-pub type OnCommit = Box<dyn FnMut(Commit<'_>) + Send>;
+/// What everyone is to be told of a commit.
+#[derive(Debug)]
+pub enum Committed<'a> {
+    /// These sessions are over, whoever ended them. Told before who asked for it is answered: nothing that is sent on
+    /// their sockets after that counts.
+    Ended(&'a [SessionId]),
+    /// This was stored. Told when the senders have been answered.
+    Stored(Commit<'a>),
+}
+
+/// What the writer thread calls after each commit.
+pub type OnCommit = Box<dyn FnMut(Committed<'_>) + Send>;
 
 /// The handle of the database. Cheap to clone.
 #[derive(Debug, Clone)]

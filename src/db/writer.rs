@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::order::{self, Order, Outcome, Refusal};
 use super::sql::{self, StoreMessage};
-use super::{Commit, Error, NewMessage, OnCommit, Shared, expired_at, millis};
+use super::{Commit, Committed, Error, NewMessage, OnCommit, Shared, expired_at, millis};
 use crate::config::{
     CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_PACE, CLEAN_ROWS, COMMANDS_PER_COMMIT,
     MESSAGES_PER_COMMIT, PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
@@ -155,10 +155,13 @@ impl Writer {
             self.shared.last_id.store(last.id.get(), Ordering::Release);
         }
         let took = started.elapsed();
+        if !ended.is_empty() {
+            (self.on_commit)(Committed::Ended(ended));
+        }
         for answer in answers {
             answer();
         }
-        (self.on_commit)(Commit { after, messages, ended, commands, waiting, took });
+        (self.on_commit)(Committed::Stored(Commit { after, messages, commands, waiting, took }));
     }
 
     fn transact(
@@ -197,14 +200,8 @@ impl Writer {
             self.last_id = self.last_id.max(last);
             self.shared.last_id.store(last.get(), Ordering::Release);
             let after = std::mem::replace(&mut self.published, last);
-            (self.on_commit)(Commit {
-                after,
-                messages: &messages,
-                ended: &[],
-                commands: 0,
-                waiting: 0,
-                took: Duration::ZERO,
-            });
+            let commit = Commit { after, messages: &messages, commands: 0, waiting: 0, took: Duration::ZERO };
+            (self.on_commit)(Committed::Stored(commit));
         }
     }
 }
