@@ -98,7 +98,7 @@ async fn logging_out_is_leaving() {
 
 #[tokio::test]
 async fn dead_peers_leave_and_the_living_stay() {
-    let server = TestServer::with(&["--ping-interval", "1"]);
+    let server = TestServer::with(&["--ping-interval", "2"]);
     let ada = Client::register(&server, "ada").await;
     let bob = Client::register(&server, "bob").await;
     let carol = Client::register(&server, "carol").await;
@@ -116,7 +116,7 @@ async fn dead_peers_leave_and_the_living_stay() {
     });
     let mut bob = bob.connect().await;
     assert_eq!(bob.next_of("user_leave").await["username"], "ada");
-    assert!(started.elapsed().as_millis() >= 2_500, "silence is 2.5 intervals");
+    assert!(started.elapsed().as_secs() >= 5, "silence is 2.5 intervals");
     // Another round of pings: whoever answers is still there.
     let mut dave = RawClient::authenticated(&server, &Client::register(&server, "dave").await).await;
     assert_eq!(bob.next_of("user_leave").await["username"], "dave");

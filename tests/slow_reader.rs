@@ -77,7 +77,7 @@ async fn memory_for_those_who_have_stopped_is_bounded() {
     // 21 MB for each of them, were it kept for them.
     ada.store_all("n", &long_texts(1_500)).await;
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 24 << 20, "{grown} bytes for {STOPPED} readers");
+    assert!(grown < 8 << 20, "{grown} bytes for {STOPPED} readers");
     drop(stopped);
 }
 
