@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use common::{
@@ -435,6 +436,17 @@ async fn the_database_holds_a_digest_and_not_the_token() {
     assert!(holds(&Sha256::digest(&ada.token)));
     assert!(!holds(ada.token.as_bytes()));
     assert!(!holds(PASSWORD.as_bytes()));
+}
+
+#[tokio::test]
+async fn the_database_is_its_owners_alone() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    for entry in std::fs::read_dir(server.directory()).expect("the directory of the database") {
+        let entry = entry.expect("a file");
+        let mode = entry.metadata().expect("its mode").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", entry.file_name());
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, PASSWORD, RawClient, Request, TestServer, int, text, within};
+use common::{
+    CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, TEXT, TestServer, frame, int, text, within,
+};
 use serde_json::json;
 
 /// Upgrades and authenticates as `client`: the connection if it is let in, none if there is no place.
@@ -194,6 +196,25 @@ async fn a_flood_of_any_frames_is_closed_with_1008() {
         .await;
         assert_eq!(code, Some(1008), "{kind}");
     }
+}
+
+#[tokio::test]
+async fn fragments_without_end_hold_up_nobody_and_are_closed_with_1008() {
+    let server = TestServer::with(&["--message-rate", "10"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut raw = RawClient::authenticated(&server, &ada).await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    raw.send(&frame(TEXT, b"")).await;
+    // Empty fragments never add up to the limit of a message.
+    let fragments = frame(CONTINUATION, b"").repeat(10_000);
+    let flood = tokio::spawn(async move {
+        while raw.try_send(&fragments).await {}
+        raw.close_code().await
+    });
+    for number in 0..10 {
+        bob.store(&number.to_string(), "calm").await;
+    }
+    assert_eq!(within("the end of the flood", flood).await.expect("no panic"), 1008);
 }
 
 #[tokio::test]
