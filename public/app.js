@@ -11,6 +11,9 @@ import { Timeline } from "./timeline.js";
 const TITLE = document.title;
 const NOTIFICATIONS_KEY = "chinwag.notifications";
 const NOTIFICATION_LENGTH = 200;
+const ASK_AGAIN_MS = 5_000;
+const NO_NETWORK = "There is no network. You can log in once it is back.";
+const NO_SERVER = "The server cannot be reached right now. You can log in once it is back.";
 
 const find = (id) => document.getElementById(id);
 const session = new Session();
@@ -231,13 +234,28 @@ document.addEventListener("visibilitychange", () => !isHidden() && chat?.shown()
 
 function networkChanged(available) {
   if (chat) chat.network(available);
-  else loginForm.say(available ? "" : "There is no network. You can log in once it is back.");
+  else loginForm.say(available ? "" : NO_NETWORK);
+}
+
+/** Opened from the service worker's copy, the form cannot tell by itself whether there is a server behind it. */
+async function watchServer(told = false) {
+  if (session.token) return;
+  try {
+    await health();
+    if (told) loginForm.say("");
+  } catch {
+    loginForm.say(navigator.onLine ? NO_SERVER : NO_NETWORK);
+    setTimeout(watchServer, ASK_AGAIN_MS, true);
+  }
 }
 
 /** Keeps the page above an on-screen keyboard where the browser lays it over the page. Pinching is not resizing. */
 function fitViewport() {
   const { scale, height } = visualViewport;
-  if (scale === 1) document.documentElement.style.setProperty("--viewport-height", `${height}px`);
+  if (scale !== 1) return;
+  document.documentElement.style.setProperty("--viewport-height", `${height}px`);
+  // Safari scrolls the page up behind its keyboard.
+  scrollTo(0, 0);
 }
 globalThis.visualViewport?.addEventListener("resize", fitViewport);
 
@@ -252,11 +270,8 @@ function atMidnight() {
 
 showNotifications();
 atMidnight();
-showView(navigator.onLine ? "" : "There is no network. You can log in once it is back.");
-// Opened from the service worker's copy, the page cannot tell by itself whether there is a server behind it.
-if (!session.token && navigator.onLine && navigator.serviceWorker?.controller) {
-  health().catch(() => session.token || loginForm.say("The server cannot be reached right now. You can log in once it is back."));
-}
+showView("");
+if (navigator.serviceWorker?.controller) watchServer();
 navigator.serviceWorker?.register("/sw.js", { type: "module", updateViaCache: "none" }).catch(() => {
   // Without it the page works as before, but opens with a network only.
 });

@@ -14,7 +14,9 @@ const GROUP_MS = 5 * 60 * 1000;
 const QUIET_MS = 500;
 /** A hidden page gets no animation frames, but its log should not fall behind without end. */
 const FRAME_AT_LATEST_MS = 250;
-/** As long as a browser may go on with a scroll of the wheel or a key that was under way when a jump began. */
+/** A jump made so soon after the last movement may meet a scroll of a wheel or key that the browser is still animating… */
+const MOVING_MS = 200;
+/** …and is held against it for this long. */
 const LANDING_MS = 400;
 
 export class LogView {
@@ -36,6 +38,7 @@ export class LogView {
   #history = false;
   #quiet = 0;
   #top = 0;
+  #movedAt = -Infinity;
   #landing = null;
   #anchor = null;
   #abort = new AbortController();
@@ -57,6 +60,10 @@ export class LogView {
     log.addEventListener("scroll", () => this.#scrolled(), { signal, passive: true });
     log.addEventListener("click", ({ target }) => this.#clicked(target), { signal });
     log.addEventListener("keydown", (event) => this.#key(event), { signal });
+    // Whoever takes hold of the log after a jump means to go elsewhere.
+    for (const type of ["wheel", "touchstart", "keydown"]) {
+      log.addEventListener(type, () => this.#landed(), { signal, passive: true });
+    }
     jump.addEventListener("click", () => this.toLatest(true), { signal });
     // The log changes its size with the window, the composer and a phone's keyboard.
     this.#resized = new ResizeObserver(() => this.#restore());
@@ -75,15 +82,20 @@ export class LogView {
 
   /** Shows the newest message and stays there. */
   toLatest(focus = false) {
-    if (!this.#timeline.following) {
+    if (!this.#timeline.following && performance.now() - this.#movedAt < MOVING_MS) {
       clearTimeout(this.#landing);
-      this.#landing = setTimeout(() => (this.#landing = null), LANDING_MS);
+      this.#landing = setTimeout(() => this.#landed(), LANDING_MS);
     }
     this.#timeline.showLatest();
     this.#toEnd();
     // The button is about to vanish; the keyboard should not be left nowhere.
     if (focus) this.#log.focus();
     this.seen();
+  }
+
+  #landed() {
+    clearTimeout(this.#landing);
+    this.#landing = null;
   }
 
   /** What is at the end has been seen, if it is in sight. */
@@ -247,6 +259,7 @@ export class LogView {
   }
 
   #scrolled() {
+    this.#movedAt = performance.now();
     this.#look();
     this.#mark();
     this.#loadMore();

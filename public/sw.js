@@ -14,8 +14,8 @@ addEventListener("install", (event) => event.waitUntil(fill()));
 
 addEventListener("activate", (event) => event.waitUntil(discardOthers()));
 
-addEventListener("message", ({ data }) => {
-  if (data === "take over") skipWaiting();
+addEventListener("message", (event) => {
+  if (event.data === "take over") event.waitUntil(skipWaiting());
 });
 
 addEventListener("fetch", (event) => {

@@ -9,8 +9,8 @@
 export const WINDOW = 300;
 /** While someone reads further up, live messages may pile up below to this many before the window lets go of the end. */
 const WINDOW_READING = 2 * WINDOW;
-const FIRST_PAGE = 50;
-const PAGE = 100;
+/** A page is put into the document at once: it is as long as what a small device lays out without a stutter. */
+export const PAGE = 75;
 /** A gap this wide is not read through: reading starts anew from the newest page, and the rest is found by scrolling. */
 const WIDEST_GAP = 5_000;
 const RETRY_MS = 3_000;
@@ -116,7 +116,7 @@ export class Timeline extends EventTarget {
     this.#attached = false;
     this.#generation += 1;
     this.loading = null;
-    await this.#load("latest", { limit: FIRST_PAGE }, (page) => {
+    await this.#load("latest", { limit: PAGE }, (page) => {
       this.#messages = [];
       this.hasOlder = page.has_more;
       this.#append(page.messages);

@@ -17,24 +17,21 @@ export const PASSWORD = "correct horse";
 export const PATIENCE_MS = 20_000;
 
 const BINARY = resolve(import.meta.dirname, "../..", process.env.CHINWAG_BIN ?? "target/release/chinwag");
-const CHROMIUM = [process.env.CHINWAG_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
+export const CHROMIUM = [process.env.CHINWAG_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
 
 const NO_LIMITS = ["--message-rate", "0", "--auth-rate", "0", "--user-connections", "0", "--address-connections", "0"];
 
-export const launch = (args = []) =>
-  chromium.launch({
-    executablePath: CHROMIUM,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      ...args,
-    ],
-  });
+export const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
 
 /** The program itself. It can be killed and comes back on the same port with the same database. */
 export class Server {

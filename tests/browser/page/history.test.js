@@ -61,7 +61,35 @@ test("nearing the top loads older messages and nothing moves, not even at the ve
   }
 });
 
+test("a screen reader hears of news, not of history and not of who types", async () => {
+  await ada.page.evaluate(() => {
+    window.heard = [];
+    const log = document.querySelector("[role=log]");
+    new MutationObserver((changes) => {
+      for (const { addedNodes } of changes) {
+        for (const node of addedNodes) if (log.ariaLive !== "off" && node.nodeName === "ARTICLE") window.heard.push(node.querySelector("[dir=auto]").textContent);
+      }
+    }).observe(log, { childList: true });
+  });
+  const first = await ada.page.evaluate(() => (window.first = Number(document.querySelector("article").dataset.id)));
+  await ada.scroll(0);
+  await ada.until((first) => Number(document.querySelector("article").dataset.id) < first, first);
+  await ada.until(() => document.querySelector("[role=log]").ariaLive === "polite");
+  const news = await Robot.join(server, "News");
+  await ada.page.evaluate(() => document.querySelector("#jump").click());
+  await ada.until(() => document.querySelector("[role=log]").ariaLive === "polite" && document.querySelector("#jump").hidden);
+  news.typing();
+  await ada.text("News is typing…").waitFor();
+  assert.equal(await ada.text("News is typing…").evaluate((typing) => typing.closest("[aria-live], [role=log], [role=status], [role=alert]")), null);
+  await news.say("this just in");
+  await ada.sees("this just in");
+  assert.deepEqual(await ada.page.evaluate(() => window.heard), ["this just in"]);
+  news.leave();
+});
+
 test("new messages move nothing and are counted on the button", async () => {
+  await ada.scroll(0);
+  await ada.button("Jump to latest").waitFor();
   await staysInPlace(
     ada,
     () => robots[0].tell(3, (n) => `new ${n}.`),

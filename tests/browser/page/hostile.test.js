@@ -124,6 +124,21 @@ test("nothing scrolls sideways or leaves its place, also at 320 px and with text
   }
 });
 
+test("the composer stays above a keyboard that covers the page", async () => {
+  await ada.page.setViewportSize({ width: 375, height: 700 });
+  await ada.page.evaluate(() => {
+    document.documentElement.style.fontSize = "";
+    Object.defineProperty(visualViewport, "height", { configurable: true, value: 380 });
+    visualViewport.dispatchEvent(new Event("resize"));
+  });
+  for (const control of [ada.box(), ada.button("Send")]) {
+    const { y, height } = await control.boundingBox();
+    assert.ok(y > 0 && y + height <= 380);
+  }
+  const end = await ada.articles().last().boundingBox();
+  assert.ok(end.y + end.height <= 380, "what was said last stays in sight");
+});
+
 test("the headers forbid what the page does not do", async () => {
   const { headers } = await fetch(server.url);
   const policy = new Map(headers.get("content-security-policy").split(";").map((rule) => rule.trim().split(/\s+(.*)/)));

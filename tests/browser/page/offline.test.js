@@ -66,6 +66,7 @@ test("the form opens as well, and says what is wrong", async () => {
   await eve.page.reload();
   await eve.page.getByText("The server cannot be reached right now").waitFor();
   await server.start();
+  await eve.page.getByText("The server cannot be reached right now").waitFor({ state: "hidden" });
   await eve.signUp();
   await eve.leave();
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
 import { Outbox } from "../../../public/composer.js";
-import { Timeline, WINDOW } from "../../../public/timeline.js";
+import { PAGE, Timeline, WINDOW } from "../../../public/timeline.js";
 import { FakeHistory, FakeStore, message, settled } from "./fakes.js";
 
 let outbox;
@@ -39,7 +39,7 @@ test("live messages that arrive while the first page is read are neither lost no
   await history.release();
   await done;
   live(timeline, history, message(84));
-  assert.deepEqual(ids(timeline), range(31, 84));
+  assert.deepEqual(ids(timeline), range(81 - PAGE, 84));
 });
 
 test("live messages that arrive while resync pages are read come after them", async () => {
@@ -210,7 +210,7 @@ test("a page asked for before everything was forgotten is not put into the new w
   const forgotten = timeline.forget(500);
   await history.release();
   await Promise.all([older, forgotten]);
-  assert.deepEqual(ids(timeline), range(451, 500));
+  assert.deepEqual(ids(timeline), range(501 - PAGE, 500));
 });
 
 test("a page that could not be had is asked for again by itself", async () => {
