@@ -34,7 +34,7 @@ export class Timeline extends EventTarget {
   #newest = 0;
   /** Ids above the first and up to the second were missed: as they are read, they count as new. */
   #missed = [0, 0];
-  /** Goes up when the window is thrown away, so that a page asked for before is not put into the next one. */
+  /** Goes up when pages on their way no longer join onto the window. */
   #generation = 0;
 
   /** `fetchPage({ limit, before | after })` resolves to `{ messages, has_more }`. */
@@ -70,9 +70,9 @@ export class Timeline extends EventTarget {
   forget(newest) {
     this.#messages = [];
     this.#held.clear();
+    this.#attached = false;
     this.hasOlder = true;
     this.#newest = newest;
-    this.following = true;
     return this.showLatest();
   }
 
@@ -83,6 +83,7 @@ export class Timeline extends EventTarget {
     const known = this.#messages.findLastIndex(({ id }) => id <= after) + 1;
     const tooWide = this.following && newest - after > WIDEST_GAP;
     if (known === 0 || tooWide) return this.forget(newest);
+    this.#discardPages();
     this.#messages.length = known;
     this.#newest = Math.max(this.#newest, newest);
     this.#attached = false;
@@ -112,10 +113,8 @@ export class Timeline extends EventTarget {
   /** What is needed to show the end of the history now. */
   async showLatest() {
     this.following = true;
-    if (this.#attached && this.#messages.length > 0) return this.#changed(true);
-    this.#attached = false;
-    this.#generation += 1;
-    this.loading = null;
+    if (this.#attached) return this.#changed(true);
+    this.#discardPages();
     await this.#load("latest", { limit: PAGE }, (page) => {
       this.#messages = [];
       this.hasOlder = page.has_more;
@@ -141,16 +140,18 @@ export class Timeline extends EventTarget {
 
   /** Reads on towards the newest message: a page, or all of it while the end is being followed. */
   async loadNewer() {
-    if (this.loading || this.#messages.length === 0) return;
-    do {
-      if (this.#attached) return;
+    // An empty window is the beginning only if it is known that nothing precedes it.
+    if (this.loading || (this.#messages.length === 0 && this.hasOlder)) return;
+    const generation = this.#generation;
+    while (!this.#attached) {
       const known = this.#newest;
       await this.#load("newer", { after: this.#last(), limit: PAGE }, (page) => {
         this.#append(page.messages);
         this.#attach(page.has_more, known);
         this.#trimTop();
       });
-    } while (this.following && !this.failed);
+      if (generation !== this.#generation || this.failed || !this.following) return;
+    }
   }
 
   /** After a failure: some time later, and when the server is back. */
@@ -160,6 +161,11 @@ export class Timeline extends EventTarget {
     if (this.#messages.length === 0) this.showLatest();
     else if (this.following) this.loadNewer();
     this.#changed(false);
+  }
+
+  #discardPages() {
+    this.#generation += 1;
+    this.loading = null;
   }
 
   async #load(what, range, take) {

@@ -57,8 +57,8 @@ for (const colorScheme of ["light", "dark"]) {
       await ada.page.unroute("**/messages?*");
 
       for (const robot of robots) await robot.tell(12, (n) => `${n} https://example.org/${n} ${"and so on ".repeat(n * 2)}`);
-      await ada.say("mine");
-      await ada.sees("mine");
+      await ada.say(`said by ${name}`);
+      await ada.sees(`said by ${name}`);
       await check("a conversation");
       for (const robot of robots) robot.typing();
       await ada.text("Several people are typing…").waitFor();
@@ -81,11 +81,12 @@ for (const colorScheme of ["light", "dark"]) {
       await ada.box().fill("");
       await ada.page.context().setOffline(true);
       await ada.is(/^Offline/);
-      await ada.say("pending");
-      await ada.article("pending").waitFor();
+      const tunnel = `from the tunnel of ${name}`;
+      await ada.say(tunnel);
+      await ada.article(tunnel).waitFor();
       await check("offline, with a pending message");
       await ada.page.context().setOffline(false);
-      await ada.sees("pending");
+      await ada.sees(tunnel);
       await setHidden(ada.page, true);
       await ada.page.evaluate((key) => {
         const failed = { nonce: "n1", content: "refused", username: key, created_at: Date.now(), after: 0, state: "failed", reason: { code: "unavailable" } };
@@ -93,7 +94,7 @@ for (const colorScheme of ["light", "dark"]) {
       }, name);
       await ada.page.reload();
       await ada.article("refused").getByRole("button", { name: "Retry" }).waitFor();
-      await ada.sees("pending");
+      await ada.sees(tunnel);
       await check("a failed message");
       await ada.button("Log out").click();
       await ada.username().waitFor();

@@ -30,6 +30,28 @@ test("an empty room begins, and its first message is shown", async () => {
   assert.deepEqual(ids(timeline), [1]);
 });
 
+test("the first message of all may arrive while the empty page is read", async () => {
+  const history = new FakeHistory();
+  const timeline = on(history);
+  history.held = true;
+  const done = timeline.forget(0);
+  live(timeline, history, message(1));
+  await history.release();
+  await done;
+  live(timeline, history, message(2));
+  assert.deepEqual(ids(timeline), [1, 2]);
+});
+
+test("showing the end of an empty room asks nobody", async () => {
+  const history = new FakeHistory();
+  const timeline = on(history);
+  await timeline.forget(0);
+  history.requests = [];
+  await timeline.showLatest();
+  live(timeline, history, message(1));
+  assert.deepEqual([ids(timeline), history.requests], [[1], []]);
+});
+
 test("live messages that arrive while the first page is read are neither lost nor doubled", async () => {
   const history = new FakeHistory(80);
   const timeline = on(history);
