@@ -65,7 +65,10 @@ class Chat {
     });
     this.#composer = new Composer(find("composer"), {
       send: (text) => this.#send(text),
-      typing: (active) => this.#connection.typing(active),
+      onChange: (writing) => {
+        this.#connection.typing(writing);
+        this.#log.keepPlace();
+      },
       drafts: tab,
       draftKey: this.#draftKey,
     });

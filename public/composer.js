@@ -133,17 +133,17 @@ export class Composer {
   #form;
   #box;
   #send;
-  #typing;
+  #onChange;
   #drafts;
   #draftKey;
   #abort = new AbortController();
 
-  /** `send(text)` takes a message; `typing(active)` is told of each change, and whether it leaves text. */
-  constructor(form, { send, typing, drafts, draftKey }) {
+  /** `send(text)` takes a message; `onChange(writing)` is told of each change, and whether it leaves text. */
+  constructor(form, { send, onChange, drafts, draftKey }) {
     this.#form = form;
     this.#box = form.elements.namedItem("message");
     this.#send = send;
-    this.#typing = typing;
+    this.#onChange = onChange;
     this.#drafts = drafts;
     this.#draftKey = draftKey;
     const { signal } = this.#abort;
@@ -186,8 +186,8 @@ export class Composer {
     const { value } = this.#box;
     if (value) this.#drafts.set(this.#draftKey, value);
     else this.#drafts.delete(this.#draftKey);
-    this.#typing(value.trim() !== "");
     this.#measure();
+    this.#onChange(value.trim() !== "");
   }
 
   #submit() {

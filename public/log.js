@@ -66,7 +66,7 @@ export class LogView {
     }
     jump.addEventListener("click", () => this.toLatest(true), { signal });
     // The log changes its size with the window, the composer and a phone's keyboard.
-    this.#resized = new ResizeObserver(() => this.#restore());
+    this.#resized = new ResizeObserver(() => this.keepPlace());
     this.#resized.observe(log);
     this.#changed(false);
   }
@@ -103,6 +103,20 @@ export class LogView {
     if (isHidden() || !this.#timeline.following) return;
     this.unseen = 0;
     this.#label();
+  }
+
+  /**
+   * After a change of what is above, or of the log's size: the end if it is followed, else the text that was in sight. The
+   * composer calls it too: while a text replaces another it is empty for a moment, and the log, for that moment taller, is
+   * moved by the browser as if someone had scrolled.
+   */
+  keepPlace() {
+    if (this.#timeline.following) return this.#toEnd();
+    const { element, offset } = this.#anchor ?? {};
+    if (!element?.isConnected) return;
+    const moved = element.getBoundingClientRect().top - this.#log.getBoundingClientRect().top - offset;
+    if (Math.abs(moved) >= 1) this.#log.scrollTop += moved;
+    this.#top = this.#log.scrollTop;
   }
 
   /** At midnight "Today" becomes "Yesterday". */
@@ -149,7 +163,7 @@ export class LogView {
     this.#hush();
     this.#reconcile();
     this.#showTop();
-    this.#restore();
+    this.keepPlace();
     this.#loadMore();
     this.seen();
     this.#label();
@@ -293,16 +307,6 @@ export class LogView {
     // The text, since the author's name above it comes and goes with what precedes the message.
     const element = articles[low]?.querySelector(".text");
     this.#anchor = element ? { element, offset: element.getBoundingClientRect().top - top } : null;
-  }
-
-  /** After a change of what is above, or of the log's size: the end if it is followed, else the text that was in sight. */
-  #restore() {
-    if (this.#timeline.following) return this.#toEnd();
-    const { element, offset } = this.#anchor ?? {};
-    if (!element?.isConnected) return;
-    const moved = element.getBoundingClientRect().top - this.#log.getBoundingClientRect().top - offset;
-    if (Math.abs(moved) >= 1) this.#log.scrollTop += moved;
-    this.#top = this.#log.scrollTop;
   }
 
   #toEnd() {

@@ -154,6 +154,11 @@ test("reading at the end stays there when the window, the composer or a message 
   await ada.until(atEnd);
   await ada.box().fill("a\n".repeat(10));
   await ada.until(atEnd);
+  // Replacing all of it empties the box for a moment.
+  await ada.box().fill("x".repeat(4_001));
+  await ada.alert().waitFor();
+  await ada.until(atEnd);
+  assert.equal(await ada.button("Jump to latest").count(), 0);
   await robots[1].say("line\n".repeat(40));
   await ada.sees("line\nline");
   await ada.until(atEnd);
