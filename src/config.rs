@@ -238,8 +238,6 @@ pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages a page of history may have.
 pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
-/// Bytes of text after which a page of history ends, however many messages were asked for.
-pub(crate) const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// Messages a page of history has if the client does not say.
 pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
 

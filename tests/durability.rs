@@ -196,14 +196,15 @@ async fn a_nonce_of_yesterday_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_clean_stop_leaves_one_file() {
+async fn a_clean_stop_leaves_one_file_and_its_lock() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     ada.connect().await.store("n", "hello").await;
     server.stop().await;
     let names = std::fs::read_dir(server.directory()).expect("the directory of the database");
-    let names: Vec<_> = names.map(|entry| entry.expect("a file").file_name()).collect();
-    assert_eq!(names, ["chinwag.db"], "all is in the one file that an operator copies");
+    let mut names: Vec<_> = names.map(|entry| entry.expect("a file").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["chinwag.db", "chinwag.db.lock"], "all is in the one file that an operator copies");
 }
 
 #[tokio::test]

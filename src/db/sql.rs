@@ -11,9 +11,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, R
 use super::archive::Archive;
 use super::lock::beside;
 use super::{Credentials, OpenError, Page, Session};
-use crate::config::{
-    CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, NONCE_DAY, PAGE_MAX_BYTES, PROOF_BYTES, PRUNE_ROWS,
-};
+use crate::config::{CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES, PRUNE_ROWS};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -525,17 +523,10 @@ pub(super) fn page(connection: &Connection, page: Page, limit: u32) -> rusqlite:
     };
     let wanted = limit as usize;
     let mut statement = connection.prepare_cached(query)?;
-    let mut rows = statement.query(params![from, limit + 1])?;
-    let (mut messages, mut bytes, mut has_more) = (Vec::new(), 0, false);
-    while let Some(row) = rows.next()? {
-        has_more = messages.len() == wanted || bytes >= PAGE_MAX_BYTES;
-        if has_more {
-            break;
-        }
-        let message = read_message(row)?;
-        bytes += message.content.as_str().len();
-        messages.push(message);
-    }
+    let mut messages: Vec<Message> =
+        statement.query_map(params![from, limit + 1], read_message)?.collect::<Result<_, _>>()?;
+    let has_more = messages.len() > wanted;
+    messages.truncate(wanted);
     if !matches!(page, Page::After(_)) {
         messages.reverse();
     }
