@@ -1,0 +1,321 @@
+//! The database as a whole: backed up, restored, exported, imported, pruned, checked.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Client, TestServer, chinwag, chinwag_reading, contents, ids, int, text, within};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+/// Runs a command that takes a file, beside the database.
+fn with_file(server: &TestServer, command: &str, file: &Path) -> common::Ended {
+    chinwag(&server.database_path(), &[command, path_text(file)])
+}
+
+/// The one number that `query` yields in the database at `path`.
+fn number_in(path: &Path, query: &str) -> i64 {
+    let database = Connection::open(path).expect("the database opens");
+    database.query_row(query, [], |row| row.get(0)).expect("the query yields a number")
+}
+
+/// A stopped server with a user, `ada`, and `count` messages of hers.
+async fn stopped_with(count: usize) -> TestServer {
+    let mut server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let texts: Vec<_> = (0..count).map(|number| format!("number {number}")).collect();
+    ada.store_all("n", &texts).await;
+    server.stop().await;
+    server
+}
+
+/// Waits until the server has `count` messages left: it prunes when it likes.
+async fn left(server: &TestServer, count: i64) {
+    within("the rest to be removed", async {
+        while server.number("SELECT count(*) FROM messages") > count {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.number("SELECT count(*) FROM messages"), count);
+}
+
+// Backup and restore
+
+#[tokio::test]
+async fn a_backup_while_messages_arrive_has_all_that_was_acknowledged_before_it_began() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let long = "x".repeat(3_000);
+    let texts: Vec<_> = (0..500).map(|_| long.clone()).collect();
+    let before = ada.store_all("before", &texts).await;
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        // Aborted in the end; meanwhile there is always a commit on its way.
+        loop {
+            ada.store(&format!("during {sent}"), &long).await;
+            sent += 1;
+        }
+    });
+    let (database, copy) = (server.database_path(), server.directory().join("copy.db"));
+    let said = {
+        let copy = copy.clone();
+        let backup = tokio::task::spawn_blocking(move || chinwag(&database, &["backup", path_text(&copy)]));
+        backup.await.expect("no panic").ok()
+    };
+    assert!(!sending.is_finished(), "nobody was cut off");
+    sending.abort();
+    assert!(said.contains("verified"), "{said}");
+    let last = before.last().expect("there are messages");
+    let arrived = number_in(&copy, &format!("SELECT count(*) FROM messages WHERE id <= {last}"));
+    assert_eq!(arrived, 500);
+    assert_eq!(number_in(&copy, "SELECT max(id) - min(id) + 1 - count(*) FROM messages"), 0, "it is of one moment");
+}
+
+#[tokio::test]
+async fn a_backup_is_one_file_of_its_owner_and_replaces_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = stopped_with(3).await;
+    let copy = server.directory().join("copy.db");
+    with_file(&server, "backup", &copy).ok();
+    assert_eq!(std::fs::metadata(&copy).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let names =
+        std::fs::read_dir(server.directory()).expect("it is there").map(|entry| entry.expect("one").file_name());
+    let of_copy: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("copy.db")).collect();
+    assert_eq!(of_copy, ["copy.db"]);
+    assert!(with_file(&server, "backup", &copy).failed().contains("exists"));
+    assert!(with_file(&server, "backup", &server.database_path()).failed().contains("exists"));
+}
+
+#[tokio::test]
+async fn a_restore_brings_the_backup_back_under_a_new_epoch_and_keeps_the_old_file() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let epoch = text(&connection.welcome["epoch"]).to_owned();
+    connection.store("1", "before").await;
+    let copy = server.directory().join("copy.db");
+    with_file(&server, "backup", &copy).ok();
+    let lost = connection.store("2", "after").await;
+    server.stop().await;
+    let ended = with_file(&server, "restore", &copy);
+    let kept = ended.stderr.split_whitespace().last().map(PathBuf::from).expect("it says where");
+    ended.ok();
+    assert_eq!(number_in(&kept, "SELECT count(*) FROM messages"), 2);
+    server.restart();
+    assert_eq!(contents(&server.history(&ada).await), ["before"]);
+    let mut connection = ada.connect_with(json!({"last_id": lost, "epoch": epoch})).await;
+    assert_ne!(connection.welcome["epoch"], Value::from(epoch));
+    assert_eq!(int(&connection.next_of("resync").await["after"]), 0, "the client starts afresh");
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_where_there_is_no_database() {
+    let server = stopped_with(3).await;
+    let (copy, elsewhere) = (server.directory().join("copy.db"), server.directory().join("elsewhere.db"));
+    with_file(&server, "backup", &copy).ok();
+    chinwag(&elsewhere, &["restore", path_text(&copy)]).ok();
+    assert_eq!(number_in(&elsewhere, "SELECT count(*) FROM messages"), 3);
+}
+
+#[tokio::test]
+async fn what_is_no_sound_backup_is_refused_and_changes_nothing() {
+    let server = stopped_with(300).await;
+    let before = std::fs::read(server.database_path()).expect("the database is read");
+    let sound = server.directory().join("copy.db");
+    with_file(&server, "backup", &sound).ok();
+    let bad = server.directory().join("bad.db");
+
+    let mut damaged = std::fs::read(&sound).expect("the copy is read");
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 4_096].fill(0xA5);
+    std::fs::write(&bad, &damaged).expect("a file");
+    with_file(&server, "restore", &bad).failed();
+
+    std::fs::write(&bad, &damaged[..middle]).expect("a file");
+    with_file(&server, "restore", &bad).failed();
+
+    std::fs::write(&bad, "a shopping list").expect("a file");
+    with_file(&server, "restore", &bad).failed();
+
+    std::fs::remove_file(&bad).expect("it is there");
+    with_file(&server, "restore", &bad).failed();
+
+    let other = Connection::open(&bad).expect("a database");
+    other.execute_batch("CREATE TABLE recipes (name TEXT)").expect("a table");
+    with_file(&server, "restore", &bad).failed();
+
+    assert_eq!(std::fs::read(server.database_path()).expect("it is there"), before);
+}
+
+#[tokio::test]
+async fn nothing_replaces_a_database_while_a_server_runs() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    let (copy, export) = (server.directory().join("copy.db"), server.directory().join("export.jsonl"));
+    with_file(&server, "backup", &copy).ok();
+    with_file(&server, "export", &export).ok();
+    assert!(with_file(&server, "restore", &copy).failed().contains("another chinwag"));
+    assert!(with_file(&server, "import", &export).failed().contains("another chinwag"));
+    Client::login(&server, "ada").await;
+}
+
+// Export and import
+
+#[tokio::test]
+async fn an_import_of_an_export_exports_the_same() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "Ada").await;
+    let mut connection = ada.connect().await;
+    Client::register(&server, "bob").await;
+    for (number, content) in ["plain", "zwölf \"Boxkämpfer\" 🥊\n\tand a \\", "gone"].iter().enumerate() {
+        connection.store(&number.to_string(), content).await;
+    }
+    server.number("DELETE FROM messages WHERE content = 'gone' RETURNING 1");
+    chinwag(&server.database_path(), &["user", "delete", "bob"]).ok();
+    let exported = chinwag(&server.database_path(), &["export"]).ok();
+    assert!(exported.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{exported}");
+    server.stop().await;
+
+    std::fs::remove_file(server.database_path()).expect("it is there");
+    chinwag_reading(&server.database_path(), &["import"], &exported).ok();
+    assert_eq!(chinwag(&server.database_path(), &["export"]).ok(), exported);
+
+    server.restart();
+    let again = Client::login(&server, "ada").await;
+    assert_eq!(server.history(&again).await.len(), 2);
+    assert_eq!(again.connect().await.store("next", "on we go").await, 4, "an id that was given is not given again");
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_whole_and_sound_imports_nothing() {
+    let server = stopped_with(3).await;
+    let exported = chinwag(&server.database_path(), &["export"]).ok();
+    let lines: Vec<_> = exported.lines().collect();
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+    let elsewhere = server.directory().join("elsewhere.db");
+    let changed = [
+        (without(0), "line 1"),
+        (without(1), "line 2"),
+        (without(3), "line 5"),
+        (lines[..4].join("\n"), "cut short"),
+        (exported.replacen("number 1", "number\\u0000", 1), "line 4"),
+        (exported.replacen("ada", "a da", 1), "line 2"),
+        (exported.replacen("\"id\":2", "\"id\":1", 1), "line 4"),
+        (exported.replacen("\"format\":1", "\"format\":2", 1), "format 2"),
+        (String::new(), "line 1"),
+    ];
+    for (changed, finding) in changed {
+        let line = chinwag_reading(&elsewhere, &["import"], &changed).failed();
+        assert!(line.contains(finding), "{finding}: {line}\n{changed}");
+    }
+    chinwag_reading(&elsewhere, &["import"], &exported).ok();
+    assert_eq!(number_in(&elsewhere, "SELECT count(*) FROM messages"), 3, "none of them left anything behind");
+}
+
+#[tokio::test]
+async fn an_import_needs_an_empty_database() {
+    let server = stopped_with(1).await;
+    let exported = chinwag(&server.database_path(), &["export"]).ok();
+    assert!(chinwag_reading(&server.database_path(), &["import"], &exported).failed().contains("empty"));
+}
+
+// Pruning
+
+/// Has the first `count` messages be of long ago.
+fn age(server: &TestServer, count: u32) {
+    let aged = server.database().execute("UPDATE messages SET created_at = 1000 WHERE id <= ?1", [count]);
+    assert_eq!(aged, Ok(count as usize));
+}
+
+#[tokio::test]
+async fn prune_removes_what_is_older_and_nothing_else() {
+    let mut server = stopped_with(1_300).await;
+    age(&server, 1_200);
+    server.restart();
+    let said = chinwag(&server.database_path(), &["prune", "--older-than", "90d"]).ok();
+    assert!(said.contains("1200 messages"), "{said}");
+    let ada = Client::login(&server, "ada").await;
+    assert_eq!(ids(&server.history(&ada).await), (1_201..=1_300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn ids_are_not_used_again_when_everything_was_pruned() {
+    let mut server = stopped_with(5).await;
+    age(&server, 5);
+    chinwag(&server.database_path(), &["prune", "--older-than", "1d"]).ok();
+    server.restart();
+    let mut ada = Client::login(&server, "ada").await.connect().await;
+    assert_eq!(int(&ada.welcome["last_id"]), 5);
+    assert_eq!(ada.store("next", "on we go").await, 6);
+}
+
+#[tokio::test]
+async fn keep_messages_keeps_the_newest() {
+    let mut server = stopped_with(1_300).await;
+    server.restart_with(&["--keep-messages", "40"]);
+    left(&server, 40).await;
+    let ada = Client::login(&server, "ada").await;
+    assert_eq!(ids(&server.history(&ada).await), (1_261..=1_300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn keep_days_keeps_what_is_not_older() {
+    let mut server = stopped_with(50).await;
+    age(&server, 30);
+    server.restart_with(&["--keep-days", "7"]);
+    left(&server, 20).await;
+}
+
+#[tokio::test]
+async fn without_being_told_nothing_is_removed() {
+    let mut server = stopped_with(50).await;
+    age(&server, 30);
+    server.restart();
+    server.healthy(200).await;
+    Client::login(&server, "ada").await.connect().await.store("n", "a commit later").await;
+    assert_eq!(server.number("SELECT count(*) FROM messages"), 51);
+}
+
+// Check
+
+#[tokio::test]
+async fn check_tells_what_is_inside() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await.connect().await.store("n", "hello").await;
+    let said = chinwag(&server.database_path(), &["check"]).ok();
+    let value = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name}:\n{said}")).trim().to_owned()
+    };
+    assert_eq!(["integrity", "users", "sessions"].map(value), ["ok", "1", "1"]);
+    assert_eq!(value("messages"), "1, last id 1");
+    assert_eq!(value("server"), format!("http://{}", server.address()));
+    assert_eq!(value("version").parse(), Ok(server.number("SELECT user_version FROM pragma_user_version")));
+}
+
+#[tokio::test]
+async fn check_finds_damage() {
+    let server = stopped_with(300).await;
+    let mut bytes = std::fs::read(server.database_path()).expect("it is there");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4_096].fill(0xA5);
+    std::fs::write(server.database_path(), bytes).expect("it is written");
+    chinwag(&server.database_path(), &["check"]).failed();
+}
+
+// Durability
+
+#[tokio::test]
+async fn normal_durability_serves_as_full_does_and_survives_a_kill() {
+    let mut server = TestServer::with(&["--durability", "normal"]);
+    let ada = Client::register(&server, "ada").await;
+    ada.connect().await.store("n", "kept").await;
+    server.kill().await;
+    server.restart();
+    assert_eq!(contents(&server.history(&ada).await), ["kept"]);
+}
