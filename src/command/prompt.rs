@@ -1,15 +1,15 @@
 //! Passwords: typed unseen at a terminal, or read from standard input. Never an argument, which everybody on the
 //! machine can read.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::{Context as _, bail};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 /// Bytes of a line that may be a password: 256 characters of four bytes, and the end of the line.
-const LINE_MAX_BYTES: u64 = 1_026;
+const LINE_MAX_BYTES: usize = 1_026;
 /// Control-C.
-const INTERRUPT: char = '\u{3}';
+const INTERRUPT: u8 = 3;
 
 /// A password as it was entered: twice at a terminal, or as the first line of what is not one.
 pub(super) fn new_password() -> anyhow::Result<String> {
@@ -32,19 +32,21 @@ fn ask(prompt: &str) -> anyhow::Result<String> {
     let line = read_line();
     // The end of the line was not shown either.
     writeln!(terminal).context("cannot ask")?;
-    let line = line?;
-    if line.ends_with(INTERRUPT) {
-        bail!("interrupted");
-    }
-    Ok(line)
+    line
 }
 
+/// A line, without its end.
 fn read_line() -> anyhow::Result<String> {
-    let mut line = String::new();
-    io::stdin().lock().take(LINE_MAX_BYTES).read_line(&mut line).context("cannot read the password")?;
-    let end = line.trim_end_matches(['\r', '\n']).len();
-    line.truncate(end);
-    Ok(line)
+    let mut line = Vec::new();
+    for byte in io::stdin().lock().bytes().take(LINE_MAX_BYTES) {
+        match byte.context("cannot read the password")? {
+            b'\n' => break,
+            INTERRUPT => bail!("interrupted"),
+            byte => line.push(byte),
+        }
+    }
+    let line = String::from_utf8(line).context("a password is text")?;
+    Ok(line.trim_end_matches('\r').to_owned())
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
@@ -59,7 +61,7 @@ impl Unseen {
         let before = tcgetattr(io::stdin()).context("cannot ask the terminal")?;
         let mut unseen = before.clone();
         unseen.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
-        unseen.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT as u8;
+        unseen.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
         tcsetattr(io::stdin(), OptionalActions::Flush, &unseen).context("cannot silence the terminal")?;
         Ok(Self { before })
     }
