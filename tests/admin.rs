@@ -13,6 +13,9 @@ async fn login_status(server: &TestServer, username: &str, password: &str) -> u1
     server.post("/login").json(&json!({"username": username, "password": password})).send().await.status
 }
 
+/// A user of the system who is not root.
+const SOMEBODY: u32 = 54_321;
+
 fn mode_of(path: &Path) -> u32 {
     std::fs::metadata(path).expect("the file is there").permissions().mode() & 0o777
 }
@@ -201,6 +204,25 @@ async fn all_files_of_a_database_are_for_their_owner_only() {
         assert_eq!(mode_of(&path), 0o600, "{}", path.display());
     }
     assert!(server.directory().join("chinwag.db.sock").exists());
+}
+
+#[test]
+fn what_root_makes_belongs_to_whom_the_directory_belongs_to() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    chown(directory.path(), Some(SOMEBODY), Some(SOMEBODY)).expect("root gives things away");
+    let (database, copy) = (directory.path().join("chinwag.db"), directory.path().join("copy.db"));
+    chinwag_reading(&database, &["user", "add", "ada"], PASSWORD).ok();
+    chinwag(&database, &["backup", copy.to_str().expect("text")]).ok();
+    chinwag(&database, &["restore", copy.to_str().expect("text")]).ok();
+    chinwag(&database, &["user", "disable", "ada"]).ok();
+    for entry in std::fs::read_dir(directory.path()).expect("the directory is there") {
+        let entry = entry.expect("an entry");
+        assert_eq!(entry.metadata().expect("it is there").uid(), SOMEBODY, "{}", entry.path().display());
+    }
 }
 
 #[tokio::test]

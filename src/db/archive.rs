@@ -279,8 +279,7 @@ impl Drop for Partial {
 
 /// A new name in a directory is on disk only when the directory is.
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    File::open(sql::directory_of(path))?.sync_all()
 }
 
 /// Puts the database that the file `backup` is in the place of the one at `path`, under a new epoch. Where the old one

@@ -7,8 +7,9 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use super::sql::create_private;
 
 /// The right to open a database for writing, until it is dropped.
 #[derive(Debug)]
@@ -28,9 +29,10 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock of the database at `path`, or says at once that another process has it.
     pub fn take(path: &Path) -> Result<Self, LockError> {
-        // Whoever can open the file could lock the server out of its own database.
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(path, ".lock"))?;
+        // Private, since whoever can open the file could lock the server out of its own database.
+        let lock = beside(path, ".lock");
+        create_private(&lock)?;
+        let file = OpenOptions::new().write(true).open(lock)?;
         match file.try_lock() {
             Ok(()) => file.set_len(0)?,
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),

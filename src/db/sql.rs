@@ -67,11 +67,25 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes an empty file that only its owner can read, if there is none: SQLite gives its log the same mode.
+/// Makes an empty file that only its owner can read, if there is none: SQLite gives its log the same mode, and the same
+/// owner. What root makes belongs to whom the directory belongs to: an administrator's command must not leave the
+/// server's own user with files that it cannot open.
 pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    Ok(())
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+    let mut options = std::fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) if rustix::process::geteuid().is_root() => {
+            let directory = std::fs::metadata(directory_of(path))?;
+            std::os::unix::fs::chown(path, Some(directory.uid()), Some(directory.gid()))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The directory that a file is in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What a file is to this program.
