@@ -367,6 +367,23 @@ async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
     assert_eq!(server.number("SELECT count(*) FROM messages"), 10, "each is there once");
 }
 
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_database_that_another_process_holds() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let blocker = server.database();
+    blocker.execute_batch("BEGIN EXCLUSIVE").expect("the lock");
+    for number in 0..20 {
+        connection.say_once(&number.to_string(), "during").await;
+    }
+    let codes = tokio::spawn(async move { connection.close_code().await });
+    let started = Instant::now();
+    assert_eq!(server.stop().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(codes.await.expect("no panic"), 1001);
+}
+
 /// A server whose wall clock reads what a file says.
 struct Clock(PathBuf);
 
