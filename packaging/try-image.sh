@@ -20,7 +20,7 @@ buildah build --format docker --tag chinwag-try .
 container=$(buildah from chinwag-try)
 server=
 cleanup() {
-    [ -z "$server" ] || { kill "$server" && wait "$server"; } || true
+    [ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null || true
     buildah rm "$container" >/dev/null
     buildah rmi chinwag-try >/dev/null
 }
@@ -29,6 +29,9 @@ buildah inspect --type image --format '{{.Docker.Config.Healthcheck.Test}} as {{
 root=$(buildah mount "$container")
 find "$root" -type f -exec du --apparent-size -k {} +
 
+# What every container runtime gives.
+mkdir -p "$root/dev"
+cp -a /dev/null /dev/random /dev/urandom "$root/dev/"
 # In the image's root as the image's user, and not by `buildah run`, which does not pass on signals without a runtime.
 run() { env -i PATH="$PATH" CHINWAG_LISTEN=127.0.0.1:0 CHINWAG_DB=/data/chinwag.db chroot --userspec=65532:65532 "$root" /chinwag "$@"; }
 run --version
