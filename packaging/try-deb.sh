@@ -41,6 +41,8 @@ if command -v systemd-analyze >/dev/null; then
     systemd-analyze security --offline=yes chinwag.service | tail -n 1
 fi
 
+[ "$(dpkg --listfiles chinwag | grep -c 'systemd/system/.*\.')" = 1 ] || fail "there is a unit besides the service"
+
 say "upgrade: what the administrator changed stays"
 echo 'CHINWAG_REGISTRATION=closed' >>/etc/default/chinwag
 dpkg --install --force-confdef --force-confold "$out/new.deb"
@@ -53,7 +55,7 @@ say "remove, and purge: the conversations stay"
 mkdir -p /var/lib/chinwag
 touch /var/lib/chinwag/kept
 dpkg --remove chinwag
-! command -v chinwag >/dev/null || fail "the binary is still there"
+[ ! -e /usr/bin/chinwag ] || fail "the binary is still there"
 [ -e /etc/default/chinwag ] || fail "removing is not purging"
 dpkg --purge chinwag
 [ ! -e /etc/default/chinwag ] || fail "the configuration outlived the purge"

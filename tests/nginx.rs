@@ -1,4 +1,4 @@
-//! The example `packaging/nginx.conf`, behind the real nginx: `cargo test --test nginx -- --ignored` on a machine that
+//! The example `packaging/examples/nginx.conf`, behind the real nginx: `cargo test --test nginx -- --ignored` on a machine that
 //! has one.
 
 mod common;
@@ -22,7 +22,7 @@ impl Nginx {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("it is bound");
         drop(free);
-        let example = include_str!("../packaging/nginx.conf");
+        let example = include_str!("../packaging/examples/nginx.conf");
         let example = example
             .replace("server 127.0.0.1:8080;", &format!("server {upstream};"))
             .replace("listen 80;", &format!("listen {address};"));
