@@ -33,6 +33,8 @@ pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
+    // First of all: a file that is refused is left as it is.
+    let schema = schema_of(&connection)?;
     // Readers go on while a commit is written.
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     // In WAL mode NORMAL can lose the last commits on power loss, and an `ack` is a promise: it is for who says so.
@@ -49,7 +51,7 @@ pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     // The log shrinks back after a reader held it open for long.
     connection.pragma_update(None, "journal_size_limit", i64::from(WAL_PAGES) * 4_096)?;
-    if schema_of(&connection)? == Schema::Older {
+    if schema == Schema::Older {
         back_up_before_upgrade(path)?;
     }
     migrate(&mut connection)?;
