@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Client, Message, TestServer, contents, ids, text};
+use common::{Client, Message, TestServer, chinwag, contents, ids, text};
 use rusqlite::Connection;
 
 /// What made each version, the first one's first. A new version of `schema.sql` adds the old one here.
@@ -79,5 +79,20 @@ async fn the_file_is_copied_aside_before_it_is_upgraded() {
         let messages = Connection::open(&copy)
             .and_then(|copy| copy.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0)));
         assert_eq!(messages, Ok(2));
+    }
+}
+
+#[tokio::test]
+async fn a_newer_or_a_foreign_database_is_refused_and_left_as_it_is() {
+    let newer = VERSIONS[0].replace("user_version = 1", "user_version = 1000");
+    let (not_ours, empty) = ("CREATE TABLE recipes (name TEXT)", "PRAGMA user_version = 3");
+    for (sql, word) in [(newer.as_str(), "newer"), (not_ours, "not one of chinwag"), (empty, "not one of chinwag")] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("chinwag.db");
+        Connection::open(&path).and_then(|database| database.execute_batch(sql)).expect("a database");
+        let before = std::fs::read(&path).expect("it is read");
+        let line = chinwag(&path, &["serve", "--listen", "127.0.0.1:0"]).failed();
+        assert!(line.contains(word), "{line}");
+        assert_eq!(std::fs::read(&path).expect("it is read"), before);
     }
 }
