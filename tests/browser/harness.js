@@ -2,7 +2,7 @@
 // at the page, who finds things by role and name only) and `Robot` (someone at the protocol, without a page).
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -86,6 +86,11 @@ export class Server {
   async close() {
     await this.kill();
     rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  /** What another of the program's commands prints about this server's database. */
+  command(...words) {
+    return execFileSync(BINARY, [...words, "--db", this.database], { encoding: "utf8" });
   }
 
   async post(path, body, token) {

@@ -165,6 +165,26 @@ test("an invitation in the address is taken over, out of the address, and sent",
   await guest.leave();
 });
 
+test("where registration is by invitation, the link of `chinwag invite` lets one person in", async () => {
+  const invited = await Server.start(["--registration", "invite", "--auth-rate", "0"]);
+  const guest = await Person.visit(browser, invited.url, { name: "Guest" });
+  await guest.fill();
+  await guest.button("Create account").click();
+  await isTold(guest, "invitation", []);
+  const { hash } = new URL(/http\S+/.exec(invited.command("invite"))[0]);
+  // The link may be opened in a page that is open already.
+  await guest.page.goto(`${invited.url}/${hash}`);
+  await guest.page.getByText("You are invited").waitFor();
+  await guest.signUp();
+  await guest.leave();
+  const late = await Person.visit(browser, invited.url, { name: "Late", path: `/${hash}` });
+  await late.fill();
+  await late.button("Create account").click();
+  await isTold(late, "used up", []);
+  await late.leave();
+  await invited.close();
+});
+
 test("the answer of a closed server names the invitation", async () => {
   await server.kill();
   const closed = await Server.start(["--registration", "closed", "--auth-rate", "0"]);
