@@ -81,6 +81,7 @@ class Chat {
   /** `for good`: the person logged out, and leaves nothing for the next one at this browser. */
   close(forGood) {
     this.#connection.stop();
+    this.#timeline.close();
     this.#log.close();
     this.#peopleView.close();
     this.#composer.close();

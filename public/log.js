@@ -75,7 +75,6 @@ export class LogView {
     this.#abort.abort();
     this.#resized.disconnect();
     this.#cancel();
-    this.#timeline.following = false;
     this.#timeline = null;
     this.#clear();
   }
@@ -121,7 +120,7 @@ export class LogView {
 
   /** At midnight "Today" becomes "Yesterday". */
   relabelDays() {
-    for (const separator of this.#separators.values()) name(separator);
+    for (const separator of this.#separators.values()) nameDay(separator);
   }
 
   #arrived(messages) {
@@ -242,6 +241,8 @@ export class LogView {
     if (!nonce || !target.matches("button")) return;
     if (target.matches(".retry")) this.#actions.retry(nonce);
     else this.#actions.discard(nonce);
+    // The button vanishes; the keyboard stays where it was used.
+    this.#log.focus();
   }
 
   /** The browser scrolls to the end of what is in the page; if that is not the end of the conversation, we do. */
@@ -357,11 +358,11 @@ function createSeparator(day) {
   separator.setAttribute("role", "separator");
   separator.append(document.createElement("span"));
   separator.day = day;
-  name(separator);
+  nameDay(separator);
   return separator;
 }
 
-function name(separator) {
+function nameDay(separator) {
   separator.ariaLabel = separator.firstElementChild.textContent = dayInWords(separator.day);
 }
 

@@ -66,6 +66,12 @@ export class Timeline extends EventTarget {
     yield* this.#outbox.entries;
   }
 
+  /** For the end of a session: nothing is asked for any more, and what is on its way is not taken. */
+  close() {
+    this.#discardPages();
+    this.#fetchPage = () => new Promise(() => {});
+  }
+
   /** Throws the window away and starts from the newest page. */
   forget(newest) {
     this.#messages = [];

@@ -158,6 +158,7 @@ export class Wire {
   }
 }
 
+/** Someone at the protocol; what is said is acknowledged before the promise resolves. */
 export class Robot {
   #socket;
   #acks = new Map();
@@ -230,6 +231,7 @@ export class Robot {
 /** What Chromium says about failed requests by itself; a page cannot keep it from saying so. */
 const OF_THE_NETWORK = /^(Failed to load resource|WebSocket connection to)/;
 
+/** Someone at the page. */
 export class Person {
   page;
   name;

@@ -247,6 +247,18 @@ test("a page that could not be had is asked for again by itself", async () => {
   assert.deepEqual(ids(timeline), range(1, 20));
 });
 
+test("once closed it asks for nothing", async () => {
+  const history = new FakeHistory(20);
+  const timeline = on(history);
+  history.broken = true;
+  await timeline.forget(20);
+  history.requests = [];
+  timeline.close();
+  mock.timers.tick(60_000);
+  await settled();
+  assert.deepEqual(history.requests, []);
+});
+
 test("missed messages count as new once", async () => {
   const history = new FakeHistory(10);
   const timeline = on(history);
