@@ -83,6 +83,27 @@ async fn a_disabled_user_is_out_at_once_and_comes_back_when_enabled() {
 }
 
 #[tokio::test]
+async fn nothing_of_a_disabled_user_is_stored_once_the_administrator_has_been_told() {
+    let server = TestServer::start();
+    let mut connection = Client::register(&server, "ada").await.connect().await;
+    connection.store("first", "before").await;
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        while connection.try_send(&json!({"type": "message", "content": "on and on"}).to_string()).await {
+            sent += 1;
+        }
+        sent
+    });
+    let database = server.database_path();
+    let disabled = tokio::task::spawn_blocking(move || chinwag(&database, &["user", "disable", "ada"]));
+    disabled.await.expect("no panic").ok();
+    let stored = server.number("SELECT count(*) FROM messages");
+    assert!(sending.await.expect("no panic") > 0, "messages were on their way");
+    server.healthy(200).await;
+    assert_eq!(server.number("SELECT count(*) FROM messages"), stored);
+}
+
+#[tokio::test]
 async fn a_new_password_ends_the_sessions_and_the_old_one() {
     let server = TestServer::start();
     let mut connection = Client::register(&server, "ada").await.connect().await;

@@ -439,10 +439,11 @@ pub(super) fn delete_oldest(connection: &Connection, until: MessageId, before: U
 
 // --- Messages ------------------------------------------------------------------------------------------------------
 
-/// At the end of the table, by the users' rowid. Nothing is inserted for a user who is disabled, so that nothing of
-/// theirs is stored once an administrator has been told so, whatever is still on its way.
-const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) \
-     SELECT ?1, id, ?3, ?4 FROM users WHERE id = ?2 AND disabled_at IS NULL";
+/// At the end of the table.
+const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
+
+/// By the users' rowid.
+const IS_ACTIVE: &str = "SELECT 1 FROM users WHERE id = ?1 AND disabled_at IS NULL";
 
 /// By the nonces' primary key: today's, yesterday's, and tomorrow's, since the clock may have been set back past
 /// midnight.
@@ -452,8 +453,11 @@ const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day IN (?1, ?1 - 1
 /// By the nonces' primary key.
 const INSERT_NONCE: &str = "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4)";
 
-/// The statements that store a message, looked up once for many.
+/// The statements that store the messages of one command, looked up once for all of them.
 pub(super) struct StoreMessage<'a> {
+    is_active: CachedStatement<'a>,
+    /// The last sender that was looked up, and whether they are active: a command has one sender.
+    sender: Option<(UserId, bool)>,
     insert_message: CachedStatement<'a>,
     find_nonce: CachedStatement<'a>,
     insert_nonce: CachedStatement<'a>,
@@ -462,6 +466,8 @@ pub(super) struct StoreMessage<'a> {
 impl<'a> StoreMessage<'a> {
     pub(super) fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
         Ok(Self {
+            is_active: connection.prepare_cached(IS_ACTIVE)?,
+            sender: None,
             insert_message: connection.prepare_cached(INSERT_MESSAGE)?,
             find_nonce: connection.prepare_cached(FIND_NONCE)?,
             insert_nonce: connection.prepare_cached(INSERT_NONCE)?,
@@ -480,7 +486,20 @@ impl<'a> StoreMessage<'a> {
             .optional()
     }
 
-    /// Whether it was inserted: not if the user is disabled or gone.
+    /// Whether `user` may send: not if they are disabled or gone, so that nothing of theirs is stored once an
+    /// administrator has been told so, whatever is still on its way.
+    fn may_send(&mut self, user: UserId) -> rusqlite::Result<bool> {
+        if let Some((known, active)) = self.sender
+            && known == user
+        {
+            return Ok(active);
+        }
+        let active = self.is_active.exists([user.0])?;
+        self.sender = Some((user, active));
+        Ok(active)
+    }
+
+    /// Whether it was inserted: not if the user may not send any more.
     pub(super) fn insert(
         &mut self,
         id: MessageId,
@@ -489,9 +508,10 @@ impl<'a> StoreMessage<'a> {
         nonce: Option<&Nonce>,
         now: UnixMillis,
     ) -> rusqlite::Result<bool> {
-        if self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])? == 0 {
+        if !self.may_send(user)? {
             return Ok(false);
         }
+        self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])?;
         if let Some(nonce) = nonce {
             self.insert_nonce.execute(params![nonce_day(now), user.0, nonce.as_str(), id.get()])?;
         }
