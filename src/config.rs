@@ -94,7 +94,14 @@ pub struct Config {
     pub ping_interval: u32,
 
     /// An origin (such as <https://chat.example>) whose pages may connect too; repeatable
-    #[arg(long, env = "CHINWAG_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
+    #[arg(
+        long,
+        env = "CHINWAG_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = parse_origin,
+        help = "An origin (such as https://chat.example) whose pages may connect too; repeatable"
+    )]
     pub allow_origin: Vec<String>,
 
     /// How the log on standard error is written: for people, or as a JSON object a line
