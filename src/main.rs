@@ -124,7 +124,7 @@ fn log_to_stderr(format: LogFormat, level: Level) {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     let shards = shards_for(std::thread::available_parallelism().map_or(1, Into::into));
-    // One shard needs one thread: a second would only move work between cores (measured, see the README).
+    // One shard needs one thread: the writer thread and the kernel's part of each write keep the other core busy.
     let mut runtime = match shards {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),

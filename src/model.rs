@@ -22,9 +22,9 @@ pub const CONTENT_MAX_CHARS: usize = 4_000;
 /// Most characters of a nonce.
 pub const NONCE_MAX_CHARS: usize = 64;
 /// Random bytes behind a session token.
-const TOKEN_BYTES: usize = 32;
+pub const TOKEN_BYTES: usize = 32;
 /// Random bytes behind an invitation's code: as good against guessing, and short enough for a link.
-const INVITE_BYTES: usize = 16;
+pub const INVITE_BYTES: usize = 16;
 
 /// The place of a message in the one order there is: ids rise by commit order and are never used again.
 ///
@@ -203,77 +203,47 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What a client shows to prove its session: 256 random bits in hexadecimal, hidden from `Debug`.
+/// `BYTES` random bytes in hexadecimal, which open something to whoever shows them; hidden from `Debug`.
 ///
-/// The server keeps only its [`Digest`], so that a stolen database opens no session.
-pub struct Token(String);
+/// The server keeps only the [`Digest`], so that a stolen database opens nothing.
+pub struct Secret<const BYTES: usize>(String);
 
-impl Token {
-    /// Draws a new token from the operating system's generator.
+/// What a client shows to prove its session.
+pub type Token = Secret<TOKEN_BYTES>;
+
+/// What somebody shows to be let in.
+pub type InviteCode = Secret<INVITE_BYTES>;
+
+impl<const BYTES: usize> Secret<BYTES> {
+    /// Draws a new one from the operating system's generator.
     #[must_use]
     pub fn random() -> Self {
-        Self(random_hex::<TOKEN_BYTES>())
+        Self(random_hex::<BYTES>())
     }
 
-    /// Checks that a string from outside has a token's form.
+    /// Checks that a string from outside has its form.
     #[must_use]
-    pub fn parse(token: &str) -> Option<Self> {
-        let well_formed = token.len() == 2 * TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_hexdigit());
-        well_formed.then(|| Self(token.to_owned()))
+    pub fn parse(secret: &str) -> Option<Self> {
+        let well_formed = secret.len() == 2 * BYTES && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+        well_formed.then(|| Self(secret.to_owned()))
     }
 
-    /// The digest under which the session is stored.
+    /// The digest under which what it opens is stored.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The secret itself, for the one answer that hands it out.
+    /// The secret itself, for the one answer or link that hands it out.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Token {
+impl<const BYTES: usize> fmt::Debug for Secret<BYTES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(hidden)")
-    }
-}
-
-/// What somebody shows to be let in: 128 random bits in hexadecimal, hidden from `Debug`.
-pub struct InviteCode(String);
-
-impl InviteCode {
-    /// Draws a new code from the operating system's generator.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(random_hex::<INVITE_BYTES>())
-    }
-
-    /// Checks that a string from outside has a code's form.
-    #[must_use]
-    pub fn parse(code: &str) -> Option<Self> {
-        let well_formed = code.len() == 2 * INVITE_BYTES && code.bytes().all(|byte| byte.is_ascii_hexdigit());
-        well_formed.then(|| Self(code.to_owned()))
-    }
-
-    /// The digest under which the invitation is stored.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest(Sha256::digest(self.0.as_bytes()).into())
-    }
-
-    /// The secret itself, for the link.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for InviteCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InviteCode(hidden)")
+        f.write_str("Secret(hidden)")
     }
 }
 

@@ -185,6 +185,21 @@ async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
 }
 
 #[tokio::test]
+async fn a_database_that_fails_is_not_held_against_who_writes() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let away = server.directory().with_extension("away");
+    fs::rename(server.directory(), &away).expect("the directory goes");
+    // More than a client is let to send that is refused for its own sake.
+    for number in 0..300 {
+        assert_eq!(try_store(&mut connection, &number.to_string(), "again").await, None);
+    }
+    fs::rename(&away, server.directory()).expect("the directory comes back");
+    settle(&mut connection, "0", "again").await;
+}
+
+#[tokio::test]
 async fn a_corrupted_page_is_unavailable_and_the_rest_goes_on() {
     const NEEDLE: &str = "a needle in the haystack";
     let mut server = TestServer::start();
