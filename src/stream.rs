@@ -8,12 +8,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use rustix::net::{Shutdown, shutdown};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
@@ -69,7 +71,12 @@ impl Stream {
 
     /// Reads what is there, or fails with `WouldBlock`.
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        each!(self, stream => stream.try_read(buf))
+        match &self.0 {
+            Kind::Tcp(stream) => read_all(stream, buf, |read| stream.try_io(Interest::READABLE, read)),
+            Kind::Unix(stream) => read_all(stream, buf, |read| stream.try_io(Interest::READABLE, read)),
+            #[cfg(feature = "tls")]
+            Kind::Tls(stream) => stream.try_read(buf),
+        }
     }
 
     /// Writes as much as the socket's buffer takes, or fails with `WouldBlock`.
@@ -141,6 +148,25 @@ impl Stream {
             }
         }
         Poll::Ready(())
+    }
+}
+
+/// Reads from a socket by its `try_io`. A read that leaves room in `buf` has taken all there was, and says so to the
+/// runtime, so that the next one fails without asking the kernel: one system call less for each time something comes.
+pub(crate) fn read_all(
+    socket: impl AsFd,
+    buf: &mut [u8],
+    try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<usize> {
+    let mut read = 0;
+    let tried = try_io(&mut || {
+        read = rustix::io::read(&socket, &mut *buf)?;
+        let emptied = 0 < read && read < buf.len();
+        if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match tried {
+        Err(error) if read == 0 => Err(error),
+        _ => Ok(read),
     }
 }
 

@@ -19,9 +19,11 @@ use rustix::net::{Shutdown, shutdown};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::config::{TLS_AHEAD_BYTES, TLS_LOOK_INTERVAL};
+use crate::stream::read_all;
 
 /// A TCP connection that speaks TLS.
 #[derive(Debug)]
@@ -179,7 +181,7 @@ struct Socket<'a>(&'a TcpStream);
 
 impl io::Read for Socket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
+        read_all(self.0, buf, |read| self.0.try_io(Interest::READABLE, read))
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
-use reader::Request;
+use reader::{History, Request};
 use writer::Command;
 
 pub use archive::{
@@ -130,6 +130,15 @@ pub enum Page {
     Before(MessageId),
     /// The oldest of those after this one.
     After(MessageId),
+}
+
+/// What a connection that has everything up to a message has missed.
+#[derive(Debug)]
+pub enum Missed {
+    /// The oldest of it, ascending; empty when it is nothing.
+    Messages(Vec<Message>),
+    /// More than was asked for.
+    TooMany,
 }
 
 /// What one transaction stored.
@@ -289,12 +298,16 @@ impl Db {
     pub async fn validate_session(&self, digest: Digest) -> Result<Option<Session>, Error> {
         let now = UnixMillis::now();
         let session = self.request(|reply| Request::Session { digest, used_after: expired_at(now), reply }).await?;
-        if let Some(session) = &session
-            && now.0.saturating_sub(session.last_used_at.0) > millis(SESSION_TOUCH)
-        {
-            self.touch_session(session.id);
+        if let Some(session) = &session {
+            self.note_use(session, now);
         }
         Ok(session)
+    }
+
+    fn note_use(&self, session: &Session, now: UnixMillis) {
+        if now.0.saturating_sub(session.last_used_at.0) > millis(SESSION_TOUCH) {
+            self.touch_session(session.id);
+        }
     }
 
     /// Notes that a session was used, without waiting.
@@ -320,19 +333,25 @@ impl Db {
         self.command(|reply| Command::StoreMessages { messages, reply }).await
     }
 
-    /// A page of history, ascending, and whether there is more beyond it.
-    pub async fn message_history(&self, page: Page, limit: u32) -> Result<(Vec<Message>, bool), Error> {
-        self.request(|reply| Request::History { page, limit, reply }).await
+    /// A page of history, ascending, and whether there is more beyond it, for the live session of a token, which counts
+    /// as used by this; none if there is no such session.
+    pub async fn message_history(
+        &self,
+        digest: Digest,
+        page: Page,
+        limit: u32,
+    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
+        let now = UnixMillis::now();
+        let used_after = expired_at(now);
+        let found = self.request(|reply| Request::History { digest, used_after, page, limit, reply }).await?;
+        let Some(History { session, messages, has_more }) = found else { return Ok(None) };
+        self.note_use(&session, now);
+        Ok(Some((messages, has_more)))
     }
 
-    /// A chunk of the messages after `id`, ascending; empty when there are none.
-    pub async fn messages_after(&self, id: MessageId) -> Result<Vec<Message>, Error> {
-        self.request(|reply| Request::MessagesAfter { id, reply }).await
-    }
-
-    /// How many messages there are after `id`, counted up to `at_most`.
-    pub async fn count_after(&self, id: MessageId, at_most: u32) -> Result<u32, Error> {
-        self.request(|reply| Request::CountAfter { id, at_most, reply }).await
+    /// A chunk of the messages after `id`, unless there are more than `at_most` of them.
+    pub async fn messages_after(&self, id: MessageId, at_most: u32) -> Result<Missed, Error> {
+        self.request(|reply| Request::MessagesAfter { id, at_most, reply }).await
     }
 
     /// Removes some of what has expired; when to do so again at the latest.

@@ -591,9 +591,9 @@ pub(super) fn messages_after(
 }
 
 /// Forwards from a rowid, as far as asked.
-const COUNT_AFTER: &str = "SELECT count(*) FROM (SELECT 1 FROM messages WHERE id > ?1 LIMIT ?2)";
+const ANY_AFTER: &str = "SELECT 1 FROM messages WHERE id > ?1 LIMIT 1 OFFSET ?2";
 
-/// How many messages there are after `id`, counted up to `at_most`.
-pub(super) fn count_after(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<u32> {
-    connection.prepare_cached(COUNT_AFTER)?.query_row(params![id.get(), at_most], |row| row.get(0))
+/// Whether there are more than `at_most` messages after `id`.
+pub(super) fn has_more_after(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<bool> {
+    connection.prepare_cached(ANY_AFTER)?.exists(params![id.get(), at_most])
 }

@@ -12,7 +12,7 @@ use super::{App, Peer};
 use crate::config::{
     BODY_MAX_BYTES, BODY_TIMEOUT, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES, Registration, SESSION_LIFETIME,
 };
-use crate::db::{Page, Session};
+use crate::db::Page;
 use crate::error::ApiError;
 use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
 use crate::protocol::{self, Credentials};
@@ -74,9 +74,17 @@ pub(crate) async fn message_history(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let _: Session = app.db.validate_session(bearer(headers)?).await?.ok_or(ApiError::Unauthorized)?;
-    let (page, limit) = parse_page(query.unwrap_or_default())?;
-    let (messages, has_more) = app.db.message_history(page, limit).await?;
+    let digest = bearer(headers)?;
+    let (page, limit) = match parse_page(query.unwrap_or_default()) {
+        Ok(asked) => asked,
+        // What is wrong with the request is told to those who may make it.
+        Err(error) => {
+            let session = app.db.validate_session(digest).await?;
+            return Err(session.map_or(ApiError::Unauthorized, |_| error));
+        }
+    };
+    let found = app.db.message_history(digest, page, limit).await?;
+    let (messages, has_more) = found.ok_or(ApiError::Unauthorized)?;
     Ok(json(StatusCode::OK, protocol::history_body(&messages, has_more)))
 }
 

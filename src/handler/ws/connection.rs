@@ -18,7 +18,7 @@ use super::socket::{self, Close, Reader, Received};
 use crate::config::{
     AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
 };
-use crate::db::{self, NewMessage};
+use crate::db::{self, Missed, NewMessage};
 use crate::fan_out::{Ending, Seat, Shard, Summons};
 use crate::handler::{Admission, App};
 use crate::hub::{Position, SliceBuilder, Told};
@@ -412,17 +412,16 @@ impl Connection {
         if position.message >= target.message {
             return Ok(position);
         }
-        let behind = db.count_after(position.message, REPLAY_MAX_MESSAGES + 1).await.map_err(Close::from)?;
-        if behind > REPLAY_MAX_MESSAGES {
+        let missed = db.messages_after(position.message, REPLAY_MAX_MESSAGES).await.map_err(Close::from)?;
+        let Missed::Messages(messages) = missed else {
             drop(permit);
             let last_id = db.last_id();
             self.app.metrics.resyncs.add(1);
             let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
             self.write(&protocol::encode(&resync)).await?;
             return Ok(Position { message: last_id, ..position });
-        }
+        };
         self.app.metrics.catch_ups.add(1);
-        let messages = db.messages_after(position.message).await.map_err(Close::from)?;
         if messages.is_empty() {
             // What was committed since is deleted already.
             return Ok(Position { message: target.message, ..position });
