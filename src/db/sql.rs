@@ -445,10 +445,11 @@ const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, create
 /// By the users' rowid.
 const IS_ACTIVE: &str = "SELECT 1 FROM users WHERE id = ?1 AND disabled_at IS NULL";
 
-/// By the nonces' primary key: today's, yesterday's, and tomorrow's, since the clock may have been set back past
-/// midnight.
-const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day IN (?1, ?1 - 1, ?1 + 1) AND user_id = ?2 AND nonce = ?3 \
-     ORDER BY day LIMIT 1";
+/// By the nonces' primary key: yesterday's, today's, and tomorrow's, since the clock may have been set back past
+/// midnight. Three look-ups, since `day IN (...)` makes a temporary table each time.
+const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day = ?1 - 1 AND user_id = ?2 AND nonce = ?3 UNION ALL \
+     SELECT message_id FROM nonces WHERE day = ?1 AND user_id = ?2 AND nonce = ?3 UNION ALL \
+     SELECT message_id FROM nonces WHERE day = ?1 + 1 AND user_id = ?2 AND nonce = ?3 LIMIT 1";
 
 /// By the nonces' primary key.
 const INSERT_NONCE: &str = "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4)";
