@@ -497,12 +497,78 @@ async fn for_each(seats: &mut Vec<Weak<Seat>>, mut visit: impl FnMut(&Seat)) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixStream;
+
     use super::*;
+    use crate::config::HUB_CAPACITY;
+    use crate::hub::Told;
+    use crate::protocol::ServerFrame;
+
+    const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+    /// A shard that nobody runs, and seats that have joined it; the peers' ends keep the sockets open.
+    fn shard_with_seats(clock: Clock, count: usize) -> (Shard, Vec<Arc<Seat>>, Vec<UnixStream>) {
+        let shard = Shard::new(clock, PING_INTERVAL, Arc::new(Metrics::new()), Position::default());
+        let (mut seats, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let seat = Seat::new(Stream::from_unix(ours), UserId(1), SessionId(1), clock, Position::default());
+            shard.enlist(&seat).unwrap();
+            shard.join(&seat).unwrap();
+            seats.push(seat);
+            peers.push(theirs);
+        }
+        (shard, seats, peers)
+    }
+
+    fn turns(seats: &[Arc<Seat>]) -> Vec<Turn> {
+        seats.iter().map(|seat| seat.lock().turn).collect()
+    }
 
     #[test]
-    fn who_is_heard_during_a_round_of_heartbeats_is_not_silent() {
+    fn time_since_is_none_for_what_is_later_and_right_where_the_clock_wraps() {
         assert_eq!(since(1_000, 76_000), 75_000);
         assert_eq!(since(76_001, 76_000), 0);
-        assert_eq!(since(u32::MAX - 9, 90), 100, "the clock wraps");
+        assert_eq!(since(u32::MAX - 9, 90), 100);
+    }
+
+    #[tokio::test]
+    async fn who_is_heard_during_a_round_of_heartbeats_is_not_silent() {
+        let clock = Clock::start();
+        // One more than are visited before other tasks have their turn, all of them silent for long.
+        let (shard, seats, _peers) = shard_with_seats(clock, SOCKETS_PER_TURN + 1);
+        let long_ago_ms = clock.now_ms().wrapping_sub(100_000);
+        for seat in &seats {
+            seat.heard_ms.store(long_ago_ms, Ordering::Relaxed);
+        }
+        let mut listed = Vec::new();
+        let mut round = std::pin::pin!(shard.heartbeat(&mut listed));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(round.as_mut().poll(&mut cx).is_pending(), "the last seat is still to be visited");
+        let begun_ms = clock.now_ms();
+        while clock.now_ms() == begun_ms {
+            std::hint::spin_loop();
+        }
+        seats[SOCKETS_PER_TURN].heard(clock);
+        round.await;
+        let mut expected = vec![Turn::Closing(Ending::DeadPeer); SOCKETS_PER_TURN];
+        expected.push(Turn::Shard);
+        assert_eq!(turns(&seats), expected);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_is_overrun_while_it_gathers_has_its_connections_brought_up() {
+        let (shard, seats, _peers) = shard_with_seats(Clock::start(), 3);
+        let hub = Hub::new();
+        let mut events = hub.subscribe();
+        let typing = |_| hub.publish_frame(&ServerFrame::Typing { username: "ada" }, Told::Typing(UserId(2)));
+        typing(0);
+        let Event::Frames(first) = events.recv().await.unwrap() else { panic!("frames were published") };
+        hub.publish_frame(&ServerFrame::UserJoin { username: "ada" }, Told::Presence(1));
+        (0..HUB_CAPACITY).for_each(typing);
+        let mut listed = Vec::new();
+        shard.gather(first, &hub, &mut events, &mut listed);
+        assert_eq!(turns(&seats), [Turn::Task; 3]);
+        assert_eq!(shard.position().presence, 1, "they cannot come back without what was missed");
     }
 }
