@@ -60,6 +60,17 @@ async fn what_happened_is_counted() {
 }
 
 #[tokio::test]
+async fn a_catch_up_of_several_chunks_is_counted_once() {
+    let server = TestServer::with(FLAGS);
+    let ada = Client::register(&server, "ada").await;
+    let contents: Vec<String> = (0..900).map(|number| number.to_string()).collect();
+    ada.connect().await.store_all("n", &contents).await;
+    ada.connect_with(json!({"last_id": 0})).await.messages(900).await;
+    let text = read(address(&server).await).await;
+    assert!((value(&text, "chinwag_catch_ups_total") - 1.0).abs() < 0.5, "{text}");
+}
+
+#[tokio::test]
 async fn the_buckets_of_a_histogram_rise_to_its_count() {
     let server = TestServer::with(FLAGS);
     Client::register(&server, "ada").await.connect().await.store("1", "hello").await;

@@ -374,11 +374,12 @@ impl Connection {
     async fn catch_up(&mut self) -> Result<(), Ended> {
         self.seat.take_turn().map_err(Close::from)?;
         self.write(&self.seat.take_rest()).await?;
+        let mut counted = false;
         loop {
             let target = self.shard.position();
             let mut position = self.seat.position();
             if position.revocation < target.revocation || position.message < target.message {
-                position = self.replay(position, target).await?;
+                position = self.replay(position, target, &mut counted).await?;
             } else if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
@@ -400,7 +401,9 @@ impl Connection {
     /// All of it under one of a few permits, so that however many catch up at once, the reader thread and memory serve
     /// them in order. A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped
     /// but for the frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
-    async fn replay(&self, mut position: Position, target: Position) -> Result<Position, Ended> {
+    ///
+    /// `counted` is whether this catch-up was counted: it is one, however many chunks it takes.
+    async fn replay(&self, mut position: Position, target: Position, counted: &mut bool) -> Result<Position, Ended> {
         let (db, stream) = (&self.app.db, &self.seat.stream);
         let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
         if position.revocation < target.revocation {
@@ -421,7 +424,9 @@ impl Connection {
             self.write(&protocol::encode(&resync)).await?;
             return Ok(Position { message: last_id, ..position });
         };
-        self.app.metrics.catch_ups.add(1);
+        if !std::mem::replace(counted, true) {
+            self.app.metrics.catch_ups.add(1);
+        }
         if messages.is_empty() {
             // What was committed since is deleted already.
             return Ok(Position { message: target.message, ..position });
