@@ -216,14 +216,7 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     });
 
     let started = Instant::now();
-    let mut crowd = Vec::with_capacity(CROWD);
-    for chunk in people.chunks(50) {
-        let arriving: Vec<_> =
-            chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
-        for person in arriving {
-            crowd.push(person.await.expect("no panic"));
-        }
-    }
+    let mut crowd = gather(people).await;
     let last = &crowd[CROWD - 1].welcome;
     assert!(names(&last["users"]).len() <= 200, "a long list is cut");
     assert!(names(&last["users"]).is_sorted());
@@ -257,6 +250,38 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     let name = text(&gone.welcome["username"]).to_owned();
     gone.close().await;
     assert_eq!(watcher.next_of("user_leave").await["username"], name.as_str());
+}
+
+#[tokio::test]
+async fn while_people_are_only_counted_nobody_is_told_who_types() {
+    const CROWD: usize = 1_001;
+    raise_descriptor_limit();
+    let server = TestServer::start();
+    let people = server.seed_people(CROWD).await;
+    let mut crowd = gather(&people).await;
+    let (mut typist, mut watcher) = (crowd.pop().expect("a crowd"), crowd.pop().expect("a crowd"));
+    typist.send(&json!({"type": "typing"})).await;
+    typist.say("hello").await;
+    loop {
+        let frame = watcher.next().await;
+        assert_ne!(frame["type"], "typing");
+        if frame["type"] == "message" {
+            break;
+        }
+    }
+}
+
+/// Connects all of `people`, some of them at a time.
+async fn gather(people: &[Client]) -> Vec<Connection> {
+    let mut crowd = Vec::with_capacity(people.len());
+    for chunk in people.chunks(50) {
+        let arriving: Vec<_> =
+            chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
+        for person in arriving {
+            crowd.push(person.await.expect("no panic"));
+        }
+    }
+    crowd
 }
 
 /// A thousand sockets here and a thousand in the server, which inherits the limit.
