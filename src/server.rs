@@ -31,6 +31,9 @@ use crate::stream::{HttpStream, Stream};
 #[cfg(feature = "tls")]
 use crate::tls::Certificate;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -172,13 +175,13 @@ impl Server {
         ShutdownHandle(Arc::clone(&self.app))
     }
 
-    /// Serves until told to stop, or until the database's threads end.
+    /// Serves until told to stop, or until it can no longer.
     pub async fn run(self) -> Result<(), RunError> {
         let Self { app, shards, listeners, metrics_listener, threads, control, places, max_connections } = self;
-        let mut loops = JoinSet::new();
+        let mut writing = JoinSet::new();
         for shard in shards {
             let (hub, events) = (app.hub.clone(), app.hub.subscribe());
-            loops.spawn(async move { shard.run(hub, events).await });
+            writing.spawn(async move { shard.run(hub, events).await });
         }
         let mut housekeeping =
             vec![tokio::spawn(clean(Arc::clone(&app))), tokio::spawn(publish_counts(Arc::clone(&app.presence)))];
@@ -193,13 +196,7 @@ impl Server {
         for listener in listeners {
             accepting.spawn(accept(Arc::clone(&app), listener, Arc::clone(&places), Arc::clone(&refusals)));
         }
-        let result = tokio::select! {
-            () = app.until_stopping() => Ok(()),
-            () = app.db.ended() => Err(RunError::Database),
-            // None of them ends but by a bug.
-            _ = loops.join_next() => Err(RunError::Loop),
-            _ = accepting.join_next() => Err(RunError::Loop),
-        };
+        let result = until_over(&app, &mut writing, &mut accepting).await;
         // The order of stopping: nobody comes in; who is in gets the answers that are due and 1001; then the database.
         accepting.shutdown().await;
         app.stopping.send_replace(true);
@@ -229,6 +226,21 @@ impl Server {
                 result
             }
         }
+    }
+}
+
+/// Resolves when the server has been told to stop, or can serve no longer: when a thread of the database has ended, or a
+/// loop, which none does but by a bug.
+async fn until_over(
+    app: &App,
+    writing: &mut JoinSet<Infallible>,
+    accepting: &mut JoinSet<Infallible>,
+) -> Result<(), RunError> {
+    tokio::select! {
+        () = app.until_stopping() => Ok(()),
+        () = app.db.ended() => Err(RunError::Database),
+        _ = writing.join_next() => Err(RunError::Loop),
+        _ = accepting.join_next() => Err(RunError::Loop),
     }
 }
 

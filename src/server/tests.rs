@@ -1,0 +1,206 @@
+//! What only the inside of the process can bring about: a ring that overruns a shard, and a loop that ends.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+
+use super::*;
+use crate::config::HUB_CAPACITY;
+use crate::db::NewMessage;
+use crate::hub::Told;
+use crate::model::{Content, Token, UserId, Username};
+use crate::protocol::ServerFrame;
+
+/// How long any one wait may take; the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// The defaults, on a free port and a database in `directory`.
+fn config(directory: &Path) -> Config {
+    let db = directory.join("chinwag.db");
+    let flags = ["chinwag".as_ref(), "--listen".as_ref(), "127.0.0.1:0".as_ref(), "--db".as_ref(), db.as_os_str()];
+    Flags::parse_from(flags).config
+}
+
+fn name(name: &str) -> Username {
+    Username::parse(name).unwrap()
+}
+
+/// A server on the test's own thread: its shard stands still whenever the test does not wait, and so is overrun by
+/// intent and not by luck.
+struct Served {
+    app: Arc<App>,
+    address: String,
+    ada: UserId,
+    token: Token,
+    _directory: TempDir,
+}
+
+impl Served {
+    /// Starts a server where ada has an account and a session.
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(config(directory.path()), 1).await.unwrap();
+        let app = Arc::clone(&server.app);
+        let address = server.listeners[0].tcp_address().unwrap().to_string();
+        tokio::spawn(server.run());
+        app.db.register_user(name("ada"), String::new(), None).await.unwrap();
+        let ada = app.db.credentials(name("ada")).await.unwrap().unwrap().user;
+        let token = Token::random();
+        app.db.login_user(ada, String::new(), token.digest()).await.unwrap().unwrap();
+        Self { app, address, ada, token, _directory: directory }
+    }
+
+    /// Connects as ada; what comes next is all that comes from then on.
+    async fn connect(&self) -> Reader {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let url = format!("ws://{}/ws", self.address);
+        let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        let mut reader = Reader(socket);
+        reader
+            .0
+            .send(WsMessage::text(json!({"type": "auth", "token": self.token.reveal()}).to_string()))
+            .await
+            .unwrap();
+        assert_eq!(reader.next().await.unwrap()["type"], "auth_success");
+        reader
+    }
+
+    fn messages(&self, contents: &[&str]) -> Vec<NewMessage> {
+        let message = |content: &&str| {
+            let content = Content::parse(content).unwrap();
+            NewMessage { user: self.ada, username: name("ada"), content, nonce: None }
+        };
+        contents.iter().map(message).collect()
+    }
+
+    /// Has the writer thread publish the event that `command` leads to, and as many behind it as the ring holds, before
+    /// the shard takes any of them: it will find them gone.
+    fn overrun(&self, command: impl Future + Send) {
+        let mut events = self.app.hub.subscribe();
+        let published = async {
+            command.await;
+            events.recv().await.unwrap();
+        };
+        thread::scope(|scope| {
+            let elsewhere = scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(published);
+            });
+            elsewhere.join().unwrap();
+        });
+        for _ in 0..HUB_CAPACITY {
+            let typing = ServerFrame::Typing { username: "nobody" };
+            self.app.hub.publish_frame(&typing, Told::Typing(UserId(0)));
+        }
+    }
+}
+
+struct Reader(WebSocketStream<TcpStream>);
+
+impl Reader {
+    /// The next text frame, or the code of the close frame.
+    async fn next(&mut self) -> Result<Value, u16> {
+        loop {
+            match within(self.0.next()).await.unwrap().unwrap() {
+                WsMessage::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
+                WsMessage::Close(close) => return Err(close.unwrap().code.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next text frame of type `kind`.
+    async fn next_of(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next().await.unwrap();
+            if frame["type"] == kind {
+                return frame;
+            }
+        }
+    }
+}
+
+async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes within PATIENCE")
+}
+
+#[tokio::test]
+async fn every_connection_of_an_overrun_shard_gets_every_message_once() {
+    let served = Served::start().await;
+    let mut readers = [served.connect().await, served.connect().await, served.connect().await];
+    served.app.db.store_messages(served.messages(&["1", "2"])).await.unwrap();
+    for reader in &mut readers {
+        assert_eq!(reader.next_of("message").await["content"], "1");
+        assert_eq!(reader.next_of("message").await["content"], "2");
+    }
+    served.overrun(served.app.db.store_messages(served.messages(&["3", "4"])));
+    // Nothing comes after them that would show that they are missing.
+    for reader in &mut readers {
+        assert_eq!(reader.next_of("message").await["content"], "3");
+        assert_eq!(reader.next_of("message").await["content"], "4");
+    }
+    served.app.db.store_messages(served.messages(&["5"])).await.unwrap();
+    for reader in &mut readers {
+        assert_eq!(reader.next_of("message").await["content"], "5");
+    }
+}
+
+#[tokio::test]
+async fn every_connection_of_an_overrun_shard_learns_who_is_there() {
+    let served = Served::start().await;
+    let mut readers = [served.connect().await, served.connect().await];
+    let mut joined = None;
+    served.overrun(async { joined = served.app.presence.enter(&name("bob")).ok() });
+    for reader in &mut readers {
+        let presence = reader.next_of("presence").await;
+        assert_eq!(presence, json!({"type": "presence", "online": 2, "users": ["ada", "bob"]}));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_its_shard_is_overrun_is_closed() {
+    let served = Served::start().await;
+    let mut reader = served.connect().await;
+    served.overrun(served.app.db.end_session(served.token.digest()));
+    let code = loop {
+        if let Err(code) = reader.next().await {
+            break code;
+        }
+    };
+    assert_eq!(code, 1008);
+}
+
+#[tokio::test]
+async fn a_shard_that_panics_stops_the_server_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    // No flag can say so: a timer without a period is what a shard's loop cannot begin with.
+    let config = Config { ping_interval: 0, ..config(directory.path()) };
+    let server = Server::bind(config, 1).await.unwrap();
+    let stopped = within(server.run()).await;
+    assert!(matches!(stopped, Err(RunError::Loop)), "{stopped:?}");
+}
+
+#[tokio::test]
+async fn an_accept_loop_that_panics_stops_the_server_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::bind(config(directory.path()), 1).await.unwrap();
+    let (mut writing, mut accepting) = (JoinSet::new(), JoinSet::new());
+    writing.spawn(std::future::pending());
+    accepting.spawn(std::future::pending());
+    accepting.spawn(async { panic!("as an accept loop with a bug would") });
+    let over = within(until_over(&server.app, &mut writing, &mut accepting)).await;
+    assert!(matches!(over, Err(RunError::Loop)), "{over:?}");
+}
