@@ -247,6 +247,8 @@ pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
 /// Messages a page of history has if the client does not say.
 pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
+/// Bytes of text of a page that is answered at once; a longer one is read and sent in pieces, as fast as it is taken.
+pub(crate) const PAGE_HELD_BYTES: usize = 256 * 1024;
 
 // --- Connections ---------------------------------------------------------------------------------------------------
 

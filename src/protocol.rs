@@ -409,6 +409,36 @@ pub(crate) fn history_body(messages: &[Message], has_more: bool) -> Vec<u8> {
     to_json(&Body { messages: messages.iter().map(WireMessage::from).collect(), has_more })
 }
 
+/// The same body in pieces, for more messages than are held in memory at once.
+#[derive(Debug)]
+pub(crate) struct HistoryPieces {
+    has_more: bool,
+    begun: bool,
+}
+
+impl HistoryPieces {
+    pub(crate) fn new(has_more: bool) -> Self {
+        Self { has_more, begun: false }
+    }
+
+    /// The next messages, ascending.
+    pub(crate) fn push(&mut self, messages: &[Message]) -> Vec<u8> {
+        let mut piece = Vec::new();
+        for message in messages {
+            let start: &[u8] = if std::mem::replace(&mut self.begun, true) { b"," } else { br#"{"messages":["# };
+            piece.extend_from_slice(start);
+            piece.extend(to_json(&WireMessage::from(message)));
+        }
+        piece
+    }
+
+    /// What stands behind the last message.
+    pub(crate) fn end(self) -> Vec<u8> {
+        let start = if self.begun { "" } else { r#"{"messages":["# };
+        format!(r#"{start}],"has_more":{}}}"#, self.has_more).into_bytes()
+    }
+}
+
 fn to_json<T: Serialize>(body: &T) -> Vec<u8> {
     serde_json::to_vec(body).expect("plain structs of strings and numbers always encode")
 }
@@ -418,6 +448,23 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
     use super::*;
+
+    #[test]
+    fn a_page_in_pieces_is_the_page() {
+        let message = |id| Message {
+            id: MessageId::new(id),
+            username: Username::parse("ada").unwrap(),
+            content: Content::parse("\"hello\"\n").unwrap(),
+            created_at: UnixMillis(1),
+        };
+        let messages: Vec<_> = (1..=5).map(message).collect();
+        for cut in 0..=messages.len() {
+            let mut pieces = HistoryPieces::new(true);
+            let body = [pieces.push(&messages[..cut]), pieces.push(&messages[cut..]), pieces.end()].concat();
+            assert_eq!(body, history_body(&messages, true));
+        }
+        assert_eq!(HistoryPieces::new(false).end(), history_body(&[], false), "all of them pruned meanwhile");
+    }
 
     #[test]
     fn the_frame_header_is_what_the_library_reads_at_every_length_class() {

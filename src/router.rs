@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::channel::Channel;
+use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
@@ -19,14 +20,16 @@ use rand::TryRng as _;
 use tracing::Level;
 
 use crate::config::URI_MAX_BYTES;
+use crate::db;
 use crate::error::ApiError;
 use crate::handler::{App, Peer, assets, rest, ws};
 use crate::metrics::Refused;
 use crate::protocol;
 use crate::proxy::{self, X_REQUEST_ID};
 
-/// Every answer has its whole body at hand.
-pub(crate) type Response = hyper::Response<Full<Bytes>>;
+/// What an answer carries: a body that is at hand, or a long page of history, in pieces.
+pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, db::Error>>;
+pub(crate) type Response = hyper::Response<Body>;
 
 /// Everything from this server, nothing from elsewhere, nothing inline.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -321,7 +324,11 @@ pub(crate) fn instead_of_hypers(answer: &[u8]) -> Option<Vec<u8>> {
 
 /// An answer with a JSON body.
 pub(crate) fn json(status: StatusCode, json: Vec<u8>) -> Response {
-    let mut response = body(status, json.into());
+    as_json(body(status, json.into()))
+}
+
+/// Says that a body is JSON.
+pub(crate) fn as_json(mut response: Response) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -333,7 +340,7 @@ pub(crate) fn empty(status: StatusCode) -> Response {
 
 /// An answer with a body.
 pub(crate) fn body(status: StatusCode, content: Bytes) -> Response {
-    let mut response = Response::new(Full::new(content));
+    let mut response = Response::new(Body::Left(Full::new(content)));
     *response.status_mut() = status;
     response
 }

@@ -389,6 +389,63 @@ async fn has_more_is_false_when_the_page_just_holds_all() {
     }
 }
 
+/// A server with ada's `count` messages of 14 KB each, and her.
+async fn server_with_long_messages(count: usize) -> (TestServer, Client) {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let long = |number| format!("{number} {}", "\u{1f642}".repeat(3_500));
+    ada.connect().await.store_all("n", &(1..=count).map(long).collect::<Vec<_>>()).await;
+    (server, ada)
+}
+
+#[tokio::test]
+async fn a_page_of_long_messages_is_as_good_as_any() {
+    let (server, ada) = server_with_long_messages(90).await;
+    let all = messages(&ada.page("limit=90").await);
+    assert_eq!(ids(&all), (1..=90).collect::<Vec<_>>());
+    let cases = [
+        ("limit=200", 1..=90, false),
+        ("limit=90", 1..=90, false),
+        ("limit=89", 2..=90, true),
+        ("before=90&limit=89", 1..=89, false),
+        ("before=60&limit=40", 20..=59, true),
+        ("after=0&limit=90", 1..=90, false),
+        ("after=0&limit=89", 1..=89, true),
+        ("after=30&limit=40", 31..=70, true),
+        ("after=30", 31..=80, true),
+        ("after=50&limit=200", 51..=90, false),
+    ];
+    for (query, expected, has_more) in cases {
+        let page = ada.page(query).await;
+        assert!(messages(&page) == all[expected.start() - 1..*expected.end()], "{query}");
+        assert_eq!(page["has_more"], has_more, "{query}");
+    }
+    // Pieces end like any answer: the connection goes on.
+    let mut raw = RawClient::connect(&server).await;
+    for _ in 0..2 {
+        raw.send(&server.get("/messages?limit=200").by(&ada).bytes()).await;
+        assert!(messages(&raw.response().await.json()) == all);
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_nobody_reads_is_not_held() {
+    let (server, ada) = server_with_long_messages(200).await;
+    let before = server.resident_bytes();
+    let request = server.get("/messages?limit=200").by(&ada).bytes();
+    let mut deaf = Vec::new();
+    for _ in 0..60 {
+        let mut raw = RawClient::far_away(&server).await;
+        raw.send(&request).await;
+        // The answer has begun, so all that is ever held of it is.
+        assert_eq!(raw.response_head().await.status, 200);
+        deaf.push(raw);
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    // 2.8 MB for each, were it held.
+    assert!(grown < 60 * (512 << 10), "{grown} bytes for {} answers", deaf.len());
+}
+
 #[tokio::test]
 async fn limit_is_1_to_200() {
     let (_server, ada) = server_with_messages(201).await;

@@ -132,6 +132,25 @@ pub enum Page {
     After(MessageId),
 }
 
+/// The messages from one id to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first of them.
+    pub first: MessageId,
+    /// The last of them.
+    pub last: MessageId,
+}
+
+/// The messages of a page.
+#[derive(Debug)]
+pub enum Found {
+    /// All of them, ascending.
+    Messages(Vec<Message>),
+    /// Where they are: they are more text than is held in memory at once, and are read in pieces by
+    /// [`Db::messages_in`].
+    Run(Run),
+}
+
 /// What a connection that has everything up to a message has missed.
 #[derive(Debug)]
 pub enum Missed {
@@ -333,20 +352,25 @@ impl Db {
         self.command(|reply| Command::StoreMessages { messages, reply }).await
     }
 
-    /// A page of history, ascending, and whether there is more beyond it, for the live session of a token, which counts
-    /// as used by this; none if there is no such session.
+    /// A page of history and whether there is more beyond it, for the live session of a token, which counts as used by
+    /// this; none if there is no such session.
     pub async fn message_history(
         &self,
         digest: Digest,
         page: Page,
         limit: u32,
-    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
+    ) -> Result<Option<(Found, bool)>, Error> {
         let now = UnixMillis::now();
         let used_after = expired_at(now);
         let found = self.request(|reply| Request::History { digest, used_after, page, limit, reply }).await?;
-        let Some(History { session, messages, has_more }) = found else { return Ok(None) };
+        let Some(History { session, found, has_more }) = found else { return Ok(None) };
         self.note_use(&session, now);
-        Ok(Some((messages, has_more)))
+        Ok(Some((found, has_more)))
+    }
+
+    /// The first messages of a run, ascending, as many as are held in memory at once; none when it is over.
+    pub async fn messages_in(&self, run: Run) -> Result<Vec<Message>, Error> {
+        self.request(|reply| Request::MessagesIn { run, reply }).await
     }
 
     /// A chunk of the messages after `id`, unless there are more than `at_most` of them.

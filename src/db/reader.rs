@@ -5,8 +5,8 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Credentials, Missed, Page, Session, sql};
-use crate::config::{CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, FAULT_SAID_AGAIN};
+use super::{Credentials, Found, Missed, Page, Run, Session, sql};
+use crate::config::{CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, FAULT_SAID_AGAIN, PAGE_HELD_BYTES};
 use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, Username};
 
 /// All that the thread can do. A reply that is dropped says that it could not.
@@ -34,6 +34,10 @@ pub(super) enum Request {
         limit: u32,
         reply: oneshot::Sender<Option<History>>,
     },
+    MessagesIn {
+        run: Run,
+        reply: oneshot::Sender<Vec<Message>>,
+    },
     MessagesAfter {
         id: MessageId,
         at_most: u32,
@@ -46,7 +50,7 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) session: Session,
-    pub(super) messages: Vec<Message>,
+    pub(super) found: Found,
     pub(super) has_more: bool,
 }
 
@@ -65,6 +69,9 @@ pub(super) fn run(connection: Connection, mut requests: mpsc::Receiver<Request>)
             }
             Request::History { digest, used_after, page, limit, reply } => {
                 answer(reply, history(connection, &digest, used_after, page, limit))
+            }
+            Request::MessagesIn { run, reply } => {
+                answer(reply, sql::messages_in(connection, run, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES))
             }
             Request::MessagesAfter { id, at_most, reply } => answer(reply, missed(connection, id, at_most)),
             Request::Stop => break,
@@ -89,8 +96,8 @@ fn history(
     limit: u32,
 ) -> rusqlite::Result<Option<History>> {
     let Some(session) = sql::session(connection, digest, used_after)? else { return Ok(None) };
-    let (messages, has_more) = sql::page(connection, page, limit)?;
-    Ok(Some(History { session, messages, has_more }))
+    let (found, has_more) = sql::page(connection, page, limit, PAGE_HELD_BYTES)?;
+    Ok(Some(History { session, found, has_more }))
 }
 
 fn missed(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<Missed> {

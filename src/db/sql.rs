@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, R
 
 use super::archive::Archive;
 use super::lock::beside;
-use super::{Credentials, OpenError, Page, Session};
+use super::{Credentials, Found, OpenError, Page, Run, Session};
 use crate::config::{CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES, PRUNE_ROWS};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 
@@ -552,7 +552,14 @@ pub(super) fn read_message(row: &Row<'_>) -> rusqlite::Result<Message> {
 }
 
 /// A page of history, ascending; and whether there is more beyond it in the direction of reading.
-pub(super) fn page(connection: &Connection, page: Page, limit: u32) -> rusqlite::Result<(Vec<Message>, bool)> {
+///
+/// Past about `max_bytes` of text it is a run, whose messages are [read piece by piece](messages_in).
+pub(super) fn page(
+    connection: &Connection,
+    page: Page,
+    limit: u32,
+    max_bytes: usize,
+) -> rusqlite::Result<(Found, bool)> {
     let (query, from) = match page {
         Page::Newest => (NEWEST, i64::MAX),
         Page::Before(id) => (NEWEST, id.get()),
@@ -560,14 +567,46 @@ pub(super) fn page(connection: &Connection, page: Page, limit: u32) -> rusqlite:
     };
     let wanted = limit as usize;
     let mut statement = connection.prepare_cached(query)?;
-    let mut messages: Vec<Message> =
-        statement.query_map(params![from, limit + 1], read_message)?.collect::<Result<_, _>>()?;
-    let has_more = messages.len() > wanted;
-    messages.truncate(wanted);
+    let mut rows = statement.query(params![from, limit + 1])?;
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if messages.len() == wanted {
+            return Ok((ascending(page, messages), true));
+        }
+        let message = read_message(row)?;
+        bytes += message.content.as_str().len();
+        messages.push(message);
+        if bytes > max_bytes {
+            return run(connection, page, messages[0].id, limit);
+        }
+    }
+    Ok((ascending(page, messages), false))
+}
+
+fn ascending(page: Page, mut messages: Vec<Message>) -> Found {
     if !matches!(page, Page::After(_)) {
         messages.reverse();
     }
-    Ok((messages, has_more))
+    Found::Messages(messages)
+}
+
+/// Backwards from a rowid, over ids alone.
+const FIRST_OF: &str = "SELECT first, EXISTS (SELECT 1 FROM messages WHERE id < first) FROM \
+     (SELECT min(id) AS first FROM (SELECT id FROM messages WHERE id <= ?1 ORDER BY id DESC LIMIT ?2))";
+
+/// Forwards from a rowid, over ids alone.
+const LAST_OF: &str = "SELECT last, EXISTS (SELECT 1 FROM messages WHERE id > last) FROM \
+     (SELECT max(id) AS last FROM (SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT ?2))";
+
+/// From where to where a page goes whose first message in the direction of reading is `nearest`, and whether there is
+/// more beyond it.
+fn run(connection: &Connection, page: Page, nearest: MessageId, limit: u32) -> rusqlite::Result<(Found, bool)> {
+    let forwards = matches!(page, Page::After(_));
+    let mut statement = connection.prepare_cached(if forwards { LAST_OF } else { FIRST_OF })?;
+    let (farthest, has_more) =
+        statement.query_row(params![nearest.get(), limit], |row| Ok((MessageId::new(row.get(0)?), row.get(1)?)))?;
+    let (first, last) = if forwards { (nearest, farthest) } else { (farthest, nearest) };
+    Ok((Found::Run(Run { first, last }), has_more))
 }
 
 /// The messages after `id`, until `max_messages` or about `max_bytes` of text.
@@ -577,11 +616,24 @@ pub(super) fn messages_after(
     max_messages: u32,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<Message>> {
+    messages_in(connection, Run { first: id.next(), last: MessageId::new(i64::MAX) }, max_messages, max_bytes)
+}
+
+/// The first messages of a run, until `max_messages` or about `max_bytes` of text.
+pub(super) fn messages_in(
+    connection: &Connection,
+    Run { first, last }: Run,
+    max_messages: u32,
+    max_bytes: usize,
+) -> rusqlite::Result<Vec<Message>> {
     let mut statement = connection.prepare_cached(AFTER)?;
-    let mut rows = statement.query(params![id.get(), max_messages])?;
+    let mut rows = statement.query(params![first.get() - 1, max_messages])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let message = read_message(row)?;
+        if message.id > last {
+            break;
+        }
         bytes += message.content.as_str().len();
         messages.push(message);
         if bytes >= max_bytes {

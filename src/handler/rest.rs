@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -12,12 +14,12 @@ use super::{App, Peer};
 use crate::config::{
     BODY_MAX_BYTES, BODY_TIMEOUT, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES, Registration, SESSION_LIFETIME,
 };
-use crate::db::Page;
+use crate::db::{self, Found, Page, Run};
 use crate::error::ApiError;
 use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
-use crate::protocol::{self, Credentials};
+use crate::protocol::{self, Credentials, HistoryPieces};
 use crate::rate_limit::address_key;
-use crate::router::{Response, empty, json};
+use crate::router::{Body, Response, as_json, empty, json};
 
 /// `POST /register`: creates an account.
 pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
@@ -83,9 +85,37 @@ pub(crate) async fn message_history(
             return Err(session.map_or(ApiError::Unauthorized, |_| error));
         }
     };
-    let found = app.db.message_history(digest, page, limit).await?;
-    let (messages, has_more) = found.ok_or(ApiError::Unauthorized)?;
-    Ok(json(StatusCode::OK, protocol::history_body(&messages, has_more)))
+    let (found, has_more) = app.db.message_history(digest, page, limit).await?.ok_or(ApiError::Unauthorized)?;
+    Ok(match found {
+        Found::Messages(messages) => json(StatusCode::OK, protocol::history_body(&messages, has_more)),
+        Found::Run(run) => {
+            let (sender, pieces) = Channel::new(1);
+            tokio::spawn(send_run(Arc::clone(app), run, has_more, sender));
+            as_json(Response::new(Body::Right(pieces)))
+        }
+    })
+}
+
+/// Sends a long page as fast as the client takes it, a piece in memory at a time: the texts of 200 messages may be
+/// three megabytes, and a client that does not read them must not have the server hold them.
+async fn send_run(app: Arc<App>, mut run: Run, has_more: bool, mut sender: Sender<Bytes, db::Error>) {
+    let mut pieces = HistoryPieces::new(has_more);
+    loop {
+        match app.db.messages_in(run).await {
+            Ok(messages) => {
+                let Some(last) = messages.last().map(|message| message.id) else { break };
+                // Fails when the client has gone.
+                if sender.send_data(pieces.push(&messages).into()).await.is_err() {
+                    return;
+                }
+                run.first = last.next();
+            }
+            // The answer has begun: that it is cut short is all that can still be said.
+            Err(error) => return sender.abort(error),
+        }
+    }
+    // As above.
+    drop(sender.send_data(pieces.end().into()).await);
 }
 
 /// `GET /healthz`: whether the server can store.
@@ -109,7 +139,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<Digest, ApiError> {
 
 /// Reads a JSON body, up to its limit and its deadline. A length that is declared over the limit is refused before a
 /// byte of the body is read.
-async fn read_json(request: Request<Incoming>) -> Result<bytes::Bytes, ApiError> {
+async fn read_json(request: Request<Incoming>) -> Result<Bytes, ApiError> {
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }

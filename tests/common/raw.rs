@@ -98,6 +98,11 @@ impl RawClient {
         RawClient { stream: tcp_connect(address, None).await, unread: Vec::new() }
     }
 
+    /// The same over a thin line: what is not read soon fills the socket and waits in the server.
+    pub(crate) async fn far_away(server: &TestServer) -> RawClient {
+        RawClient { stream: tcp_connect(server.address(), Some(4 << 10)).await, unread: Vec::new() }
+    }
+
     /// Sends all of `bytes`.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         assert!(self.try_send(bytes).await, "the server hung up");
@@ -126,13 +131,44 @@ impl RawClient {
     /// Reads an answer with its body.
     pub(crate) async fn response(&mut self) -> Response {
         let mut response = self.response_head().await;
-        assert_eq!(response.header("Transfer-Encoding"), None, "answers have a length");
-        if let Some(length) = response.header("Content-Length") {
-            let length = length.parse().expect("a length");
-            self.fill(length).await;
-            response.body = self.unread.drain(..length).collect();
+        match (response.header("Content-Length"), response.header("Transfer-Encoding")) {
+            (Some(length), None) => response.body = self.take(length.parse().expect("a length")).await,
+            (None, Some("chunked")) => response.body = self.chunks().await.expect("all chunks"),
+            (None, None) => {}
+            other => panic!("a length or chunks, and one of them: {other:?}"),
         }
         response
+    }
+
+    /// Reads a chunked body to its end (RFC 9112 7.1); none if the server hangs up before.
+    pub(crate) async fn chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = loop {
+                if let Some(end) = self.unread.windows(2).position(|bytes| bytes == b"\r\n") {
+                    break self.take(end + 2).await;
+                }
+                if !self.try_fill(self.unread.len() + 1).await {
+                    return None;
+                }
+            };
+            let digits = std::str::from_utf8(&line).expect("a chunk's length is text").trim_end();
+            let length = usize::from_str_radix(digits, 16).expect("a chunk has a length");
+            if !self.try_fill(length + 2).await {
+                return None;
+            }
+            body.extend(self.unread.drain(..length));
+            assert_eq!(self.take(2).await, b"\r\n");
+            if length == 0 {
+                return Some(body);
+            }
+        }
+    }
+
+    /// Reads and takes `length` bytes.
+    async fn take(&mut self, length: usize) -> Vec<u8> {
+        self.fill(length).await;
+        self.unread.drain(..length).collect()
     }
 
     /// Reads an answer's head and leaves what follows.
