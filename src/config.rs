@@ -350,6 +350,10 @@ pub(crate) const CATCH_UPS_AT_ONCE: usize = 4;
 
 /// Commands that wait for the writer thread; past it the answer is `unavailable`.
 pub(crate) const WRITE_QUEUE: usize = 4_096;
+/// Bytes of messages that wait for the writer thread; past it the answer is `unavailable`. As many again may be on
+/// their way to the shards.
+pub(crate) const WRITE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+const _: () = assert!(WRITE_QUEUE_BYTES > 16 * READ_BURST_BYTES, "no burst is too large, and many fit");
 /// Commands of one transaction.
 pub(crate) const COMMANDS_PER_COMMIT: usize = 1_024;
 /// Messages of one transaction, about; a command is not split.

@@ -2,8 +2,9 @@
 //!
 //! One thread owns the connection that writes, so that there is one order of commits and no lock; it commits all that
 //! waits at once. Another owns a connection that only reads, so that a long read never delays a commit. Both take
-//! commands from bounded channels: a full one is answered `unavailable` at once, not waited for. Nothing of SQLite,
-//! JSON or sockets shows outside; what a commit stored is handed to a hook, in order, by the writer thread.
+//! commands from channels that are bounded, the writer's in bytes as well: a full one is answered `unavailable` at
+//! once, not waited for. Nothing of SQLite, JSON or sockets shows outside; what a commit stored is handed to a hook, in
+//! order, by the writer thread.
 
 mod archive;
 mod lock;
@@ -19,9 +20,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::config::{Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE};
+use crate::config::{
+    Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE, WRITE_QUEUE_BYTES,
+};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use reader::{History, Request};
 use writer::Command;
@@ -121,6 +124,13 @@ pub struct NewMessage {
     pub nonce: Option<Nonce>,
 }
 
+impl NewMessage {
+    /// Memory it takes while it waits.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.content.as_str().len() + self.nonce.as_ref().map_or(0, |nonce| nonce.as_str().len())
+    }
+}
+
 /// Which messages a page of history has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
@@ -192,6 +202,8 @@ pub type OnCommit = Box<dyn FnMut(Committed<'_>) + Send>;
 #[derive(Debug, Clone)]
 pub struct Db {
     commands: mpsc::Sender<Command>,
+    /// Bytes of messages that may still be handed to the writer.
+    room: Arc<Semaphore>,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
 }
@@ -250,7 +262,8 @@ impl Db {
                 .name("db-reader".into())
                 .spawn(move || reader::run(reading, request_queue))?,
         };
-        Ok((Self { commands, requests, shared }, threads))
+        let room = Arc::new(Semaphore::new(WRITE_QUEUE_BYTES));
+        Ok((Self { commands, room, requests, shared }, threads))
     }
 
     /// Notes where the server of this database listens, for the commands to know ([`server_addresses`]).
@@ -349,7 +362,10 @@ impl Db {
     /// Stores the messages of one sender, in order. Each gets its id, or, sent before under the same nonce, its first
     /// one (promise 5); or is refused alone. The answer comes when all of them are on disk (promise 1).
     pub async fn store_messages(&self, messages: Vec<NewMessage>) -> Result<Vec<Result<MessageId, Error>>, Error> {
-        self.command(|reply| Command::StoreMessages { messages, reply }).await
+        let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
+        let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
+        self.command(|reply| Command::StoreMessages { messages, room, reply }).await
     }
 
     /// A page of history and whether there is more beyond it, for the live session of a token, which counts as used by

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::order::{self, Order, Outcome, Refusal};
 use super::sql::{self, StoreMessage};
@@ -48,6 +48,8 @@ pub(super) enum Command {
     },
     StoreMessages {
         messages: Vec<NewMessage>,
+        /// Given back when they are stored, or are not.
+        room: OwnedSemaphorePermit,
         reply: oneshot::Sender<Vec<Result<MessageId, Error>>>,
     },
     CarryOut {
@@ -231,11 +233,15 @@ fn execute(
             effects.ended.extend(ended);
             answer(reply, ended.is_some())
         }
-        Command::StoreMessages { messages, reply } => {
+        Command::StoreMessages { messages, room, reply } => {
             let mut store = StoreMessage::prepare(connection)?;
             let stored = &mut effects.messages;
             let ids = messages.into_iter().map(|message| store_message(&mut store, message, now, last_id, stored));
-            answer(reply, ids.collect::<rusqlite::Result<_>>()?)
+            let ids = ids.collect::<rusqlite::Result<_>>()?;
+            Box::new(move || {
+                drop(room);
+                drop(reply.send(ids));
+            })
         }
         Command::CarryOut { order, reply } => {
             let done = order::carry_out(connection, order, now)?;
