@@ -18,8 +18,21 @@ use crate::model::{Content, Message, MessageId, Nonce, Password, Token, UnixMill
 pub(crate) struct Credentials {
     pub(crate) username: String,
     password: String,
-    /// The code of an invitation; only a registration has one.
-    pub(crate) invite: Option<String>,
+}
+
+/// What else the body of `POST /register` may have.
+#[derive(Deserialize)]
+pub(crate) struct Invite {
+    /// The code of an invitation.
+    #[serde(rename = "invite")]
+    pub(crate) code: Option<String>,
+}
+
+impl Invite {
+    /// Reads a body; `None` if it is not the JSON object asked for.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        parse_object(body)
+    }
 }
 
 impl Credentials {
@@ -74,6 +87,11 @@ impl Refusal {
     pub(crate) fn rate_limited(wait: Duration, nonce: Option<Nonce>) -> Self {
         let message = "too many messages: wait a moment".into();
         Self { code: ErrorCode::RateLimited, message, nonce, retry_after: Some(wait) }
+    }
+
+    /// The same, naming the message that `text` would have been: the client is to know which to send again.
+    pub(crate) fn of(self, text: &str) -> Self {
+        Self { nonce: nonce_of(text).ok().flatten(), ..self }
     }
 
     /// The database fails or its queue is full.
@@ -169,21 +187,11 @@ impl ClientFrame {
 
     fn parse_message(text: &str) -> Result<Self, Refusal> {
         #[derive(Deserialize)]
-        struct NonceField<'a> {
-            #[serde(borrow)]
-            nonce: Option<Cow<'a, str>>,
-        }
-        #[derive(Deserialize)]
         struct ContentField<'a> {
             #[serde(borrow)]
             content: Cow<'a, str>,
         }
-        let nonce = serde_json::from_str::<NonceField<'_>>(text)
-            .ok()
-            .and_then(|field| {
-                field.nonce.map(|nonce| Nonce::parse(&nonce)).map_or(Some(None), |parsed| parsed.map(Some))
-            })
-            .ok_or_else(|| Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None))?;
+        let nonce = nonce_of(text)?;
         let Ok(field) = serde_json::from_str::<ContentField<'_>>(text) else {
             return Err(Refusal::invalid_message("a message needs its content as a string", nonce));
         };
@@ -192,6 +200,18 @@ impl ClientFrame {
             Err(error) => Err(Refusal::invalid_message(error.to_string(), nonce)),
         }
     }
+}
+
+/// The nonce of a frame, if it has one.
+fn nonce_of(text: &str) -> Result<Option<Nonce>, Refusal> {
+    #[derive(Deserialize)]
+    struct NonceField<'a> {
+        #[serde(borrow)]
+        nonce: Option<Cow<'a, str>>,
+    }
+    let invalid = || Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None);
+    let field: NonceField<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
+    field.nonce.map(|nonce| Nonce::parse(&nonce).ok_or_else(invalid)).transpose()
 }
 
 // --- What the server says ------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::{HeaderMap, Request, StatusCode};
@@ -17,7 +17,7 @@ use crate::config::{
 use crate::db::{self, Found, Page, Run};
 use crate::error::ApiError;
 use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
-use crate::protocol::{self, Credentials, HistoryPieces};
+use crate::protocol::{self, Credentials, HistoryPieces, Invite};
 use crate::rate_limit::address_key;
 use crate::router::{Body, Response, as_json, empty, json};
 
@@ -28,7 +28,8 @@ pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incom
     }
     let body = read_json(request).await?;
     let credentials = Credentials::parse(&body).ok_or(ApiError::InvalidJson)?;
-    let invite = match (app.config.registration, &credentials.invite) {
+    let invite = Invite::parse(&body).ok_or(ApiError::InvalidJson)?;
+    let invite = match (app.config.registration, &invite.code) {
         // Where everybody may register, an invitation is neither needed nor used up.
         (Registration::Open, _) => None,
         (_, None) => return Err(ApiError::InviteNeeded),
@@ -139,7 +140,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<Digest, ApiError> {
 
 /// Reads a JSON body, up to its limit and its deadline. A length that is declared over the limit is refused before a
 /// byte of the body is read.
-async fn read_json(request: Request<Incoming>) -> Result<Bytes, ApiError> {
+async fn read_json(request: Request<Incoming>) -> Result<Vec<u8>, ApiError> {
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }
@@ -147,12 +148,21 @@ async fn read_json(request: Request<Incoming>) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
         return Err(ApiError::PayloadTooLarge);
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::PayloadTooLarge),
-        Ok(Err(_)) => Err(ApiError::InvalidJson),
-        Err(_) => Err(ApiError::RequestTimeout),
+    tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or(Err(ApiError::RequestTimeout))
+}
+
+/// Reads a body into one buffer: kept as they came, chunks of a byte would take thirty times their length.
+async fn collect(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+    let mut collected = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::InvalidJson)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if collected.len() + data.len() > BODY_MAX_BYTES {
+            return Err(ApiError::PayloadTooLarge);
+        }
+        collected.extend_from_slice(data);
     }
+    Ok(collected)
 }
 
 /// Whether the body is declared as JSON, in UTF-8 if a charset is named.

@@ -283,7 +283,7 @@ impl Connection {
     }
 
     fn try_take_frame(&mut self, text: Option<&str>, now: Instant, burst: &mut Burst) -> Result<(), Refusal> {
-        self.count_frame(now)?;
+        self.count_frame(now).map_err(|refusal| refusal.of(text.unwrap_or_default()))?;
         let Some(text) = text else { return Ok(()) };
         match ClientFrame::parse(text)? {
             ClientFrame::Message { content, nonce } => {
