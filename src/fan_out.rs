@@ -172,6 +172,16 @@ impl Seat {
         std::mem::take(&mut self.lock().rest)
     }
 
+    /// Takes the turn for good, and what is left of a frame that the shard cut: from here on only the last words and
+    /// the close frame are written.
+    pub(crate) fn take_leave(&self) -> Bytes {
+        let mut state = self.lock();
+        if state.turn == Turn::Shard {
+            state.turn = Turn::Task;
+        }
+        std::mem::take(&mut state.rest)
+    }
+
     /// What the connection has been given.
     pub(crate) fn position(&self) -> Position {
         self.lock().position
@@ -501,7 +511,7 @@ mod tests {
 
     use super::*;
     use crate::config::HUB_CAPACITY;
-    use crate::hub::Told;
+    use crate::hub::{SliceBuilder, Told};
     use crate::protocol::ServerFrame;
 
     const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -554,6 +564,21 @@ mod tests {
         let mut expected = vec![Turn::Closing(Ending::DeadPeer); SOCKETS_PER_TURN];
         expected.push(Turn::Shard);
         assert_eq!(turns(&seats), expected);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_a_connection_that_has_taken_its_leave() {
+        let (shard, seats, mut peers) = shard_with_seats(Clock::start(), 2);
+        assert!(seats[0].take_leave().is_empty());
+        let mut slice = SliceBuilder::default();
+        slice.push(&ServerFrame::Typing { username: "ada" }, Told::Typing(UserId(2)));
+        let slice = slice.build((None, None));
+        shard.deliver(&slice, &mut Vec::new()).await;
+        let mut bytes = [0; 100];
+        assert_eq!(peers[0].try_read(&mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        peers[1].readable().await.unwrap();
+        assert_eq!(peers[1].try_read(&mut bytes).unwrap(), slice.bytes().len(), "the other one is told");
+        peers.clear();
     }
 
     #[tokio::test]

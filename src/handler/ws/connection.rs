@@ -41,9 +41,9 @@ pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission
     tracing::info!(user = %connection.presence.username(), code = close.code(), reason = close.reason(), "disconnected");
     app.metrics.connections_closed.add(1);
     let Connection { seat, presence, .. } = connection;
+    let rest = seat.take_leave();
     // The user leaves now, and not when the peer has finished the closing handshake.
     drop(presence);
-    let rest = seat.take_rest();
     Box::pin(socket::close(&seat.stream, close, &[&rest[..], &last_words].concat())).await;
 }
 
