@@ -7,38 +7,40 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chinwag::db::{Db, NewMessage, Options, Threads};
-use chinwag::model::{Content, UserId, Username};
+use chinwag::db::{Db, NewMessage, Options, Sender, Threads};
+use chinwag::model::{Content, Token, UserId, Username};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
-fn open(folder: &Path, runtime: &Runtime) -> (Db, Threads) {
+fn open(folder: &Path, runtime: &Runtime) -> (Db, Threads, Sender) {
     let (db, threads) =
         Db::open(&folder.join("bench.db"), Options::default(), Box::new(|_| {})).expect("the database opens");
     let name = Username::parse("bench").expect("a name");
-    runtime.block_on(db.register_user(name, "no password".into(), None)).expect("the user is new");
-    (db, threads)
+    let session = runtime.block_on(async {
+        db.register_user(name.clone(), "no password".into(), None).await.expect("the user is new");
+        db.login_user(UserId(1), "no password".into(), Token::random().digest()).await.expect("the database works")
+    });
+    let sender = Sender { session: session.expect("the user may log in"), user: UserId(1), username: name };
+    (db, threads, sender)
 }
 
 fn message() -> NewMessage {
     NewMessage {
-        user: UserId(1),
-        username: Username::parse("bench").expect("a name"),
         content: Content::parse("a message of about the length that people write").expect("a text"),
         nonce: None,
     }
 }
 
 /// Stores `count` messages from `senders` tasks, each of which waits for one before it sends the next.
-async fn store(db: &Db, senders: u64, count: u64) -> Duration {
+async fn store(db: &Db, sender: &Sender, senders: u64, count: u64) -> Duration {
     let started = Instant::now();
     let senders: Vec<_> = (0..senders)
-        .map(|sender| {
-            let db = db.clone();
-            let mine = count / senders + u64::from(sender < count % senders);
+        .map(|number| {
+            let (db, sender) = (db.clone(), sender.clone());
+            let mine = count / senders + u64::from(number < count % senders);
             tokio::spawn(async move {
                 for _ in 0..mine {
-                    db.store_messages(vec![message()]).await.expect("the database works");
+                    db.store_messages(sender.clone(), vec![message()]).await.expect("the database works");
                 }
             })
         })
@@ -52,7 +54,7 @@ async fn store(db: &Db, senders: u64, count: u64) -> Duration {
 fn group_commit(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir_in(".").expect("a folder on the disk of the project");
-    let (db, threads) = open(folder.path(), &runtime);
+    let (db, threads, sender) = open(folder.path(), &runtime);
     let db = Arc::new(db);
 
     let mut group = criterion.benchmark_group("store");
@@ -60,7 +62,7 @@ fn group_commit(criterion: &mut Criterion) {
     // One sender that waits for each of its messages is each message alone in its transaction.
     for senders in [1, 16, 256] {
         group.bench_function(BenchmarkId::new("senders", senders), |bencher| {
-            bencher.iter_custom(|count| runtime.block_on(store(&db, senders, count)));
+            bencher.iter_custom(|count| runtime.block_on(store(&db, &sender, senders, count)));
         });
     }
     group.finish();

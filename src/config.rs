@@ -350,6 +350,8 @@ pub(crate) const CATCH_UPS_AT_ONCE: usize = 4;
 
 /// Commands that wait for the writer thread; past it the answer is `unavailable`.
 pub(crate) const WRITE_QUEUE: usize = 4_096;
+/// Of these, how many are kept free of what strangers can have done without end: health checks and logouts.
+pub(crate) const WRITE_QUEUE_SPARED: usize = WRITE_QUEUE / 2;
 /// Bytes of messages that wait for the writer thread; past it the answer is `unavailable`. As many again may be on
 /// their way to the shards.
 pub(crate) const WRITE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -360,6 +362,8 @@ pub(crate) const COMMANDS_PER_COMMIT: usize = 1_024;
 pub(crate) const MESSAGES_PER_COMMIT: usize = 4_096;
 /// Requests that wait for the reader thread.
 pub(crate) const READ_QUEUE: usize = 4_096;
+/// Pages of history that wait for the reader thread while there is anything else to read.
+pub(crate) const PAGES_WAITING: usize = 1_024;
 /// How long a request waits for its answer from the database.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for a lock that another process holds.
@@ -371,6 +375,8 @@ pub(crate) const FAULT_SAID_AGAIN: Duration = Duration::from_mins(1);
 /// Bytes written to show that the database works again: the longest message, at four bytes a character.
 pub(crate) const PROOF_BYTES: u32 = 16_000;
 const _: () = assert!(PROOF_BYTES as usize == 4 * CONTENT_MAX_CHARS, "a database with room for less is still full");
+/// Logins of one user at a time; past it the oldest ends.
+pub(crate) const USER_SESSIONS_MAX: u32 = 256;
 /// How long a session lives without use.
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 /// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.

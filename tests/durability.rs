@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::{Client, Connection, Dice, Follower, PASSWORD, TestServer, ids, int, text, within};
 use serde_json::json;
@@ -187,12 +188,31 @@ async fn readers_resume_across_a_kill() {
 
 #[tokio::test]
 async fn a_nonce_of_yesterday_is_remembered() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
-    let mut connection = ada.connect().await;
-    let id = connection.store("n", "hello").await;
+    let id = ada.connect().await.store("n", "hello").await;
+    server.stop().await;
     assert_eq!(server.database().execute("UPDATE nonces SET day = day - 1", []).expect("an update"), 1);
-    assert_eq!(connection.store("n", "hello").await, id, "24 h reach into yesterday");
+    server.restart();
+    assert_eq!(ada.connect().await.store("n", "hello").await, id, "24 h reach into yesterday");
+}
+
+#[tokio::test]
+async fn nonces_of_the_day_before_yesterday_are_cleaned_up() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    ada.connect().await.store_all("n", &vec!["hello".to_owned(); 1_200]).await;
+    server.stop().await;
+    server.database().execute_batch("UPDATE nonces SET day = day - 2").expect("an update");
+    server.restart();
+    let kept = ada.connect().await.store("n", "hello").await;
+    within("the cleaning", async {
+        while server.number("SELECT count(*) FROM nonces") != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.number("SELECT message_id FROM nonces"), kept);
 }
 
 #[tokio::test]

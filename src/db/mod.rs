@@ -8,9 +8,12 @@
 
 mod archive;
 mod lock;
+mod nonce_days;
 mod order;
 mod reader;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::io;
@@ -24,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::{
     Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE, WRITE_QUEUE_BYTES,
+    WRITE_QUEUE_SPARED,
 };
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use reader::{History, Request};
@@ -111,13 +115,20 @@ pub struct Session {
     last_used_at: UnixMillis,
 }
 
+/// Who sends messages.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The login they are sent with: once it is over nothing more is stored.
+    pub session: SessionId,
+    /// Whose login it is.
+    pub user: UserId,
+    /// The user's name, for those the messages are shown to.
+    pub username: Username,
+}
+
 /// A message to be stored.
 #[derive(Debug)]
 pub struct NewMessage {
-    /// Who sends it.
-    pub user: UserId,
-    /// The sender's name, for those it is shown to.
-    pub username: Username,
     /// What it says.
     pub content: Content,
     /// What the sender calls it.
@@ -356,16 +367,20 @@ impl Db {
 
     /// Ends the session of a token; whether there was one.
     pub async fn end_session(&self, digest: Digest) -> Result<bool, Error> {
-        self.command(|reply| Command::EndSession { digest, reply }).await
+        self.command_of_a_stranger(|reply| Command::EndSession { digest, reply }).await
     }
 
     /// Stores the messages of one sender, in order. Each gets its id, or, sent before under the same nonce, its first
     /// one (promise 5); or is refused alone. The answer comes when all of them are on disk (promise 1).
-    pub async fn store_messages(&self, messages: Vec<NewMessage>) -> Result<Vec<Result<MessageId, Error>>, Error> {
+    pub async fn store_messages(
+        &self,
+        sender: Sender,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Result<MessageId, Error>>, Error> {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
         let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
-        self.command(|reply| Command::StoreMessages { messages, room, reply }).await
+        self.command(|reply| Command::StoreMessages { sender, messages, room, reply }).await
     }
 
     /// A page of history and whether there is more beyond it, for the live session of a token, which counts as used by
@@ -399,9 +414,10 @@ impl Db {
         self.command(|reply| Command::Clean { reply }).await
     }
 
-    /// Whether the database works: by a transaction, which writes if the last one failed.
+    /// Whether the database works: by a look at its rows, and a transaction, which writes if the last one failed.
     pub async fn check(&self) -> Result<(), Error> {
-        self.command(|reply| Command::Check { reply }).await
+        self.request(|reply| Request::Check { reply }).await?;
+        self.command_of_a_stranger(|reply| Command::Check { reply }).await
     }
 
     /// Has the threads end, when all that was sent before is done.
@@ -425,6 +441,15 @@ impl Db {
         let (reply, answer) = oneshot::channel();
         self.commands.try_send(command(reply)).map_err(|_| Error::Unavailable)?;
         wait_for(answer).await
+    }
+
+    /// The same for what anybody may have done over and over: it leaves [`WRITE_QUEUE_SPARED`] places for the others.
+    async fn command_of_a_stranger<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        if self.commands.capacity() < WRITE_QUEUE_SPARED {
+            Err(Error::Unavailable)
+        } else {
+            self.command(command).await
+        }
     }
 
     async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {

@@ -10,8 +10,9 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, R
 
 use super::archive::Archive;
 use super::lock::beside;
+use super::nonce_days::NonceDays;
 use super::{Credentials, Found, OpenError, Page, Run, Session};
-use crate::config::{CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, NONCE_DAY, PROOF_BYTES, PRUNE_ROWS};
+use crate::config::{CLEAN_ROWS, Durability, ERASE_ROWS, LOCK_TIMEOUT, PROOF_BYTES, PRUNE_ROWS, USER_SESSIONS_MAX};
 use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -188,6 +189,14 @@ pub(super) fn prove_writable(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// By the last rowids.
+const NEWEST_ROWS: &str = "SELECT (SELECT max(id) FROM messages), (SELECT max(id) FROM sessions)";
+
+/// Fails unless rows can be read.
+pub(super) fn prove_readable(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached(NEWEST_ROWS)?.query_row([], |_| Ok(()))
+}
+
 // --- Users and sessions --------------------------------------------------------------------------------------------
 
 /// By the unique index on `name`.
@@ -280,6 +289,16 @@ const DELETE_SESSION: &str = "DELETE FROM sessions WHERE digest = ?1 RETURNING i
 pub(super) fn delete_session(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<SessionId>> {
     let mut delete = connection.prepare_cached(DELETE_SESSION)?;
     delete.query_row([digest.as_bytes()], |row| row.get(0).map(SessionId)).optional()
+}
+
+/// By `sessions_by_user`: the ids, newest first, past the most there may be.
+const DELETE_SURPLUS_SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
+     (SELECT id FROM sessions WHERE user_id = ?1 ORDER BY id DESC LIMIT -1 OFFSET ?2) RETURNING id";
+
+/// Ends a user's oldest logins past [`USER_SESSIONS_MAX`].
+pub(super) fn delete_surplus_sessions(connection: &Connection, user: UserId) -> rusqlite::Result<Vec<SessionId>> {
+    let mut delete = connection.prepare_cached(DELETE_SURPLUS_SESSIONS)?;
+    delete.query_map(params![user.0, USER_SESSIONS_MAX], |row| row.get(0).map(SessionId))?.collect()
 }
 
 /// By `sessions_by_use`.
@@ -442,96 +461,86 @@ pub(super) fn delete_oldest(connection: &Connection, until: MessageId, before: U
 /// At the end of the table.
 const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
 
-/// By the users' rowid.
-const IS_ACTIVE: &str = "SELECT 1 FROM users WHERE id = ?1 AND disabled_at IS NULL";
-
-/// By the nonces' primary key: yesterday's, today's, and tomorrow's, since the clock may have been set back past
-/// midnight. Three look-ups, since `day IN (...)` makes a temporary table each time.
-const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day = ?1 - 1 AND user_id = ?2 AND nonce = ?3 UNION ALL \
-     SELECT message_id FROM nonces WHERE day = ?1 AND user_id = ?2 AND nonce = ?3 UNION ALL \
-     SELECT message_id FROM nonces WHERE day = ?1 + 1 AND user_id = ?2 AND nonce = ?3 LIMIT 1";
-
 /// By the nonces' primary key.
-const INSERT_NONCE: &str = "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4)";
+const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day = ?1 AND user_id = ?2 AND nonce = ?3";
+
+/// By the nonces' primary key, which is looked through once for both: whether there is one, and to insert it.
+const CLAIM_NONCE: &str =
+    "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
 
 /// The statements that store the messages of one command, looked up once for all of them.
 pub(super) struct StoreMessage<'a> {
-    is_active: CachedStatement<'a>,
-    /// The last sender that was looked up, and whether they are active: a command has one sender.
-    sender: Option<(UserId, bool)>,
     insert_message: CachedStatement<'a>,
     find_nonce: CachedStatement<'a>,
-    insert_nonce: CachedStatement<'a>,
+    claim_nonce: CachedStatement<'a>,
 }
 
 impl<'a> StoreMessage<'a> {
     pub(super) fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
         Ok(Self {
-            is_active: connection.prepare_cached(IS_ACTIVE)?,
-            sender: None,
             insert_message: connection.prepare_cached(INSERT_MESSAGE)?,
             find_nonce: connection.prepare_cached(FIND_NONCE)?,
-            insert_nonce: connection.prepare_cached(INSERT_NONCE)?,
+            claim_nonce: connection.prepare_cached(CLAIM_NONCE)?,
         })
     }
 
-    /// The message that `user` sent under this nonce within the last day or two.
-    pub(super) fn find_nonce(
+    /// Notes that `user` calls message `id` by this nonce; or answers which one they called so before, within the days
+    /// that are remembered.
+    pub(super) fn claim_nonce(
         &mut self,
         user: UserId,
         nonce: &Nonce,
-        now: UnixMillis,
+        id: MessageId,
+        days: &NonceDays,
     ) -> rusqlite::Result<Option<MessageId>> {
-        self.find_nonce
-            .query_row(params![nonce_day(now), user.0, nonce.as_str()], |row| row.get(0).map(MessageId::new))
-            .optional()
-    }
-
-    /// Whether `user` may send: not if they are disabled or gone, so that nothing of theirs is stored once an
-    /// administrator has been told so, whatever is still on its way.
-    fn may_send(&mut self, user: UserId) -> rusqlite::Result<bool> {
-        if let Some((known, active)) = self.sender
-            && known == user
-        {
-            return Ok(active);
+        for day in days.before() {
+            if let Some(first) = self.find_nonce(day, user, nonce)? {
+                return Ok(Some(first));
+            }
         }
-        let active = self.is_active.exists([user.0])?;
-        self.sender = Some((user, active));
-        Ok(active)
+        let claimed = self.claim_nonce.execute(params![days.today(), user.0, nonce.as_str(), id.get()])?;
+        if claimed == 1 { Ok(None) } else { self.find_nonce(days.today(), user, nonce) }
     }
 
-    /// Whether it was inserted: not if the user may not send any more.
+    fn find_nonce(&mut self, day: i64, user: UserId, nonce: &Nonce) -> rusqlite::Result<Option<MessageId>> {
+        let read = |row: &Row<'_>| row.get(0).map(MessageId::new);
+        self.find_nonce.query_row(params![day, user.0, nonce.as_str()], read).optional()
+    }
+
     pub(super) fn insert(
         &mut self,
         id: MessageId,
         user: UserId,
         content: &Content,
-        nonce: Option<&Nonce>,
         now: UnixMillis,
-    ) -> rusqlite::Result<bool> {
-        if !self.may_send(user)? {
-            return Ok(false);
-        }
+    ) -> rusqlite::Result<()> {
         self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])?;
-        if let Some(nonce) = nonce {
-            self.insert_nonce.execute(params![nonce_day(now), user.0, nonce.as_str(), id.get()])?;
-        }
-        Ok(true)
+        Ok(())
     }
-}
-
-fn nonce_day(now: UnixMillis) -> i64 {
-    let day = i64::try_from(NONCE_DAY.as_millis()).expect("a day is a small number of milliseconds");
-    now.0.div_euclid(day)
 }
 
 /// By the nonces' primary key, from its low end.
 const DELETE_OLD_NONCES: &str = "DELETE FROM nonces WHERE (day, user_id, nonce) IN \
-     (SELECT day, user_id, nonce FROM nonces WHERE day < ?1 - 1 LIMIT ?2)";
+     (SELECT day, user_id, nonce FROM nonces WHERE day < ?1 LIMIT ?2)";
 
-/// Removes some of the nonces that no message can repeat any more; how many.
-pub(super) fn delete_old_nonces(connection: &Connection, now: UnixMillis) -> rusqlite::Result<usize> {
-    connection.prepare_cached(DELETE_OLD_NONCES)?.execute(params![nonce_day(now), CLEAN_ROWS])
+/// Removes some of the nonces of days that are not remembered any more; how many.
+pub(super) fn delete_old_nonces(connection: &Connection, days: &NonceDays) -> rusqlite::Result<usize> {
+    connection.prepare_cached(DELETE_OLD_NONCES)?.execute(params![days.first(), CLEAN_ROWS])
+}
+
+/// From the end of the nonces' primary key.
+const NONCE_DAY_BEFORE: &str = "SELECT max(day) FROM nonces WHERE day < ?1";
+
+/// The newest days that have nonces, the newest first.
+pub(super) fn nonce_days(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let (mut days, mut before) = (Vec::new(), i64::MAX);
+    while days.len() < NonceDays::REMEMBERED
+        && let Some(day) = connection.query_row(NONCE_DAY_BEFORE, [before], |row| row.get::<_, Option<i64>>(0))?
+    {
+        days.push(day);
+        before = day;
+    }
+    Ok(days)
 }
 
 /// Backwards from the end of the table.

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::nonce_days::NonceDays;
 use super::order::{self, Order, Outcome, Refusal};
 use super::sql::{self, StoreMessage};
-use super::{Commit, Committed, Error, NewMessage, OnCommit, Shared, expired_at, millis};
+use super::{Commit, Committed, Error, NewMessage, OnCommit, OpenError, Sender, Shared, expired_at, millis};
 use crate::config::{
     CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_PACE, CLEAN_ROWS, COMMANDS_PER_COMMIT,
     MESSAGES_PER_COMMIT, PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
@@ -47,6 +48,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<bool>,
     },
     StoreMessages {
+        sender: Sender,
         messages: Vec<NewMessage>,
         /// Given back when they are stored, or are not.
         room: OwnedSemaphorePermit,
@@ -87,6 +89,7 @@ pub(super) struct Writer {
     last_id: MessageId,
     /// The last message handed to `on_commit`.
     published: MessageId,
+    nonce_days: NonceDays,
 }
 
 /// Why a transaction failed.
@@ -105,11 +108,12 @@ impl Writer {
         shared: Arc<Shared>,
         retention: Retention,
         on_commit: OnCommit,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, OpenError> {
         let last_id = MessageId::new(shared.last_id.load(Ordering::Relaxed));
         let file = identity(path)?;
         let path = path.to_owned();
-        Ok(Self { connection, shared, on_commit, retention, path, file, last_id, published: last_id })
+        let nonce_days = NonceDays::since(&sql::nonce_days(&connection)?, UnixMillis::now(), Instant::now());
+        Ok(Self { connection, shared, on_commit, retention, path, file, last_id, published: last_id, nonce_days })
     }
 
     /// Commits batch after batch, until told to stop or every handle is gone.
@@ -124,19 +128,19 @@ impl Writer {
                     && let Some(command) = waiting.next()
                 {
                     match &command {
-                        Command::Stop => return self.commit(batch, 0),
+                        Command::Stop => return self.commit(batch, || 0),
                         Command::StoreMessages { messages: more, .. } => messages += more.len(),
                         _ => {}
                     }
                     batch.push(command);
                 }
-                self.commit(batch, waiting.len() + commands.len());
+                self.commit(batch, || waiting.len() + commands.len());
             }
         }
     }
 
-    /// One transaction: all of the batch, or nothing.
-    fn commit(&mut self, batch: Vec<Command>, waiting: usize) {
+    /// One transaction: all of the batch, or nothing. `waiting` says how many commands have gathered meanwhile.
+    fn commit(&mut self, batch: Vec<Command>, waiting: impl FnOnce() -> usize) {
         let (started, commands) = (Instant::now(), batch.len());
         let mut answers: Vec<Answer> = Vec::with_capacity(commands);
         let mut effects = Effects::default();
@@ -156,7 +160,7 @@ impl Writer {
             self.published = last.id;
             self.shared.last_id.store(last.id.get(), Ordering::Release);
         }
-        let took = started.elapsed();
+        let (took, waiting) = (started.elapsed(), waiting());
         if !ended.is_empty() {
             (self.on_commit)(Committed::Ended(ended));
         }
@@ -182,12 +186,14 @@ impl Writer {
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let now = UnixMillis::now();
+        self.nonce_days.advance(now, Instant::now());
         if failed_before {
             // Only a write shows that writing works again.
             sql::prove_writable(&transaction)?;
         }
         for command in batch {
-            answers.push(execute(&transaction, command, now, self.retention, &mut self.last_id, effects)?);
+            let (days, last_id) = (&self.nonce_days, &mut self.last_id);
+            answers.push(execute(&transaction, command, now, self.retention, days, last_id, effects)?);
         }
         transaction.commit()?;
         Ok(())
@@ -214,6 +220,7 @@ fn execute(
     command: Command,
     now: UnixMillis,
     retention: Retention,
+    days: &NonceDays,
     last_id: &mut MessageId,
     effects: &mut Effects,
 ) -> rusqlite::Result<Answer> {
@@ -222,7 +229,9 @@ fn execute(
             answer(reply, register_user(connection, &username, &password_hash, invite.as_ref(), now)?)
         }
         Command::LoginUser { user, password_hash, digest, reply } => {
-            answer(reply, sql::insert_session(connection, &digest, user, &password_hash, now)?)
+            let session = sql::insert_session(connection, &digest, user, &password_hash, now)?;
+            effects.ended.extend(sql::delete_surplus_sessions(connection, user)?);
+            answer(reply, session)
         }
         Command::TouchSession { session } => {
             sql::touch_session(connection, session, now)?;
@@ -233,11 +242,17 @@ fn execute(
             effects.ended.extend(ended);
             answer(reply, ended.is_some())
         }
-        Command::StoreMessages { messages, room, reply } => {
-            let mut store = StoreMessage::prepare(connection)?;
-            let stored = &mut effects.messages;
-            let ids = messages.into_iter().map(|message| store_message(&mut store, message, now, last_id, stored));
-            let ids = ids.collect::<rusqlite::Result<_>>()?;
+        Command::StoreMessages { sender, messages, room, reply } => {
+            // Logged out, expired or disabled since: its sockets are closed, perhaps not yet, and nothing counts that is
+            // sent on them.
+            let ids = if sql::session_lives(connection, sender.session, expired_at(now))? {
+                let mut store = StoreMessage::prepare(connection)?;
+                let stored = &mut effects.messages;
+                let store = |message| store_message(&mut store, &sender, message, days, now, last_id, stored);
+                messages.into_iter().map(store).collect::<rusqlite::Result<_>>()?
+            } else {
+                vec![Err(Error::Unavailable); messages.len()]
+            };
             Box::new(move || {
                 drop(room);
                 drop(reply.send(ids));
@@ -248,7 +263,9 @@ fn execute(
             effects.ended.extend(done.iter().flat_map(|outcome| &outcome.ended));
             answer(reply, done)
         }
-        Command::Clean { reply } => answer(reply, clean(connection, now, retention, *last_id, &mut effects.ended)?),
+        Command::Clean { reply } => {
+            answer(reply, clean(connection, now, retention, days, *last_id, &mut effects.ended)?)
+        }
         Command::Check { reply } => answer(reply, ()),
         Command::Stop => unreachable!("the loop ends at it"),
     })
@@ -289,23 +306,22 @@ fn register_user(
 
 fn store_message(
     store: &mut StoreMessage<'_>,
-    NewMessage { user, username, content, nonce }: NewMessage,
+    sender: &Sender,
+    NewMessage { content, nonce }: NewMessage,
+    days: &NonceDays,
     now: UnixMillis,
     last_id: &mut MessageId,
     stored: &mut Vec<Message>,
 ) -> rusqlite::Result<Result<MessageId, Error>> {
+    let id = last_id.next();
     if let Some(nonce) = &nonce
-        && let Some(first) = store.find_nonce(user, nonce, now)?
+        && let Some(first) = store.claim_nonce(sender.user, nonce, id, days)?
     {
         return Ok(Ok(first));
     }
-    let id = last_id.next();
-    if !store.insert(id, user, &content, nonce.as_ref(), now)? {
-        // The user was disabled or deleted since the message was sent.
-        return Ok(Err(Error::Unavailable));
-    }
+    store.insert(id, sender.user, &content, now)?;
     *last_id = id;
-    stored.push(Message { id, username, content, created_at: now });
+    stored.push(Message { id, username: sender.username.clone(), content, created_at: now });
     Ok(Ok(id))
 }
 
@@ -314,11 +330,12 @@ fn clean(
     connection: &Connection,
     now: UnixMillis,
     retention: Retention,
+    days: &NonceDays,
     last_id: MessageId,
     ended: &mut Vec<SessionId>,
 ) -> rusqlite::Result<Duration> {
     let expired = sql::delete_expired(connection, expired_at(now))?;
-    let nonces = sql::delete_old_nonces(connection, now)?;
+    let nonces = sql::delete_old_nonces(connection, days)?;
     sql::delete_expired_invites(connection, now)?;
     let pruned = prune(connection, now, retention, last_id)?;
     let rows = CLEAN_ROWS as usize;

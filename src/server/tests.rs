@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message as WsMessage;
 
 use super::*;
 use crate::config::HUB_CAPACITY;
-use crate::db::NewMessage;
+use crate::db::{NewMessage, Sender};
 use crate::hub::Told;
 use crate::model::{Content, Token, UserId, Username};
 use crate::protocol::ServerFrame;
@@ -44,7 +44,7 @@ fn name(name: &str) -> Username {
 struct Served {
     app: Arc<App>,
     address: String,
-    ada: UserId,
+    ada: Sender,
     token: Token,
     _directory: TempDir,
 }
@@ -60,7 +60,8 @@ impl Served {
         app.db.register_user(name("ada"), String::new(), None).await.unwrap();
         let ada = app.db.credentials(name("ada")).await.unwrap().unwrap().user;
         let token = Token::random();
-        app.db.login_user(ada, String::new(), token.digest()).await.unwrap().unwrap();
+        let session = app.db.login_user(ada, String::new(), token.digest()).await.unwrap().unwrap();
+        let ada = Sender { session, user: ada, username: name("ada") };
         Self { app, address, ada, token, _directory: directory }
     }
 
@@ -79,12 +80,10 @@ impl Served {
         reader
     }
 
-    fn messages(&self, contents: &[&str]) -> Vec<NewMessage> {
-        let message = |content: &&str| {
-            let content = Content::parse(content).unwrap();
-            NewMessage { user: self.ada, username: name("ada"), content, nonce: None }
-        };
-        contents.iter().map(message).collect()
+    /// Stores messages of ada's.
+    async fn store(&self, contents: &[&str]) {
+        let message = |content: &&str| NewMessage { content: Content::parse(content).unwrap(), nonce: None };
+        self.app.db.store_messages(self.ada.clone(), contents.iter().map(message).collect()).await.unwrap();
     }
 
     /// Has the writer thread publish the event that `command` leads to, and as many behind it as the ring holds, before
@@ -141,18 +140,18 @@ async fn within<T>(wait: impl Future<Output = T>) -> T {
 async fn every_connection_of_an_overrun_shard_gets_every_message_once() {
     let served = Served::start().await;
     let mut readers = [served.connect().await, served.connect().await, served.connect().await];
-    served.app.db.store_messages(served.messages(&["1", "2"])).await.unwrap();
+    served.store(&["1", "2"]).await;
     for reader in &mut readers {
         assert_eq!(reader.next_of("message").await["content"], "1");
         assert_eq!(reader.next_of("message").await["content"], "2");
     }
-    served.overrun(served.app.db.store_messages(served.messages(&["3", "4"])));
+    served.overrun(served.store(&["3", "4"]));
     // Nothing comes after them that would show that they are missing.
     for reader in &mut readers {
         assert_eq!(reader.next_of("message").await["content"], "3");
         assert_eq!(reader.next_of("message").await["content"], "4");
     }
-    served.app.db.store_messages(served.messages(&["5"])).await.unwrap();
+    served.store(&["5"]).await;
     for reader in &mut readers {
         assert_eq!(reader.next_of("message").await["content"], "5");
     }

@@ -18,7 +18,7 @@ use super::socket::{self, Close, Reader, Received};
 use crate::config::{
     AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
 };
-use crate::db::{self, Missed, NewMessage};
+use crate::db::{self, Missed, NewMessage, Sender};
 use crate::fan_out::{Ending, Seat, Shard, Summons};
 use crate::handler::{Admission, App};
 use crate::hub::{Position, SliceBuilder, Told};
@@ -291,8 +291,7 @@ impl Connection {
                     return Err(Refusal::rate_limited(wait, nonce));
                 }
                 burst.nonces.push(nonce.clone());
-                let username = self.presence.username().clone();
-                burst.messages.push(NewMessage { user: self.seat.user(), username, content, nonce });
+                burst.messages.push(NewMessage { content, nonce });
             }
             ClientFrame::Typing => self.app.presence.typing(self.seat.user(), self.presence.username(), now),
             ClientFrame::Ping => burst.answers.push(&ServerFrame::Pong),
@@ -329,7 +328,9 @@ impl Connection {
         if burst.messages.is_empty() {
             return;
         }
-        let stored = self.app.db.store_messages(std::mem::take(&mut burst.messages)).await;
+        let (session, user) = (self.seat.session(), self.seat.user());
+        let sender = Sender { session, user, username: self.presence.username().clone() };
+        let stored = self.app.db.store_messages(sender, std::mem::take(&mut burst.messages)).await;
         for (at, nonce) in std::mem::take(&mut burst.nonces).into_iter().enumerate() {
             match stored.as_ref().map_or_else(|error| Err(*error), |stored| stored[at]) {
                 Ok(id) => {

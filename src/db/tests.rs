@@ -1,0 +1,144 @@
+//! What only the inside of the process can bring about: a writer that stands still, and a reader that has much to do.
+
+use std::future::Future;
+use std::sync::mpsc as blocking;
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::USER_SESSIONS_MAX;
+use crate::model::Token;
+
+/// A database whose commits can be held up after they are made, and which notes the sessions that end.
+struct Held {
+    db: Db,
+    ada: Sender,
+    token: Token,
+    ended: Arc<Mutex<Vec<SessionId>>>,
+    /// Each commit takes one to go on; all go on when it is dropped.
+    go_on: blocking::Sender<()>,
+    /// Says that a commit waits to go on.
+    waits: blocking::Receiver<()>,
+    _threads: Threads,
+    _directory: TempDir,
+}
+
+impl Held {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (go_on, gone_on) = blocking::channel();
+        let (waiting, waits) = blocking::channel();
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&ended);
+        let on_commit = move |committed: Committed<'_>| match committed {
+            Committed::Ended(sessions) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(sessions),
+            Committed::Stored(commit) if !commit.messages.is_empty() => {
+                waiting.send(()).ok();
+                gone_on.recv().ok();
+            }
+            Committed::Stored(_) => {}
+        };
+        let path = directory.path().join("chinwag.db");
+        let (db, threads) = Db::open(&path, Options::default(), Box::new(on_commit)).unwrap();
+        let username = Username::parse("ada").unwrap();
+        db.register_user(username.clone(), String::new(), None).await.unwrap();
+        let user = db.credentials(username.clone()).await.unwrap().unwrap().user;
+        let token = Token::random();
+        let session = db.login_user(user, String::new(), token.digest()).await.unwrap().unwrap();
+        let ada = Sender { session, user, username };
+        Self { db, ada, token, ended, go_on, waits, _threads: threads, _directory: directory }
+    }
+
+    /// Stores a message, whose commit then stands still.
+    async fn stand_still(&self) {
+        self.store("first").await.unwrap()[0].unwrap();
+        self.waits.recv().unwrap();
+    }
+
+    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<Result<MessageId, Error>>, Error>> + use<> {
+        let messages = vec![NewMessage { content: Content::parse(content).unwrap(), nonce: None }];
+        let (db, sender) = (self.db.clone(), self.ada.clone());
+        async move { db.store_messages(sender, messages).await }
+    }
+}
+
+/// Begins all of `futures`, and says which of them are refused at once.
+async fn begin<T: Send + 'static>(
+    futures: impl Iterator<Item = impl Future<Output = Result<T, Error>> + Send + 'static>,
+) -> (Vec<tokio::task::JoinHandle<Result<T, Error>>>, usize) {
+    let (mut begun, mut refused) = (Vec::new(), 0);
+    for future in futures {
+        let mut task = tokio::spawn(future);
+        tokio::task::yield_now().await;
+        if task.is_finished() {
+            refused += usize::from((&mut task).await.unwrap().is_err());
+        } else {
+            begun.push(task);
+        }
+    }
+    (begun, refused)
+}
+
+#[tokio::test]
+async fn messages_that_wait_take_a_bounded_number_of_bytes() {
+    let held = Held::open().await;
+    held.stand_still().await;
+    let content = "\u{1f642}".repeat(4_000);
+    // More than fit, and fewer than there are places.
+    let (waiting, refused) = begin((0..2_000).map(|_| held.store(&content))).await;
+    assert!(waiting.len() * 16_000 <= WRITE_QUEUE_BYTES, "{} wait", waiting.len());
+    assert!(waiting.len() * 17_000 > WRITE_QUEUE_BYTES, "{} wait", waiting.len());
+    assert_eq!(waiting.len() + refused, 2_000);
+    drop(held.go_on);
+    for stored in waiting {
+        stored.await.unwrap().unwrap()[0].unwrap();
+    }
+    let (db, sender) = (held.db.clone(), held.ada.clone());
+    let message = NewMessage { content: Content::parse("there is room again").unwrap(), nonce: None };
+    db.store_messages(sender, vec![message]).await.unwrap()[0].unwrap();
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_messages_while_the_writer_stands_still() {
+    let held = Held::open().await;
+    held.stand_still().await;
+    let logout = || {
+        let db = held.db.clone();
+        async move { db.end_session(Token::random().digest()).await }
+    };
+    let (logouts, refused) = begin((0..WRITE_QUEUE).map(|_| logout())).await;
+    assert!(refused > 0, "they are bounded");
+    let health = held.db.clone();
+    assert_eq!(health.check().await, Err(Error::Unavailable), "nor do health checks fill what is left");
+    let (stored, refused) = begin((0..100).map(|_| held.store("there is room"))).await;
+    assert_eq!(refused, 0);
+    drop(held.go_on);
+    for message in stored {
+        message.await.unwrap().unwrap()[0].unwrap();
+    }
+    for logout in logouts {
+        assert!(!logout.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_stored_once_the_session_has_ended() {
+    let held = Held::open().await;
+    assert!(held.db.end_session(held.token.digest()).await.unwrap());
+    assert_eq!(held.store("too late").await.unwrap(), [Err(Error::Unavailable)]);
+    assert_eq!(held.db.last_id(), MessageId::default());
+    assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
+}
+
+#[tokio::test]
+async fn a_user_has_a_bounded_number_of_logins_and_the_oldest_ends() {
+    let held = Held::open().await;
+    for _ in 1..USER_SESSIONS_MAX {
+        held.db.login_user(held.ada.user, String::new(), Token::random().digest()).await.unwrap().unwrap();
+    }
+    assert!(held.db.session_lives(held.ada.session).await.unwrap());
+    held.db.login_user(held.ada.user, String::new(), Token::random().digest()).await.unwrap().unwrap();
+    assert!(!held.db.session_lives(held.ada.session).await.unwrap());
+    assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
+}
