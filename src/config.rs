@@ -381,7 +381,7 @@ pub(crate) const USER_SESSIONS_MAX: u32 = 256;
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 /// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.
 pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
-/// How long a nonce is kept at least: it is dropped with the day after the one it was used in.
+/// How long a nonce is kept at least: as long after the end of the day it was used in.
 pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
 /// Rows that one round of cleaning removes, so that no commit waits for it noticeably.
 pub(crate) const CLEAN_ROWS: u32 = 500;

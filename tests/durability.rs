@@ -282,6 +282,7 @@ async fn a_database_that_fails_is_unavailable_and_recovers_by_itself() {
     connection.say_once("during", "during").await;
     assert_eq!(connection.next_of("error").await["code"], "unavailable");
     let unavailable = (503, "unavailable".to_owned());
+    assert_eq!(server.get("/healthz").send().await.error(), unavailable);
     assert_eq!(server.get("/messages").by(&ada).send().await.error(), unavailable);
     let account = json!({"username": "ada", "password": PASSWORD});
     assert_eq!(server.post("/login").json(&account).send().await.error(), unavailable);

@@ -99,6 +99,24 @@ async fn waiting_as_long_as_told_is_enough() {
 }
 
 #[tokio::test]
+async fn a_message_past_the_rate_of_frames_is_named_in_its_refusal() {
+    let server = TestServer::with(&["--message-rate", "10"]);
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    // Past the thousand frames that a connection may send at once, so that the messages behind them are too.
+    for _ in 0..1_150 {
+        ada.send_text(r#"{"type":"ping"}"#).await;
+    }
+    let mut unsettled: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    for nonce in &unsettled {
+        ada.say_once(nonce, "hello").await;
+    }
+    while !unsettled.is_empty() {
+        let frame = ada.next().await;
+        unsettled.retain(|nonce| frame["nonce"] != nonce.as_str());
+    }
+}
+
+#[tokio::test]
 async fn a_message_rate_of_0_is_no_limit() {
     let server = TestServer::with(&["--message-rate", "0"]);
     let mut ada = Client::register(&server, "ada").await.connect().await;

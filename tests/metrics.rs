@@ -4,7 +4,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{Client, Request, TestServer};
+use common::{Client, Connection, Request, TestServer};
 use serde_json::json;
 
 const FLAGS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
@@ -40,6 +40,9 @@ async fn what_happened_is_counted() {
     bob.connect_with(json!({"last_id": 0})).await.messages(20).await;
     server.get("/nowhere").send().await;
     server.get("/messages").send().await;
+    let mut stranger = Connection::open(&server).await;
+    stranger.send_text("hello").await;
+    assert_eq!(stranger.close_code().await, 1008);
 
     let text = read(address).await;
     let value = |series: &str| value(&text, series);
@@ -50,7 +53,7 @@ async fn what_happened_is_counted() {
     near("chinwag_users_online", 2.0);
     near("chinwag_connections_total", 3.0);
     near("chinwag_catch_ups_total", 1.0);
-    near("chinwag_refusals_total{reason=\"invalid\"}", 1.0);
+    near("chinwag_refusals_total{reason=\"invalid\"}", 2.0);
     near("chinwag_refusals_total{reason=\"unauthorized\"}", 1.0);
     near("chinwag_batch_messages_sum", 20.0);
     assert!(value("chinwag_deliveries_total") >= 40.0);

@@ -137,6 +137,14 @@ async fn a_login_in_other_case_is_the_same_person() {
 }
 
 #[tokio::test]
+async fn a_login_knows_no_invitation() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    let account = json!({"username": "ada", "password": PASSWORD, "invite": 5, "password_hash": null});
+    assert_eq!(server.post("/login").json(&account).send().await.status, 200);
+}
+
+#[tokio::test]
 async fn each_login_is_a_session_of_its_own() {
     let server = TestServer::start();
     let first = Client::register(&server, "ada").await;

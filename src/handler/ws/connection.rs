@@ -92,7 +92,11 @@ async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admis
     let (auth, session) = match checked.await {
         Ok(checked) => checked,
         Err(TurnedAway::Refused(code)) => {
-            app.metrics.refuse(Refused::Unauthorized);
+            app.metrics.refuse(match code {
+                AuthFailure::Unauthorized | AuthFailure::AuthTimeout => Refused::Unauthorized,
+                AuthFailure::InvalidJson => Refused::Invalid,
+                AuthFailure::Unavailable => Refused::Unavailable,
+            });
             let answer = protocol::encode(&ServerFrame::auth_failed(code));
             socket::close(&stream, Close::AUTH_FAILED, &answer).await;
             return None;
