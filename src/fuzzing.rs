@@ -103,6 +103,10 @@ pub fn header(bytes: &[u8]) {
     if proxy::client_address(&forwarded, peer, |_| false) != believed {
         assert!(contains("192.0.2.1") || contains("::"), "a list is read on only past a proxy that is trusted");
     }
+    let added = HeaderValue::from_bytes(&[bytes, b", 198.51.100.7"].concat()).expect("what is added is plain");
+    let added = HeaderMap::from_iter([(proxy::X_FORWARDED_FOR, added)]);
+    let client = proxy::client_address(&added, peer, |address| address == peer);
+    assert_eq!(client, IpAddr::from([198, 51, 100, 7]), "what a proxy adds counts, whatever stands before it");
     assert!(proxy::request_id(&forwarded).is_none_or(|id| id.len() <= REQUEST_ID_MAX_CHARS && !id.contains(' ')));
     if rest::bearer(&headers).is_ok() {
         assert!(contains("bearer ") && bytes.iter().filter(|byte| byte.is_ascii_hexdigit()).count() >= 64);

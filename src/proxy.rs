@@ -27,8 +27,9 @@ pub(crate) fn forwards(headers: &HeaderMap) -> bool {
 pub(crate) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    for entry in lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')) {
-        let Some(address) = parse_entry(entry.trim()) else { break };
+    // Bytes, and text only entry by entry: what a client sent need not be text, and a proxy adds to the same line.
+    for entry in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
+        let Some(address) = parse_entry(entry.trim_ascii()) else { break };
         client = address;
         if !trusted(address) {
             break;
@@ -38,7 +39,8 @@ pub(crate) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn
 }
 
 /// An address, which some proxies write with a port and some in brackets.
-fn parse_entry(entry: &str) -> Option<IpAddr> {
+fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
+    let entry = std::str::from_utf8(entry).ok()?;
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
     Some(address.to_canonical())
@@ -91,6 +93,13 @@ mod tests {
             assert_eq!(client(&[bad]), PROXY, "{bad}");
         }
         assert_eq!(client(&["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2");
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_to_its_right() {
+        assert_eq!(client(&["caf\u{e9}, 192.0.2.1"]), "192.0.2.1", "what was added to the line counts");
+        assert_eq!(client(&["198.51.100.9, \u{e9}, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(client(&["192.0.2.1\u{a0}"]), PROXY, "only a plain space is one");
     }
 
     #[test]

@@ -42,6 +42,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     assert_eq!(login_for(&server, &["203.0.113.9, 198.51.100.1"]).await.status, 429, "a claim does not help");
     assert_eq!(login_for(&server, &["203.0.113.9", "198.51.100.1"]).await.status, 429, "nor in a line of its own");
     assert_eq!(login_for(&server, &["198.51.100.1, 10.0.0.7"]).await.status, 429, "nor another trusted proxy");
+    assert_eq!(login_for(&server, &["caf\u{e9}, 198.51.100.1"]).await.status, 429, "nor bytes that are no address");
     assert_eq!(login_for(&server, &["2001:db8::1"]).await.status, 401);
     assert_eq!(login_for(&server, &["2001:db8::2"]).await.status, 429, "one /64 is one address");
     assert!(!server.log().contains("is ignored"), "there is nothing to warn about");
