@@ -146,7 +146,7 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, mut request: Request<Incoming>) -
 
 /// Answers a request on the metrics listener.
 pub(crate) fn metrics_answer(app: &App, method: &Method, path: &str) -> Response {
-    match (method, path) {
+    let mut response = match (method, path) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let mut response = body(StatusCode::OK, app.metrics.render(app.presence.count()).into());
             let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -155,7 +155,9 @@ pub(crate) fn metrics_answer(app: &App, method: &Method, path: &str) -> Response
         }
         (_, "/metrics") => error_response(&ApiError::MethodNotAllowed("GET, HEAD")),
         _ => error_response(&ApiError::NotFound),
-    }
+    };
+    secure(&mut response);
+    response
 }
 
 /// What a path takes; also the answer to a browser that asks before it sends from an allowed origin.

@@ -19,6 +19,9 @@ async fn read(address: SocketAddr) -> String {
     let answer = Request::new(address, "GET", "/metrics").send().await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    assert!(answer.header("Content-Security-Policy").is_some(), "{answer:?}");
     answer.text().to_owned()
 }
 
@@ -112,6 +115,8 @@ async fn metrics_are_for_their_own_listener_only() {
     assert_eq!(server.get("/metrics").send().await.status, 404);
     let address = address(&server).await;
     for (method, path, status) in [("GET", "/", 404), ("GET", "/messages", 404), ("POST", "/metrics", 405)] {
-        assert_eq!(Request::new(address, method, path).send().await.status, status, "{method} {path}");
+        let answer = Request::new(address, method, path).send().await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
     }
 }
