@@ -243,6 +243,9 @@ pub(crate) const REFUSAL_LOG_RATE: u32 = 5;
 pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
 /// Time for one request for metrics.
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections for metrics that are served at once, so that a few that ask nothing do not hold up the one that does; the
+/// next wait to be accepted.
+pub(crate) const METRICS_AT_ONCE: usize = 4;
 /// Messages a page of history may have.
 pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
 /// Messages a page of history has if the client does not say.

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::config::{
     ACCEPT_BACKOFF, CLEAN_INTERVAL, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint,
-    HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+    HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_AT_ONCE, METRICS_TIMEOUT, REFUSALS_AT_ONCE,
+    RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
 use crate::db::{self, Commit, Committed, Db};
@@ -377,22 +378,30 @@ async fn serve(app: Arc<App>, stream: Stream, peer: Peer) {
     }
 }
 
-/// Serves `/metrics` to whoever watches, one connection after the other and a request each: this listener is for the
-/// operator, and nobody who reaches it can take more than its turn.
+/// Serves `/metrics` to whoever watches, a few connections at once and a request each: this listener is for the
+/// operator, and who reaches it and asks nothing holds one of [`METRICS_AT_ONCE`] turns, for [`METRICS_TIMEOUT`].
 async fn serve_metrics(app: Arc<App>, listener: Listener) {
+    let mut serving = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if serving.len() < METRICS_AT_ONCE => accepted,
+            Some(_) = serving.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;
             continue;
         };
-        let service = service_fn(|request: hyper::Request<_>| {
-            let answer = metrics_answer(&app, request.method(), request.uri().path());
-            async { Ok::<_, Infallible>(answer) }
+        let app = Arc::clone(&app);
+        serving.spawn(async move {
+            let service = service_fn(|request: hyper::Request<_>| {
+                let answer = metrics_answer(&app, request.method(), request.uri().path());
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(HttpStream::new(stream, instead_of_hypers), service);
+            drop(tokio::time::timeout(METRICS_TIMEOUT, connection).await);
         });
-        let connection = http1::Builder::new()
-            .keep_alive(false)
-            .serve_connection(HttpStream::new(stream, instead_of_hypers), service);
-        drop(tokio::time::timeout(METRICS_TIMEOUT, connection).await);
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{Client, Connection, Request, TestServer};
+use common::{Client, Connection, RawClient, Request, TestServer};
 use serde_json::json;
 
 const FLAGS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
@@ -118,5 +118,28 @@ async fn metrics_are_for_their_own_listener_only() {
         let answer = Request::new(address, method, path).send().await;
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_holds_connections_open_does_not_hold_up_the_next_but_for_a_few_at_once() {
+    let server = TestServer::with(FLAGS);
+    let address = address(&server).await;
+    let mut idle = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        idle.spawn(RawClient::connect_to(address).await.end());
+    }
+    tokio::select! {
+        biased;
+        _ = idle.join_next() => panic!("the answer waited for somebody who asks nothing"),
+        _ = read(address) => {}
+    }
+    for _ in 0..4 {
+        idle.spawn(RawClient::connect_to(address).await.end());
+    }
+    tokio::select! {
+        biased;
+        _ = idle.join_next() => {}
+        _ = read(address) => panic!("there is no bound"),
     }
 }
