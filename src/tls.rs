@@ -115,7 +115,10 @@ impl TlsStream {
                 state.task = Some(cx.waker().clone());
             }
             match state.session.process_new_packets() {
-                Ok(session) if session.plaintext_bytes_to_read() > 0 => return Poll::Ready(Ok(())),
+                // Its end may have been read with what came before it, and the socket is not ready once more.
+                Ok(session) if session.plaintext_bytes_to_read() > 0 || session.peer_has_closed() => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(_) => {}
                 // It stays broken: a read that may succeed will not come.
                 Err(error) => return Poll::Ready(Err(broken(error))),

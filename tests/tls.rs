@@ -76,14 +76,23 @@ impl Identity {
 
     /// Whether a client who trusts the certificate of now is served.
     async fn is_served(&self, server: &TestServer) -> bool {
-        let (mut client, address) = (self.clients()(), server.address());
-        let handshake = tokio::task::spawn_blocking(move || {
-            let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
-            stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-            client.complete_io(&mut stream).is_ok()
-        });
-        handshake.await.expect("no panic")
+        shake_hands(self.clients()(), server).await.is_ok()
     }
+}
+
+/// A connection past its handshake.
+async fn shake_hands(
+    mut client: ClientConnection,
+    server: &TestServer,
+) -> io::Result<(ClientConnection, std::net::TcpStream)> {
+    let address = server.address();
+    let handshake = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        client.complete_io(&mut stream)?;
+        Ok((client, stream))
+    });
+    handshake.await.expect("no panic")
 }
 
 /// A plain address that leads to the server over TLS. What its clients do not read soon waits in the server.
@@ -243,6 +252,29 @@ async fn who_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
     let answer = plain.end().await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     RawClient::connect(&server).await.end().await;
+}
+
+#[tokio::test]
+async fn who_ends_tls_and_leaves_the_connection_open_is_answered_at_once() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let (mut session, mut stream) = shake_hands(identity.clients()(), &server).await.expect("a handshake");
+    let half = server.post("/login").header("Content-Type", "application/json").header("Content-Length", "100");
+    let answer = tokio::task::spawn_blocking(move || {
+        session.writer().write_all(&half.bytes()).expect("room");
+        session.send_close_notify();
+        // In one write, so that the end is read together with what comes before it.
+        let mut records = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut records).expect("a vector takes all");
+        }
+        stream.write_all(&records).expect("the server listens");
+        let mut answer = Vec::new();
+        rustls::Stream::new(&mut session, &mut stream).read_to_end(&mut answer).expect("an end");
+        String::from_utf8(answer).expect("text")
+    });
+    let answer = within("the answer", answer).await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 400"), "a body that ends too soon is not one that takes too long: {answer}");
 }
 
 #[test]
