@@ -267,6 +267,20 @@ pub(crate) const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// that a slow reader holds.
 #[cfg(feature = "tls")]
 pub(crate) const TLS_AHEAD_BYTES: usize = 16 * 1024;
+/// Bytes of one connection's TLS records that are read before the others have their turn. Less than
+/// [`READ_BURST_BYTES`]: it may be many small records to open, and new keys to derive for each.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_TURN_BYTES: usize = 32 * 1024;
+/// Bytes of TLS records that one byte within accounts for: alone in a record it takes 23 (RFC 8446 5.2).
+#[cfg(feature = "tls")]
+pub(crate) const TLS_BYTES_PER_BYTE: u32 = 32;
+/// Bytes of TLS records, past those that what is within [accounts for](TLS_BYTES_PER_BYTE), that a connection may send
+/// at once: the handshake, a record that is not whole yet, padding. Empty records and new keys without end are more.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_HOLLOW_BURST: u32 = 64 * 1024;
+/// Such bytes that a connection regains a second: one record full of padding.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_HOLLOW_RATE: u32 = 16 * 1024;
 /// How long accepting rests when the system has no descriptor or memory left.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a client's first frame.

@@ -42,13 +42,25 @@ impl Bucket {
 
     /// Takes a token, or says how long to wait for one.
     pub(crate) fn take(&mut self, allowance: Allowance, now: Instant) -> Result<(), Duration> {
-        let full_at = self.full_at.max(now) + allowance.interval;
+        self.take_many(1, allowance, now)
+    }
+
+    /// Takes so many tokens, or says how long to wait for them.
+    pub(crate) fn take_many(&mut self, count: u32, allowance: Allowance, now: Instant) -> Result<(), Duration> {
+        let full_at = self.full_at.max(now) + allowance.interval * count;
         let missing = full_at - now;
         if let Some(wait) = missing.checked_sub(allowance.depth).filter(|wait| !wait.is_zero()) {
             return Err(wait);
         }
         self.full_at = full_at;
         Ok(())
+    }
+
+    /// Puts so many tokens back; those there is no room for are lost.
+    #[cfg(feature = "tls")]
+    pub(crate) fn put_back(&mut self, count: u32, allowance: Allowance, now: Instant) {
+        let taken = self.full_at.saturating_duration_since(now);
+        self.full_at = now + taken.saturating_sub(allowance.interval * count);
     }
 }
 
@@ -135,6 +147,19 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(bucket.take(allowance, start), Err(SECOND));
         }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn what_is_put_back_can_be_taken_again_up_to_the_burst() {
+        let (allowance, start) = (Allowance::new(10, SECOND, 30), Instant::now());
+        let mut bucket = Bucket::full(start);
+        bucket.put_back(30, allowance, start);
+        assert_eq!(bucket.take_many(31, allowance, start), Err(SECOND / 10));
+        bucket.take_many(30, allowance, start).unwrap();
+        bucket.put_back(12, allowance, start);
+        assert!(bucket.take_many(13, allowance, start).is_err());
+        bucket.take_many(12, allowance, start).unwrap();
     }
 
     #[test]

@@ -10,9 +10,18 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::{Client, PATIENCE, RawClient, Request, TestServer, run_to_end, text, within};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::cipher::{
+    AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundOpaqueMessage, OutboundPlainMessage,
+    Tls13AeadAlgorithm, UnsupportedOperationError,
+};
+use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, RootCertStore, SupportedCipherSuite,
+    Tls13CipherSuite,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -63,10 +72,13 @@ impl Identity {
 
     /// Makes clients' sides of TLS, which trust the certificate of now and no other.
     fn clients(&self) -> impl Fn() -> ClientConnection + use<> {
+        self.clients_by(default_provider())
+    }
+
+    fn clients_by(&self, provider: CryptoProvider) -> impl Fn() -> ClientConnection + use<> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.chain()).expect("a certificate")).expect("a root");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions();
         let config = Arc::new(config.expect("versions").with_root_certificates(roots).with_no_client_auth());
         move || {
             let name = "127.0.0.1".try_into().expect("an address is a name");
@@ -93,6 +105,57 @@ async fn shake_hands(
         Ok((client, stream))
     });
     handshake.await.expect("no panic")
+}
+
+/// A client's cipher that makes a record of one byte a record of none, which rustls itself does not send.
+struct Hollow(&'static dyn Tls13AeadAlgorithm);
+
+struct HollowEncrypter(Box<dyn MessageEncrypter>);
+
+impl Hollow {
+    fn provider() -> CryptoProvider {
+        let suite = cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is of TLS 1.3");
+        let common = rustls::crypto::CipherSuiteCommon { ..suite.common };
+        let aead_alg: &'static Hollow = Box::leak(Box::new(Hollow(suite.aead_alg)));
+        let hollow = Tls13CipherSuite { common, aead_alg, hkdf_provider: suite.hkdf_provider, quic: None };
+        let cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(hollow)))];
+        CryptoProvider { cipher_suites, ..default_provider() }
+    }
+}
+
+impl Tls13AeadAlgorithm for Hollow {
+    fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
+        Box::new(HollowEncrypter(self.0.encrypter(key, iv)))
+    }
+
+    fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
+        self.0.decrypter(key, iv)
+    }
+
+    fn key_len(&self) -> usize {
+        self.0.key_len()
+    }
+
+    fn extract_keys(&self, key: AeadKey, iv: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+        self.0.extract_keys(key, iv)
+    }
+}
+
+impl MessageEncrypter for HollowEncrypter {
+    fn encrypt(
+        &mut self,
+        mut message: OutboundPlainMessage<'_>,
+        sequence: u64,
+    ) -> Result<OutboundOpaqueMessage, rustls::Error> {
+        if message.typ == ContentType::ApplicationData && message.payload.len() == 1 {
+            message.payload = OutboundChunks::new_empty();
+        }
+        self.0.encrypt(message, sequence)
+    }
+
+    fn encrypted_payload_len(&self, payload_len: usize) -> usize {
+        self.0.encrypted_payload_len(payload_len)
+    }
 }
 
 /// A plain address that leads to the server over TLS. What its clients do not read soon waits in the server.
@@ -275,6 +338,35 @@ async fn who_ends_tls_and_leaves_the_connection_open_is_answered_at_once() {
     });
     let answer = within("the answer", answer).await.expect("no panic");
     assert!(answer.starts_with("HTTP/1.1 400"), "a body that ends too soon is not one that takes too long: {answer}");
+}
+
+#[tokio::test]
+async fn a_flood_of_records_that_carry_nothing_holds_nobody_up_and_is_ended() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let others = bridge(&identity, &server);
+    let (mut session, mut stream) =
+        shake_hands(identity.clients_by(Hollow::provider())(), &server).await.expect("a handshake");
+    // Either kind alone is soon refused by rustls; each makes it forget the other. More than the sockets hold.
+    let mut records = Vec::new();
+    while records.len() < 16 << 20 {
+        session.refresh_traffic_keys().expect("the handshake is done");
+        session.writer().write_all(b"-").expect("room");
+        while session.wants_write() {
+            session.write_tls(&mut records).expect("a vector takes all");
+        }
+    }
+    let mut flood = tokio::task::spawn_blocking(move || stream.write_all(&records));
+    tokio::select! {
+        biased;
+        flooded = &mut flood => assert!(flooded.expect("no panic").is_err(), "all of it was read"),
+        answer = Request::new(others, "GET", "/healthz").send() => {
+            assert_eq!(answer.status, 200);
+            let flooded = within("the end of the flood", flood).await.expect("no panic");
+            assert!(flooded.is_err(), "all of it was read");
+        }
+    }
+    assert_eq!(Request::new(others, "GET", "/healthz").send().await.status, 200);
 }
 
 #[test]
