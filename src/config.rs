@@ -281,6 +281,11 @@ pub(crate) const TLS_HOLLOW_BURST: u32 = 64 * 1024;
 /// Such bytes that a connection regains a second: one record full of padding.
 #[cfg(feature = "tls")]
 pub(crate) const TLS_HOLLOW_RATE: u32 = 16 * 1024;
+/// TLS handshakes of one address in a second, in bursts of [`HANDSHAKE_BURST`], while an address's connections are
+/// limited at all: each has the server sign, which is milliseconds on a small device.
+pub(crate) const HANDSHAKE_RATE: u32 = 20;
+/// TLS handshakes of one address at once: a household or a class that opens the page together.
+pub(crate) const HANDSHAKE_BURST: u32 = 100;
 /// How long accepting rests when the system has no descriptor or memory left.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a client's first frame.

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +28,7 @@ use crate::hub::{Event, Hub, Position};
 use crate::listen::Listener;
 use crate::metrics::{Metrics, Refused};
 use crate::presence::Presence;
+use crate::rate_limit::address_key;
 use crate::router::{instead_of_hypers, last_words, metrics_answer, route};
 use crate::stream::{HttpStream, Stream};
 #[cfg(feature = "tls")]
@@ -320,7 +322,10 @@ async fn accept(app: Arc<App>, listener: Listener, places: Arc<Semaphore>, refus
         let Some(peer) = admit(&app, &places, address) else {
             app.metrics.refuse(Refused::Connections);
             tracing::debug!(?address, "connection refused");
-            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+            // Over TLS there are no words before a handshake, which is more than a refusal is to cost.
+            if !stream.is_tls()
+                && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
+            {
                 tokio::spawn(async move {
                     turn_away(&stream).await;
                     drop(permit);
@@ -328,6 +333,11 @@ async fn accept(app: Arc<App>, listener: Listener, places: Arc<Semaphore>, refus
             }
             continue;
         };
+        if stream.is_tls() && !may_shake_hands(&app, &peer) {
+            app.metrics.refuse(Refused::Rate);
+            tracing::debug!(?address, "handshake refused");
+            continue;
+        }
         tokio::spawn(serve(Arc::clone(&app), stream, peer));
     }
 }
@@ -342,6 +352,11 @@ fn admit(app: &App, places: &Arc<Semaphore>, address: Option<IpAddr>) -> Option<
     let guard = if proxied { None } else { Some(app.addresses.enter(address)?) };
     let admission = Admission { place, address: guard };
     Some(Peer { address, proxied, admission: Arc::new(Mutex::new(Some(admission))) })
+}
+
+/// Whether an address has a TLS handshake left. A trusted proxy's are for its clients, whom nobody can tell apart yet.
+fn may_shake_hands(app: &App, peer: &Peer) -> bool {
+    peer.proxied || app.handshake_rate.take(address_key(peer.address), Instant::now()).is_ok()
 }
 
 /// Says that there is no place, to a connection that hyper never sees.

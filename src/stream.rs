@@ -69,6 +69,15 @@ impl Stream {
         Self(Kind::Tls(Box::new(stream)))
     }
 
+    /// Whether the first byte either way costs a handshake.
+    pub(crate) fn is_tls(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(_) | Kind::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Kind::Tls(_) => true,
+        }
+    }
+
     /// Reads what is there, or fails with `WouldBlock`.
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match &self.0 {

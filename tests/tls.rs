@@ -66,8 +66,12 @@ impl Identity {
     }
 
     fn server(&self) -> TestServer {
+        self.server_with(&[])
+    }
+
+    fn server_with(&self, more: &[&str]) -> TestServer {
         let flags = self.flags();
-        TestServer::with(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+        TestServer::with(&flags.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
     /// Makes clients' sides of TLS, which trust the certificate of now and no other.
@@ -89,6 +93,15 @@ impl Identity {
     /// Whether a client who trusts the certificate of now is served.
     async fn is_served(&self, server: &TestServer) -> bool {
         shake_hands(self.clients()(), server).await.is_ok()
+    }
+
+    /// What the server says to a client's first words, until it hangs up.
+    async fn answer_to_hello(&self, server: &TestServer) -> Vec<u8> {
+        let (mut client, mut hello) = (self.clients()(), Vec::new());
+        client.write_tls(&mut hello).expect("a vector takes all");
+        let mut connection = RawClient::connect(server).await;
+        connection.try_send(&hello).await;
+        connection.end().await
     }
 }
 
@@ -367,6 +380,35 @@ async fn a_flood_of_records_that_carry_nothing_holds_nobody_up_and_is_ended() {
         }
     }
     assert_eq!(Request::new(others, "GET", "/healthz").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn who_connects_again_and_again_is_not_answered_before_a_while() {
+    let identity = Identity::new();
+    let server = identity.server_with(&["--address-connections", "10000"]);
+    assert!(identity.is_served(&server).await);
+    for _ in 0..1_000 {
+        drop(RawClient::connect(&server).await);
+    }
+    assert!(identity.answer_to_hello(&server).await.is_empty(), "no word, and so no signature");
+    within("another turn", async { while !identity.is_served(&server).await {} }).await;
+
+    let trusted = ["--address-connections", "10000", "--trusted-proxy", "127.0.0.1"];
+    for lifted in [&["--address-connections", "0"][..], &trusted] {
+        let server = identity.server_with(lifted);
+        for _ in 0..1_000 {
+            drop(RawClient::connect(&server).await);
+        }
+        assert!(identity.is_served(&server).await, "{lifted:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_there_is_no_place_for_costs_no_handshake() {
+    let identity = Identity::new();
+    let server = identity.server_with(&["--address-connections", "1"]);
+    let _first = shake_hands(identity.clients()(), &server).await.expect("a handshake");
+    assert!(identity.answer_to_hello(&server).await.is_empty(), "no word, and so no signature");
 }
 
 #[test]

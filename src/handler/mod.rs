@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::{
     CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE,
-    REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
+    HANDSHAKE_BURST, HANDSHAKE_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
 };
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     /// Registrations and logins, by address.
     pub(crate) auth_rate: Limiter<IpAddr>,
+    /// TLS handshakes, by address.
+    pub(crate) handshake_rate: Limiter<IpAddr>,
     /// Connections that authenticate, by user.
     pub(crate) connect_rate: Limiter<UserId>,
     /// Messages, by user.
@@ -74,10 +76,13 @@ impl App {
             (config.message_rate > 0).then(|| Allowance::new(config.message_rate, Duration::from_secs(1), burst));
         let connect =
             (config.user_connections > 0).then(|| Allowance::new(CONNECT_RATE, Duration::from_secs(1), CONNECT_BURST));
+        let handshake = (config.address_connections > 0)
+            .then(|| Allowance::new(HANDSHAKE_RATE, Duration::from_secs(1), HANDSHAKE_BURST));
         Self {
             presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
             hasher: Hasher::new(),
             auth_rate: Limiter::new(auth),
+            handshake_rate: Limiter::new(handshake),
             connect_rate: Limiter::new(connect),
             message_rate: Limiter::new(message),
             refusal_log_rate: Limiter::new(Some(Allowance::new(
