@@ -419,71 +419,75 @@ pub(crate) fn login_body(token: &Token, username: &Username, expires_at: UnixMil
     to_json(&Body { token: token.reveal(), username, expires_at: expires_at.0 })
 }
 
-/// The body of `200` to `GET /messages`.
-pub(crate) fn history_body(messages: &[Message], has_more: bool) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        messages: Vec<WireMessage<'a>>,
-        has_more: bool,
-    }
-    to_json(&Body { messages: messages.iter().map(WireMessage::from).collect(), has_more })
-}
-
-/// The same body in pieces, for more messages than are held in memory at once.
+/// The body of `200` to `GET /messages`, in one piece or in several.
 #[derive(Debug)]
-pub(crate) struct HistoryPieces {
+pub(crate) struct History {
     has_more: bool,
     begun: bool,
 }
 
-impl HistoryPieces {
+impl History {
     pub(crate) fn new(has_more: bool) -> Self {
         Self { has_more, begun: false }
     }
 
-    /// The next messages, ascending.
-    pub(crate) fn push(&mut self, messages: &[Message]) -> Vec<u8> {
-        let mut piece = Vec::new();
+    /// Appends the next messages, ascending.
+    pub(crate) fn push(&mut self, messages: &[Message], body: &mut Vec<u8>) {
+        // Room for all of it, but for what has to be escaped: growing step by step would copy it as often.
+        body.reserve(messages.iter().map(|message| message.content.as_str().len() + MESSAGE_BYTES).sum());
         for message in messages {
-            let start: &[u8] = if std::mem::replace(&mut self.begun, true) { b"," } else { br#"{"messages":["# };
-            piece.extend_from_slice(start);
-            piece.extend(to_json(&WireMessage::from(message)));
+            let start: &[u8] = if std::mem::replace(&mut self.begun, true) { b"," } else { HISTORY_START };
+            body.extend_from_slice(start);
+            serde_json::to_writer(&mut *body, &WireMessage::from(message)).expect(ENCODES);
         }
-        piece
     }
 
-    /// What stands behind the last message.
-    pub(crate) fn end(self) -> Vec<u8> {
-        let start = if self.begun { "" } else { r#"{"messages":["# };
-        format!(r#"{start}],"has_more":{}}}"#, self.has_more).into_bytes()
+    /// Appends what stands behind the last message.
+    pub(crate) fn end(self, body: &mut Vec<u8>) {
+        if !self.begun {
+            body.extend_from_slice(HISTORY_START);
+        }
+        body.extend_from_slice(if self.has_more { br#"],"has_more":true}"# } else { br#"],"has_more":false}"# });
     }
 }
 
+const HISTORY_START: &[u8] = br#"{"messages":["#;
+/// Bytes of a message in JSON, at the most, but for its content.
+const MESSAGE_BYTES: usize = 128;
+const ENCODES: &str = "plain structs of strings and numbers always encode, and a vector takes all";
+
 fn to_json<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(body).expect("plain structs of strings and numbers always encode")
+    serde_json::to_vec(body).expect(ENCODES)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
     use super::*;
 
     #[test]
-    fn a_page_in_pieces_is_the_page() {
+    fn a_history_is_the_same_in_pieces() {
         let message = |id| Message {
             id: MessageId::new(id),
             username: Username::parse("ada").unwrap(),
             content: Content::parse("\"hello\"\n").unwrap(),
             created_at: UnixMillis(1),
         };
-        let messages: Vec<_> = (1..=5).map(message).collect();
+        let messages: Vec<_> = (1..=3).map(message).collect();
+        let entry = |id| json!({"id": id, "username": "ada", "content": "\"hello\"", "created_at": 1});
         for cut in 0..=messages.len() {
-            let mut pieces = HistoryPieces::new(true);
-            let body = [pieces.push(&messages[..cut]), pieces.push(&messages[cut..]), pieces.end()].concat();
-            assert_eq!(body, history_body(&messages, true));
+            let (mut history, mut body) = (History::new(true), Vec::new());
+            history.push(&messages[..cut], &mut body);
+            history.push(&messages[cut..], &mut body);
+            history.end(&mut body);
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body, json!({"messages": [entry(1), entry(2), entry(3)], "has_more": true}));
         }
-        assert_eq!(HistoryPieces::new(false).end(), history_body(&[], false), "all of them pruned meanwhile");
+        let mut empty = Vec::new();
+        History::new(false).end(&mut empty);
+        assert_eq!(empty, br#"{"messages":[],"has_more":false}"#);
     }
 
     #[test]

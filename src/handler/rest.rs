@@ -17,7 +17,7 @@ use crate::config::{
 use crate::db::{self, Found, Page, Run};
 use crate::error::ApiError;
 use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
-use crate::protocol::{self, Credentials, HistoryPieces, Invite};
+use crate::protocol::{self, Credentials, History, Invite};
 use crate::rate_limit::address_key;
 use crate::router::{Body, Response, as_json, empty, json};
 
@@ -88,7 +88,12 @@ pub(crate) async fn message_history(
     };
     let (found, has_more) = app.db.message_history(digest, page, limit).await?.ok_or(ApiError::Unauthorized)?;
     Ok(match found {
-        Found::Messages(messages) => json(StatusCode::OK, protocol::history_body(&messages, has_more)),
+        Found::Messages(messages) => {
+            let (mut history, mut body) = (History::new(has_more), Vec::new());
+            history.push(&messages, &mut body);
+            history.end(&mut body);
+            json(StatusCode::OK, body)
+        }
         Found::Run(run) => {
             let (sender, pieces) = Channel::new(1);
             tokio::spawn(send_run(Arc::clone(app), run, has_more, sender));
@@ -100,23 +105,27 @@ pub(crate) async fn message_history(
 /// Sends a long page as fast as the client takes it, a piece in memory at a time: the texts of 200 messages may be
 /// three megabytes, and a client that does not read them must not have the server hold them.
 async fn send_run(app: Arc<App>, mut run: Run, has_more: bool, mut sender: Sender<Bytes, db::Error>) {
-    let mut pieces = HistoryPieces::new(has_more);
+    let mut history = History::new(has_more);
     loop {
+        let mut piece = Vec::new();
         match app.db.messages_in(run).await {
             Ok(messages) => {
+                history.push(&messages, &mut piece);
                 let Some(last) = messages.last().map(|message| message.id) else { break };
-                // Fails when the client has gone.
-                if sender.send_data(pieces.push(&messages).into()).await.is_err() {
-                    return;
-                }
                 run.first = last.next();
             }
             // The answer has begun: that it is cut short is all that can still be said.
             Err(error) => return sender.abort(error),
         }
+        // Fails when the client has gone.
+        if sender.send_data(piece.into()).await.is_err() {
+            return;
+        }
     }
+    let mut piece = Vec::new();
+    history.end(&mut piece);
     // As above.
-    drop(sender.send_data(pieces.end().into()).await);
+    drop(sender.send_data(piece.into()).await);
 }
 
 /// `GET /healthz`: whether the server can store.
