@@ -417,6 +417,8 @@ pub(crate) const PRUNE_ROWS: u32 = 500;
 pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
 /// Messages that one round looks through for those of a user whose messages are removed.
 pub(crate) const ERASE_ROWS: u32 = 2_000;
+/// Bytes that are read of the addresses in a lock file: many times more than anybody listens at.
+pub(crate) const LOCK_FILE_MAX_BYTES: u64 = 64 * 1024;
 /// Pages that a backup copies between two reports of how far it is: 4 MiB.
 pub(crate) const BACKUP_PAGES: i32 = 1_024;
 

@@ -246,6 +246,25 @@ fn what_root_makes_belongs_to_whom_the_directory_belongs_to() {
     }
 }
 
+#[test]
+fn what_stands_in_for_the_lock_file_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (database, victim) = (directory.path().join("chinwag.db"), directory.path().join("victim"));
+    let lock = directory.path().join("chinwag.db.lock");
+    chinwag_reading(&database, &["user", "add", "ada"], PASSWORD).ok();
+    std::fs::remove_file(&lock).expect("it is there");
+    std::fs::write(&victim, "precious").expect("a file");
+    let links: [fn(&Path, &Path) -> std::io::Result<()>; 2] =
+        [|of, at| std::os::unix::fs::symlink(of, at), |of, at| std::fs::hard_link(of, at)];
+    for link in links {
+        link(&victim, &lock).expect("a link");
+        let line = chinwag(&database, &["user", "disable", "ada"]).failed();
+        assert!(line.contains("chinwag.db.lock is a link"), "{line}");
+        assert_eq!(std::fs::read_to_string(&victim).expect("it is there"), "precious");
+        std::fs::remove_file(&lock).expect("it is there");
+    }
+}
+
 #[tokio::test]
 async fn the_control_socket_goes_with_the_server_and_a_stale_one_is_replaced() {
     let mut server = TestServer::start();

@@ -6,10 +6,15 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 use super::sql::create_private;
+use crate::config::LOCK_FILE_MAX_BYTES;
 
 /// The right to open a database for writing, until it is dropped.
 #[derive(Debug)]
@@ -21,6 +26,9 @@ pub enum LockError {
     /// Another process has it.
     #[error("another chinwag has it open")]
     Held,
+    /// There is something else where the lock file goes.
+    #[error("{0} is a link, or no plain file: it is left alone")]
+    NoFile(PathBuf),
     /// The lock file cannot be made or locked.
     #[error("its lock file cannot be used")]
     Io(#[from] io::Error),
@@ -32,7 +40,7 @@ impl Lock {
         // Private, since whoever can open the file could lock the server out of its own database.
         let lock = beside(path, ".lock");
         create_private(&lock)?;
-        let file = OpenOptions::new().write(true).open(lock)?;
+        let file = open(&lock, OpenOptions::new().write(true))?;
         match file.try_lock() {
             Ok(()) => file.set_len(0)?,
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),
@@ -50,12 +58,27 @@ impl Lock {
 /// Where the server that has the database at `path` listens, as it noted itself; nowhere while no server has it.
 #[must_use]
 pub fn server_addresses(path: &Path) -> Vec<String> {
-    let lock = beside(path, ".lock");
-    let held = File::open(&lock).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
-    if !held {
+    let Ok(file) = open(&beside(path, ".lock"), OpenOptions::new().read(true)) else { return Vec::new() };
+    if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
         return Vec::new();
     }
-    std::fs::read_to_string(lock).unwrap_or_default().lines().map(str::to_owned).collect()
+    let mut noted = String::new();
+    // What cannot be read is no address, and what was read of it still is one.
+    drop(file.take(LOCK_FILE_MAX_BYTES).read_to_string(&mut noted));
+    noted.lines().map(str::to_owned).collect()
+}
+
+/// Opens a lock file, and nothing that was put in its place. Root runs commands in a directory that belongs to the
+/// server's user: by a link, that user could have any file truncated, and at a pipe root would wait for ever.
+fn open(path: &Path, options: &mut OpenOptions) -> Result<File, LockError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match options.custom_flags(flags.bits().cast_signed()).open(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(LockError::NoFile(path.into())),
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    // A second name is a link, too.
+    if metadata.is_file() && metadata.nlink() <= 1 { Ok(file) } else { Err(LockError::NoFile(path.into())) }
 }
 
 /// The path of a file that belongs to the database at `path`: beside the file itself, by whatever link it is reached.

@@ -3,6 +3,9 @@
 //! Each query is a named constant that says which index serves it. Statements are prepared once a connection. What
 //! only commands ask of a database is in [`archive`](super::archive), and nothing else in the crate knows SQL.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
@@ -73,17 +76,22 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// Makes an empty file that only its owner can read, if there is none: SQLite gives its log the same mode, and the same
 /// owner. What root makes belongs to whom the directory belongs to: an administrator's command must not leave the
 /// server's own user with files that it cannot open.
-pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-    let mut options = std::fs::OpenOptions::new();
-    match options.write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) if rustix::process::geteuid().is_root() => {
-            let directory = std::fs::metadata(directory_of(path))?;
-            std::os::unix::fs::chown(path, Some(directory.uid()), Some(directory.gid()))
-        }
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    match create_new_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created.map(drop),
     }
+}
+
+/// The same where there must be nothing yet.
+pub(super) fn create_new_private(path: &Path) -> io::Result<File> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    if rustix::process::geteuid().is_root() {
+        let directory = std::fs::metadata(directory_of(path))?;
+        // The file that was made, and not what its name leads to by now: the directory's owner could have replaced it.
+        fchown(&file, Some(directory.uid()), Some(directory.gid()))?;
+    }
+    Ok(file)
 }
 
 /// The directory that a file is in.
