@@ -122,6 +122,59 @@ async fn a_backup_is_restored_where_there_is_no_database() {
     assert_eq!(number_in(&elsewhere, "SELECT count(*) FROM messages"), 3);
 }
 
+/// What a process that was killed leaves beside the database at `path`, of which `backup` is a copy: a log with an
+/// update that was committed, or a journal that would undo one. In each case a stale text would appear.
+fn leave_behind(suffix: &str, backup: &Path, path: &Path) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let victim = directory.path().join("victim.db");
+    std::fs::copy(backup, &victim).expect("a copy");
+    let database = Connection::open(&victim).expect("the database opens");
+    let (stale, open) = ("UPDATE messages SET content = 'stale'", "BEGIN; UPDATE messages SET content = 'newer'");
+    match suffix {
+        "-wal" => database.execute_batch(&format!("PRAGMA journal_mode = wal; {stale}")),
+        _ => database.execute_batch(&format!("{stale}; PRAGMA synchronous = off; {open}")),
+    }
+    .expect("an update");
+    let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path_text(path)));
+    std::fs::copy(of(&victim), of(path)).expect("the process has not ended");
+}
+
+#[tokio::test]
+async fn what_is_left_beside_a_missing_database_or_of_another_restore_does_not_get_into_this_one() {
+    let server = stopped_with(3).await;
+    let backup = server.directory().join("copy.db");
+    with_file(&server, "backup", &backup).ok();
+    for left in ["chinwag.db-wal", "chinwag.db-journal", "chinwag.db.restored-wal", "chinwag.db.restored-journal"] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (beside, suffix) = left.split_at(left.rfind('-').expect("a suffix"));
+        leave_behind(suffix, &backup, &directory.path().join(beside));
+        let database = directory.path().join("chinwag.db");
+        chinwag(&database, &["restore", path_text(&backup)]).ok();
+        assert!(!directory.path().join(left).exists(), "{left}");
+        assert_eq!(number_in(&database, "SELECT count(*) FROM messages WHERE content = 'stale'"), 0, "{left}");
+    }
+}
+
+#[tokio::test]
+async fn there_is_a_database_at_every_moment_of_a_restore() {
+    use rustix::fs::inotify;
+    let server = stopped_with(3).await;
+    let backup = server.directory().join("copy.db");
+    with_file(&server, "backup", &backup).ok();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).expect("the kernel can watch");
+    let gone = inotify::WatchFlags::MOVED_FROM | inotify::WatchFlags::DELETE;
+    inotify::add_watch(&watch, server.directory(), gone).expect("the kernel can watch");
+    with_file(&server, "restore", &backup).ok();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4_096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut moved = Vec::new();
+    while let Ok(event) = events.next() {
+        moved.push(event.file_name().expect("the watch is on a directory").to_string_lossy().into_owned());
+    }
+    assert!(moved.contains(&"chinwag.db.restored".to_owned()), "{moved:?}");
+    assert!(!moved.contains(&"chinwag.db".to_owned()), "{moved:?}");
+}
+
 #[tokio::test]
 async fn what_is_no_sound_backup_is_refused_and_changes_nothing() {
     let server = stopped_with(300).await;

@@ -4,14 +4,15 @@
 //! of the database ([`Archive`]) while the server goes on writing, in SQLite's log, what comes after it. What replaces
 //! or fills a database takes its [`Lock`].
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::lock::{Lock, LockError, beside};
+use super::partial::{Partial, keep_as};
 use super::{OpenError, sql};
 use crate::config::{BACKUP_PAGES, Durability};
 use crate::model::{Content, Epoch, Message, MessageId, SessionId, UnixMillis, UserId, Username};
@@ -225,9 +226,16 @@ impl Archive {
     ///
     /// The copy is of the moment that this archive shows: its transaction stays open, so that SQLite does not start
     /// again whenever somebody writes, and who writes does not wait.
-    pub fn back_up(&self, to: &Path, mut progress: impl FnMut(i32)) -> Result<(), ArchiveError> {
-        let partial = Partial::at(to)?;
-        let mut copy = Connection::open_with_flags(&partial.0, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    pub fn back_up(&self, to: &Path, progress: impl FnMut(i32)) -> Result<(), ArchiveError> {
+        let partial = Partial::beside(to, ".partial")?;
+        self.copy_to(partial.path(), progress)?;
+        Self::open(partial.path())?.verify()?;
+        Ok(partial.put(to)?)
+    }
+
+    /// Copies the database into the empty file at `path`.
+    fn copy_to(&self, path: &Path, mut progress: impl FnMut(i32)) -> Result<(), ArchiveError> {
+        let mut copy = sql::open_private(path)?;
         {
             let backup = Backup::new(&self.connection, &mut copy)?;
             while backup.step(BACKUP_PAGES)? != StepResult::Done {
@@ -237,92 +245,50 @@ impl Archive {
         }
         // One file, with no log that would have to be kept beside it.
         copy.pragma_update_and_check(None, "journal_mode", "delete", |row| row.get::<_, String>(0))?;
-        drop(copy);
-        Self::open(&partial.0)?.verify()?;
-        partial.put(to)
-    }
-}
-
-/// A file that is being made under another name, and is gone if it is not finished.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn at(path: &Path) -> Result<Self, ArchiveError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = Self(name.into());
-        // What an interrupted attempt left.
-        partial.remove();
-        sql::create_private(&partial.0)?;
-        Ok(partial)
-    }
-
-    /// Gives the file its name, for good.
-    fn put(self, path: &Path) -> Result<(), ArchiveError> {
-        File::open(&self.0)?.sync_all()?;
-        fs::rename(&self.0, path)?;
-        sync_directory(path)?;
         Ok(())
     }
-
-    fn remove(&self) {
-        // It is not there, mostly; and if it cannot be removed, making it says why.
-        drop(fs::remove_file(&self.0));
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-/// A new name in a directory is on disk only when the directory is.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(sql::directory_of(path))?.sync_all()
 }
 
 /// Puts the database that the file `backup` is in the place of the one at `path`, under a new epoch. Where the old one
 /// is kept, if there was one.
 ///
-/// The backup is verified, and brought to the current version, before anything is touched.
+/// The backup is brought to the current version, and verified, before anything is touched; and there is a database at
+/// `path` at every moment, if there was one.
 pub fn restore(backup: &Path, path: &Path, now: UnixMillis) -> Result<Option<PathBuf>, ArchiveError> {
     let _lock = Lock::take(path)?;
     // The file itself, and not a link to it.
     let path = &beside(path, "");
-    let restored = beside(path, ".restored");
     let source = Archive::open(backup)?;
     source.verify()?;
-    source.back_up(&restored, |_| {})?;
-    let mut connection = Connection::open_with_flags(&restored, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    sql::migrate(&mut connection)?;
-    sql::set_epoch(&connection, &Epoch::random())?;
-    drop(connection);
-    let kept = path.exists().then(|| beside(path, &format!(".before-restore-{}", now.0 / 1_000)));
-    if let Some(kept) = &kept {
-        move_database(path, kept)?;
-    }
-    fs::rename(&restored, path)?;
-    sync_directory(path)?;
+    let restored = Partial::beside(path, ".restored")?;
+    source.copy_to(restored.path(), |_| {})?;
+    begin_anew(restored.path())?;
+    Archive::open(restored.path())?.verify()?;
+    let kept = keep(path, now)?;
+    restored.put(path)?;
     Ok(kept)
 }
 
-/// Renames a database with what belongs to it, after moving its log into it if that can be done: a database that is
-/// beyond that is kept as it is.
-fn move_database(from: &Path, to: &Path) -> io::Result<()> {
-    let settled = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .and_then(|connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
-    if let Err(error) = settled {
-        tracing::warn!(%error, "the old database is kept as it is, with its log");
-    }
-    // The log goes first: without its database it is nothing, and beside another one it would be taken for its log.
-    for suffix in ["-wal", "-shm", ""] {
-        match fs::rename(beside(from, suffix), beside(to, suffix)) {
-            Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+/// Makes a copy of a database one of the current version, and a history of its own.
+fn begin_anew(path: &Path) -> Result<(), ArchiveError> {
+    let mut connection = sql::open_private(path)?;
+    sql::migrate(&mut connection)?;
+    sql::set_epoch(&connection, &Epoch::random())?;
+    Ok(())
+}
+
+/// Keeps the database at `path` under another name, after moving its log into it if that can be done: a database that
+/// is beyond that is kept as it is. What the name is, if there was one.
+fn keep(path: &Path, now: UnixMillis) -> Result<Option<PathBuf>, ArchiveError> {
+    if path.exists() {
+        let settled =
+            sql::open_private(path).and_then(|connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        if let Err(error) = settled {
+            tracing::warn!(%error, "the old database is kept as it is, with its log");
         }
     }
-    Ok(())
+    let kept = beside(path, &format!(".before-restore-{}", now.0 / 1_000));
+    Ok(keep_as(path, &kept)?.then_some(kept))
 }
 
 /// Why an export cannot be taken in.

@@ -4,7 +4,6 @@
 //! the database file itself would be lost whenever any descriptor of that file is closed. The file stays when the lock
 //! is given up: whoever removes it may remove one that another process has just locked.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::sql::create_private;
+use super::sql::{create_private, directory_of};
 use crate::config::LOCK_FILE_MAX_BYTES;
 
 /// The right to open a database for writing, until it is dropped.
@@ -84,8 +83,20 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<File, LockError> {
 /// The path of a file that belongs to the database at `path`: beside the file itself, by whatever link it is reached.
 #[must_use]
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut name = OsString::from(path);
+    with_suffix(&resolve(path).unwrap_or_else(|_| path.to_owned()), suffix)
+}
+
+/// The same by the path as it is.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// A path without links. The file at its end may be missing.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path).or_else(|error| {
+        let name = path.file_name().ok_or(error)?;
+        Ok(std::fs::canonicalize(directory_of(path))?.join(name))
+    })
 }

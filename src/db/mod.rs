@@ -10,6 +10,7 @@ mod archive;
 mod lock;
 mod nonce_days;
 mod order;
+mod partial;
 mod reader;
 mod sql;
 #[cfg(test)]

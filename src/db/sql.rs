@@ -73,6 +73,14 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a file of our own making to write to it: by the name it has, without following a link that was put there.
+pub(super) fn open_private(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
 /// Makes an empty file that only its owner can read, if there is none: SQLite gives its log the same mode, and the same
 /// owner. What root makes belongs to whom the directory belongs to: an administrator's command must not leave the
 /// server's own user with files that it cannot open.
