@@ -432,8 +432,15 @@ const _: () = assert!(STORE_TIMEOUT.as_secs() < CONTROL_TIMEOUT.as_secs(), "the 
 
 // --- Passwords and rates -------------------------------------------------------------------------------------------
 
-/// Passwords hashed at once: each takes 19 MiB and a core.
+/// Passwords hashed at once: each takes 19 MiB and a core, or [`HASH_MEMORY_MAX_KIB`] if another program hashed it.
 pub(crate) const HASHES_AT_ONCE: usize = 2;
+/// KiB that verifying a password may take. A stored hash says what it takes, and the database may come from anywhere:
+/// more than three times what ours take is a hash that nobody is let in by.
+pub(crate) const HASH_MEMORY_MAX_KIB: u32 = 64 * 1024;
+/// Passes over that memory that verifying a password may take: five times as many as ours, half a second or so.
+pub(crate) const HASH_PASSES_MAX: u32 = 10;
+/// Lanes of a stored hash; here they are worked through one after the other.
+pub(crate) const HASH_LANES_MAX: u32 = 4;
 /// Requests that wait for a hash; past it the answer is `unavailable`.
 pub(crate) const HASHES_WAITING: usize = 64;
 /// Addresses or users whose rates are remembered; past it newcomers share one allowance.

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 
-use crate::config::{HASHES_AT_ONCE, HASHES_WAITING};
+use crate::config::{HASH_LANES_MAX, HASH_MEMORY_MAX_KIB, HASH_PASSES_MAX, HASHES_AT_ONCE, HASHES_WAITING};
 use crate::model::Password;
 
 /// OWASP's current minimum for argon2id: 19 MiB, two passes, one lane.
@@ -90,23 +90,29 @@ impl Drop for Waiting<'_> {
 #[must_use]
 pub fn hash(password: &Password) -> String {
     let salt = Salt::generate();
-    let hash = derive(&current(), password, &salt);
-    phc_string(&salt, hash)
+    phc_string(&salt, derive_ours(password, &salt))
 }
 
 fn current() -> Params {
     Params::new(MEMORY_KIB, PASSES, LANES, Some(HASH_BYTES)).expect("the parameters are within argon2's bounds")
 }
 
-fn derive(params: &Params, password: &Password, salt: &[u8]) -> [u8; HASH_BYTES] {
+fn derive_ours(password: &Password, salt: &Salt) -> [u8; HASH_BYTES] {
+    derive(&current(), password, salt).expect("salt and output are within argon2's bounds")
+}
+
+fn derive(params: &Params, password: &Password, salt: &[u8]) -> argon2::Result<[u8; HASH_BYTES]> {
     let blocks = params.block_count();
     let mut memory: Vec<Block> = Vec::with_capacity(blocks.max(RESERVED_BLOCKS));
     memory.resize(blocks, Block::default());
     let mut hash = [0; HASH_BYTES];
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-        .hash_password_into_with_memory(password.as_bytes(), salt, &mut hash, &mut memory[..])
-        .expect("password, salt and output are within argon2's bounds");
-    hash
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone()).hash_password_into_with_memory(
+        password.as_bytes(),
+        salt,
+        &mut hash,
+        &mut memory[..],
+    )?;
+    Ok(hash)
 }
 
 fn phc_string(salt: &Salt, hash: [u8; HASH_BYTES]) -> String {
@@ -121,14 +127,28 @@ fn phc_string(salt: &Salt, hash: [u8; HASH_BYTES]) -> String {
 }
 
 /// Whether `password` is the one of `stored`, with the parameters it was stored with. A stored string that cannot be
-/// read matches nothing.
+/// read, or that takes more than a server has, matches nothing.
 fn matches(password: &Password, stored: &str) -> bool {
     let Ok(stored) = PasswordHash::new(stored) else { return false };
     let (Some(salt), Some(expected), Ok(params)) = (stored.salt, stored.hash, Params::try_from(&stored)) else {
         return false;
     };
+    if !is_bearable(&params) {
+        return false;
+    }
     // `Output` compares in constant time.
-    Output::new(&derive(&params, password, &salt)).is_ok_and(|hash| hash == expected)
+    derive(&params, password, &salt).is_ok_and(|hash| Output::new(&hash).is_ok_and(|hash| hash == expected))
+}
+
+/// Whether a stored string asks for more than any server gives to verify a password: it lets nobody in, ever.
+#[must_use]
+pub fn is_excessive(stored: &str) -> bool {
+    let params = PasswordHash::new(stored).ok().and_then(|stored| Params::try_from(&stored).ok());
+    params.is_some_and(|params| !is_bearable(&params))
+}
+
+fn is_bearable(params: &Params) -> bool {
+    params.m_cost() <= HASH_MEMORY_MAX_KIB && params.t_cost() <= HASH_PASSES_MAX && params.p_cost() <= HASH_LANES_MAX
 }
 
 #[cfg(test)]
@@ -147,6 +167,33 @@ mod tests {
         assert!(hasher.verify(password("correct horse"), Some(stored.clone())).await.unwrap());
         assert!(!hasher.verify(password("correct horsf"), Some(stored)).await.unwrap());
         assert!(!hasher.verify(password("correct horse"), None).await.unwrap());
+    }
+
+    #[test]
+    fn what_takes_more_than_a_server_has_matches_nothing() {
+        let password = password("correct horse");
+        let stored_with = |memory_kib, passes, lanes| {
+            let params = Params::new(memory_kib, passes, lanes, Some(HASH_BYTES)).unwrap();
+            let hash = derive(&params, &password, b"saltsalt").unwrap();
+            let (salt, hash) = (Salt::new(b"saltsalt").unwrap(), Output::new(&hash).unwrap());
+            format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${hash}")
+        };
+        for (memory_kib, passes, lanes) in [(64, HASH_PASSES_MAX, HASH_LANES_MAX), (HASH_MEMORY_MAX_KIB, 1, 1)] {
+            let stored = stored_with(memory_kib, passes, lanes);
+            assert!(matches(&password, &stored) && !is_excessive(&stored), "{stored}");
+        }
+        let beyond = [(HASH_MEMORY_MAX_KIB + 1, 1, 1), (64, HASH_PASSES_MAX + 1, 1), (64, 1, HASH_LANES_MAX + 1)];
+        for (memory_kib, passes, lanes) in beyond {
+            let stored = stored_with(memory_kib, passes, lanes);
+            assert!(!matches(&password, &stored) && is_excessive(&stored), "{stored}");
+        }
+    }
+
+    #[test]
+    fn a_stored_string_that_is_no_hash_of_ours_matches_nothing() {
+        for stored in ["", "x", "$argon2id$v=19$m=64,t=1,p=1$c2FsdA$AAAAAAAAAAAAAAAA", "$argon2id$v=19$m=64,t=1,p=1"] {
+            assert!(!matches(&password("correct horse"), stored), "{stored}");
+        }
     }
 
     #[tokio::test]

@@ -217,6 +217,31 @@ async fn nothing_replaces_a_database_while_a_server_runs() {
     Client::login(&server, "ada").await;
 }
 
+#[tokio::test]
+async fn a_backup_with_anything_in_it_that_is_not_ours_is_refused() {
+    let server = stopped_with(3).await;
+    let before = std::fs::read(server.database_path()).expect("the database is read");
+    let (sound, bad) = (server.directory().join("copy.db"), server.directory().join("bad.db"));
+    with_file(&server, "backup", &sound).ok();
+    let trigger = "CREATE TRIGGER trap AFTER UPDATE ON meta BEGIN DELETE FROM messages; END";
+    let hidden = "DROP TRIGGER messages_high_water; CREATE TRIGGER messages_high_water AFTER DELETE ON messages
+        WHEN old.id > (SELECT value FROM meta WHERE key = 'high_water--
+        ') BEGIN UPDATE meta SET value = old.id WHERE key = 'high_water'; END";
+    for (change, finding) in [
+        (trigger, "not one of chinwag"),
+        (hidden, "not one of chinwag"),
+        ("CREATE VIEW everything AS SELECT * FROM messages", "not one of chinwag"),
+        ("DROP INDEX sessions_by_use", "not one of chinwag"),
+        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'high_water'", "no message"),
+    ] {
+        std::fs::copy(&sound, &bad).expect("a copy");
+        Connection::open(&bad).and_then(|database| database.execute_batch(change)).expect("the change is made");
+        let line = with_file(&server, "restore", &bad).failed();
+        assert!(line.contains(finding), "{change}: {line}");
+        assert_eq!(std::fs::read(server.database_path()).expect("it is there"), before, "{change}");
+    }
+}
+
 // Export and import
 
 #[tokio::test]
@@ -259,6 +284,10 @@ async fn an_export_that_is_not_whole_and_sound_imports_nothing() {
         (exported.replacen("number 1", "number\\u0000", 1), "line 4"),
         (exported.replacen("ada", "a da", 1), "line 2"),
         (exported.replacen("\"id\":2", "\"id\":1", 1), "line 4"),
+        (exported.replacen("\"id\":1", "\"id\":0", 1), "line 2"),
+        (exported.replacen("\"id\":3", "\"id\":9007199254740992", 1), "line 5"),
+        (exported.replacen("\"last_id\":3", "\"last_id\":9223372036854775807", 1), "no id"),
+        (exported.replacen("m=19456", "m=4294967295", 1), "line 2"),
         (exported.replacen("\"format\":1", "\"format\":2", 1), "format 2"),
         (String::new(), "line 1"),
     ];
@@ -275,6 +304,19 @@ async fn an_import_needs_an_empty_database() {
     let server = stopped_with(1).await;
     let exported = chinwag(&server.database_path(), &["export"]).ok();
     assert!(chinwag_reading(&server.database_path(), &["import"], &exported).failed().contains("empty"));
+}
+
+#[tokio::test]
+async fn a_hash_that_asks_for_all_the_memory_there_is_lets_nobody_in_and_ends_no_server() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let changed = server
+        .database()
+        .execute("UPDATE users SET password_hash = replace(password_hash, 'm=19456', 'm=4294967295')", []);
+    assert_eq!(changed, Ok(1));
+    let login = server.post("/login").json(&json!({"username": "ada", "password": common::PASSWORD}));
+    assert_eq!(login.send().await.status, 401);
+    assert_eq!(server.history(&ada).await, []);
 }
 
 // Pruning

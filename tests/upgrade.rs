@@ -58,6 +58,18 @@ async fn a_database_of_any_earlier_version_is_upgraded_and_loses_nothing() {
     }
 }
 
+#[test]
+fn a_backup_of_any_earlier_version_is_restored() {
+    for version in VERSIONS {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (backup, database) = (directory.path().join("old.db"), directory.path().join("chinwag.db"));
+        Connection::open(&backup).and_then(|old| old.execute_batch(version)).expect("the old version is sound");
+        chinwag(&database, &["restore", backup.to_str().expect("text")]).ok();
+        assert!(version_of(&database) > version_of(&backup));
+        assert!(chinwag(&database, &["export"]).ok().contains("the first that is left"));
+    }
+}
+
 #[tokio::test]
 async fn an_upgraded_database_has_the_schema_of_a_new_one() {
     let new = TestServer::start();

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use chinwag::db::{Import, StoredMessage, StoredUser};
+use chinwag::password;
 use serde::{Deserialize, Serialize};
 
 use super::{count, look, note, say};
@@ -136,6 +137,9 @@ fn read_all(path: &Path, input: &mut impl BufRead) -> anyhow::Result<(u64, u64)>
             Some(Line::Chinwag { .. }) => bail!("line {number}: a second export begins"),
             Some(Line::User { id, username, password_hash, created_at, disabled_at }) => {
                 users += 1;
+                if password::is_excessive(&password_hash) {
+                    bail!("line {number}: the password of {username} would take more to verify than a server gives");
+                }
                 import.user(id, &username, &password_hash, created_at, disabled_at)
             }
             Some(Line::Message { id, user, content, created_at, .. }) => {

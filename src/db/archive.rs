@@ -15,7 +15,7 @@ use super::lock::{Lock, LockError, beside};
 use super::partial::{Partial, keep_as};
 use super::{OpenError, sql};
 use crate::config::{BACKUP_PAGES, Durability};
-use crate::model::{Content, Epoch, Message, MessageId, SessionId, UnixMillis, UserId, Username};
+use crate::model::{Content, Epoch, ID_MAX, Message, MessageId, SessionId, UnixMillis, UserId, Username};
 
 /// Why a database cannot be looked at, copied or replaced.
 #[derive(Debug, thiserror::Error)]
@@ -269,10 +269,19 @@ pub fn restore(backup: &Path, path: &Path, now: UnixMillis) -> Result<Option<Pat
     Ok(kept)
 }
 
-/// Makes a copy of a database one of the current version, and a history of its own.
+/// Makes a copy of a database one of the current version, and a history of its own. Backups come from anywhere: one
+/// with a trigger or a view of somebody else's is not taken for ours, nor one that leaves no ids to give.
 fn begin_anew(path: &Path) -> Result<(), ArchiveError> {
     let mut connection = sql::open_private(path)?;
     sql::migrate(&mut connection)?;
+    // Before the first row is written, which may be what a trigger waits for.
+    if !sql::has_our_schema(&connection)? {
+        return Err(OpenError::Foreign.into());
+    }
+    let last_id = sql::last_id(&connection)?.get();
+    if last_id > ID_MAX {
+        return Err(ArchiveError::Damaged(format!("no message can have come to the id {last_id}")));
+    }
     sql::set_epoch(&connection, &Epoch::random())?;
     Ok(())
 }
@@ -309,6 +318,9 @@ pub enum ImportError {
     /// A text that cannot be a message.
     #[error(transparent)]
     Content(#[from] crate::model::InvalidContent),
+    /// A number that no user or message has.
+    #[error("{0} is no id: it is from 1 to {ID_MAX}")]
+    Id(i64),
     /// Ids do not rise.
     #[error("message {0} is not in order")]
     Order(i64),
@@ -350,6 +362,7 @@ impl Import {
         created_at: i64,
         disabled_at: Option<i64>,
     ) -> Result<(), ImportError> {
+        check_id(id)?;
         if Username::parse(username).is_none() && username != Username::deleted(UserId(id)).as_str() {
             return Err(ImportError::Username(username.to_owned()));
         }
@@ -360,6 +373,7 @@ impl Import {
 
     /// Takes in a message of a user who was taken in before.
     pub fn message(&mut self, id: i64, user: i64, content: &str, created_at: i64) -> Result<(), ImportError> {
+        check_id(id)?;
         if id <= self.last_id {
             return Err(ImportError::Order(id));
         }
@@ -372,8 +386,17 @@ impl Import {
 
     /// Commits all that was taken in. Ids up to `last_id` will not be given again.
     pub fn finish(self, last_id: i64) -> Result<(), ImportError> {
+        // There may have been no message yet.
+        if last_id != 0 {
+            check_id(last_id)?;
+        }
         sql::raise_high_water(&self.connection, MessageId::new(last_id))?;
         self.connection.execute_batch("COMMIT")?;
         Ok(())
     }
+}
+
+/// After the largest number that fits there would be no next one.
+fn check_id(id: i64) -> Result<(), ImportError> {
+    if (1..=ID_MAX).contains(&id) { Ok(()) } else { Err(ImportError::Id(id)) }
 }

@@ -129,6 +129,28 @@ pub(super) fn schema_of(connection: &Connection) -> Result<Schema, OpenError> {
     }
 }
 
+/// Through all of the schema.
+const OBJECTS: &str =
+    "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name, tbl_name, sql";
+
+/// Whether the database has what `schema.sql` makes, and nothing else.
+pub(super) fn has_our_schema(connection: &Connection) -> rusqlite::Result<bool> {
+    let ours = Connection::open_in_memory()?;
+    ours.execute_batch(SCHEMA)?;
+    Ok(objects_of(connection)? == objects_of(&ours)?)
+}
+
+/// Everything that is defined in a database, as SQLite would define it again. Comments and spacing may be of another
+/// version: they are left out, with a space in their place, so that no word is joined or hidden by it.
+fn objects_of(connection: &Connection) -> rusqlite::Result<Vec<[String; 4]>> {
+    let read = |row: &Row<'_>| {
+        let sql: String = row.get(3)?;
+        let code = sql.lines().flat_map(|line| line.split("--").next().unwrap_or_default().split_whitespace());
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, code.collect::<Vec<_>>().join(" ")])
+    };
+    connection.prepare(OBJECTS)?.query_map([], read)?.collect()
+}
+
 /// Copies a database of an older version aside, as `chinwag.db.version-1`: the older program cannot open it once it
 /// is upgraded. A copy that an upgrade left which then failed is replaced.
 fn back_up_before_upgrade(path: &Path) -> Result<(), OpenError> {
