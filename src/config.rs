@@ -411,10 +411,13 @@ pub(crate) const CLEAN_ROWS: u32 = 500;
 pub(crate) const CLEAN_PACE: Duration = Duration::from_secs(1);
 /// The longest time between two rounds of cleaning.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
-/// Messages that one round of pruning removes, so that no commit waits for it noticeably.
+/// Messages that one round of pruning looks through and may remove, so that no commit waits for it noticeably.
 pub(crate) const PRUNE_ROWS: u32 = 500;
 /// Time between two rounds while there is more to prune: 20,000 messages a second go at most, which is more than come.
 pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
+/// How often pruning by age looks through all messages, and not only up to the first that are not old enough: those
+/// that came while the clock was ahead hide older ones behind them. Days are kept, so a day later is soon enough.
+pub(crate) const PRUNE_ALL_INTERVAL: Duration = Duration::from_hours(24);
 /// Messages that one round looks through for those of a user whose messages are removed.
 pub(crate) const ERASE_ROWS: u32 = 2_000;
 /// Bytes that are read of the addresses in a lock file: many times more than anybody listens at.

@@ -173,7 +173,7 @@ fn encode_order(order: &Order) -> String {
         Order::CreateInvite { digest, uses, expires_at } => {
             write!(line, " {} {uses} {}", digest.to_hex(), expires_at.0)
         }
-        Order::Prune { before } => write!(line, " {}", before.0),
+        Order::Prune { before, after } => write!(line, " {} {}", before.0, after.get()),
     };
     written.expect("a string takes all");
     line.push('\n');
@@ -199,7 +199,9 @@ fn parse_order(line: &str) -> Option<Order> {
             uses: uses.parse().ok()?,
             expires_at: UnixMillis(expires_at.parse().ok()?),
         },
-        ["prune", before] => Order::Prune { before: UnixMillis(before.parse().ok()?) },
+        ["prune", before, after] => {
+            Order::Prune { before: UnixMillis(before.parse().ok()?), after: MessageId::new(after.parse().ok()?) }
+        }
         _ => return None,
     })
 }
@@ -256,14 +258,14 @@ mod tests {
             Order::RevokeSession { session: SessionId(3) },
             Order::RevokeSessions { username: name() },
             Order::CreateInvite { digest: InviteCode::random().digest(), uses: 5, expires_at: UnixMillis(1) },
-            Order::Prune { before: UnixMillis(99) },
+            Order::Prune { before: UnixMillis(99), after: MessageId::new(7) },
         ];
         for order in orders {
             let line = encode_order(&order);
             assert!(line.len() <= CONTROL_LINE_MAX_BYTES && line.ends_with('\n'));
             assert_eq!(parse_order(line.trim_end()), Some(order));
         }
-        for bad in ["", "prune", "prune x", "prune 1 2", "disable-user ../x", "add-user ada", "drop"] {
+        for bad in ["", "prune", "prune x", "prune 1 2 3", "disable-user ../x", "add-user ada", "drop"] {
             assert_eq!(parse_order(bad), None, "{bad}");
         }
     }

@@ -338,6 +338,33 @@ async fn prune_removes_what_is_older_and_nothing_else() {
     assert_eq!(ids(&server.history(&ada).await), (1_201..=1_300).collect::<Vec<_>>());
 }
 
+/// Has the first `count` messages be of a time that has not come.
+fn advance(server: &TestServer, count: u32) {
+    let advanced = server.database().execute("UPDATE messages SET created_at = 32503680000000 WHERE id <= ?1", [count]);
+    assert_eq!(advanced, Ok(count as usize));
+}
+
+#[tokio::test]
+async fn prune_goes_past_messages_that_came_while_the_clock_was_ahead() {
+    for (of_then, removed) in [(1, 1_199), (700, 500)] {
+        let server = stopped_with(1_300).await;
+        age(&server, 1_200);
+        advance(&server, of_then);
+        let said = chinwag(&server.database_path(), &["prune", "--older-than", "90d"]).ok();
+        assert!(said.contains(&format!("{removed} messages")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn keep_days_goes_past_messages_that_came_while_the_clock_was_ahead() {
+    let mut server = stopped_with(1_300).await;
+    age(&server, 1_200);
+    advance(&server, 700);
+    server.restart_with(&["--keep-days", "7", "--keep-messages", "1000"]);
+    left(&server, 500).await;
+    assert_eq!(server.number("SELECT min(id) FROM messages"), 301, "of the oldest only what is too many went");
+}
+
 #[tokio::test]
 async fn ids_are_not_used_again_when_everything_was_pruned() {
     let mut server = stopped_with(5).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use chinwag::db::{self, Archive, ArchiveError, Order};
-use chinwag::model::UnixMillis;
+use chinwag::model::{MessageId, UnixMillis};
 
 use super::time::ago;
 use super::{Hands, count, look, note, say};
@@ -59,14 +59,12 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 
 pub(super) fn prune(path: &Path, older_than: Duration) -> anyhow::Result<()> {
     let hands = Hands::on(path)?;
-    let (before, mut removed) = (ago(older_than), 0);
+    let (before, mut next, mut removed) = (ago(older_than), Some(MessageId::default()), 0);
     let mut progress = Progress::begin();
-    loop {
-        let report = hands.carry_out(Order::Prune { before }).context("cannot go on")?;
+    while let Some(after) = next {
+        let report = hands.carry_out(Order::Prune { before, after }).context("cannot go on")?;
         removed += report.removed;
-        if report.next.is_none() {
-            break;
-        }
+        next = report.next;
         progress.show(&format!("{removed} messages removed"));
     }
     progress.end();

@@ -7,7 +7,6 @@
 use rusqlite::{Connection, ErrorCode};
 
 use super::sql;
-use crate::config::PRUNE_ROWS;
 use crate::model::{Digest, MessageId, SessionId, UnixMillis, Username};
 
 /// Something to be done.
@@ -72,6 +71,8 @@ pub enum Order {
     Prune {
         /// That moment.
         before: UnixMillis,
+        /// Where the step begins: behind this message.
+        after: MessageId,
     },
 }
 
@@ -158,9 +159,8 @@ pub(super) fn carry_out(
             sql::insert_invite(connection, &digest, uses, expires_at)?;
             Outcome::default()
         }
-        Order::Prune { before } => {
-            let removed = sql::delete_oldest(connection, MessageId::default(), before)?;
-            let next = (removed == PRUNE_ROWS as usize).then(MessageId::default);
+        Order::Prune { before, after } => {
+            let (removed, next) = sql::prune_messages(connection, after, MessageId::default(), before)?;
             Outcome { removed, next, ..Outcome::default() }
         }
     };

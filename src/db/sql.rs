@@ -465,7 +465,13 @@ pub(super) fn delete_session_by_id(connection: &Connection, session: SessionId) 
 }
 
 /// Forwards from a rowid.
-const ERASE_UNTIL: &str = "SELECT max(id) FROM (SELECT id FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2)";
+const STEP: &str = "SELECT max(id) FROM (SELECT id FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2)";
+
+/// The last of the `rows` messages after `after`, or of as many as there are; none if there are none.
+fn step(connection: &Connection, after: MessageId, rows: u32) -> rusqlite::Result<Option<MessageId>> {
+    let mut step = connection.prepare_cached(STEP)?;
+    step.query_row(params![after.get(), rows], |row| Ok(row.get::<_, Option<i64>>(0)?.map(MessageId::new)))
+}
 
 /// Through a range of rowids.
 const ERASE: &str = "DELETE FROM messages WHERE id > ?1 AND id <= ?2 AND user_id = ?3";
@@ -476,22 +482,26 @@ pub(super) fn erase_messages(
     user: UserId,
     after: MessageId,
 ) -> rusqlite::Result<(usize, Option<MessageId>)> {
-    let mut until = connection.prepare_cached(ERASE_UNTIL)?;
-    let Some(until) = until.query_row(params![after.get(), ERASE_ROWS], |row| row.get::<_, Option<i64>>(0))? else {
-        return Ok((0, None));
-    };
-    let removed = connection.prepare_cached(ERASE)?.execute(params![after.get(), until, user.0])?;
-    Ok((removed, Some(MessageId::new(until))))
+    let Some(last) = step(connection, after, ERASE_ROWS)? else { return Ok((0, None)) };
+    let removed = connection.prepare_cached(ERASE)?.execute(params![after.get(), last.get(), user.0])?;
+    Ok((removed, Some(last)))
 }
 
-/// From the low end of the table, no more rows than a round may take. What was stored while the clock was wrong and
-/// ahead stays until its time has come.
-const DELETE_OLDEST: &str = "DELETE FROM messages WHERE id IN (SELECT id FROM \
-     (SELECT id, created_at FROM messages ORDER BY id LIMIT ?3) WHERE id <= ?1 OR created_at < ?2)";
+/// Through a range of rowids. What was stored while the clock was wrong and ahead stays until its time has come.
+const PRUNE: &str = "DELETE FROM messages WHERE id > ?1 AND id <= ?2 AND (id <= ?3 OR created_at < ?4)";
 
-/// Removes some of the messages up to `until`, and of those stored before a moment; how many.
-pub(super) fn delete_oldest(connection: &Connection, until: MessageId, before: UnixMillis) -> rusqlite::Result<usize> {
-    connection.prepare_cached(DELETE_OLDEST)?.execute(params![until.get(), before.0, PRUNE_ROWS])
+/// Removes, from among some of the messages after `after`, those up to `until` and those stored before a moment; how
+/// many, and where to go on.
+pub(super) fn prune_messages(
+    connection: &Connection,
+    after: MessageId,
+    until: MessageId,
+    before: UnixMillis,
+) -> rusqlite::Result<(usize, Option<MessageId>)> {
+    let Some(last) = step(connection, after, PRUNE_ROWS)? else { return Ok((0, None)) };
+    let mut prune = connection.prepare_cached(PRUNE)?;
+    let removed = prune.execute(params![after.get(), last.get(), until.get(), before.0])?;
+    Ok((removed, Some(last)))
 }
 
 // --- Messages ------------------------------------------------------------------------------------------------------

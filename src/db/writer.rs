@@ -21,7 +21,7 @@ use super::sql::{self, StoreMessage};
 use super::{Commit, Committed, Error, NewMessage, OnCommit, OpenError, Sender, Shared, expired_at, millis};
 use crate::config::{
     CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, CLEAN_INTERVAL, CLEAN_PACE, CLEAN_ROWS, COMMANDS_PER_COMMIT,
-    MESSAGES_PER_COMMIT, PRUNE_PACE, PRUNE_ROWS, Retention, SESSION_LIFETIME,
+    MESSAGES_PER_COMMIT, PRUNE_ALL_INTERVAL, PRUNE_PACE, Retention, SESSION_LIFETIME,
 };
 use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, UserId, Username};
 
@@ -74,6 +74,15 @@ struct Effects {
     ended: Vec<SessionId>,
 }
 
+/// Where the removal of old messages is.
+struct Pruning {
+    retention: Retention,
+    /// The last message that was looked at.
+    after: MessageId,
+    /// When all messages had been looked through.
+    ended: Option<Instant>,
+}
+
 /// An answer that waits for the commit.
 type Answer = Box<dyn FnOnce()>;
 
@@ -81,7 +90,7 @@ pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     on_commit: OnCommit,
-    retention: Retention,
+    pruning: Pruning,
     path: PathBuf,
     /// Device and inode of the file that is open.
     file: (u64, u64),
@@ -112,8 +121,9 @@ impl Writer {
         let last_id = MessageId::new(shared.last_id.load(Ordering::Relaxed));
         let file = identity(path)?;
         let path = path.to_owned();
+        let pruning = Pruning { retention, after: MessageId::default(), ended: None };
         let nonce_days = NonceDays::since(&sql::nonce_days(&connection)?, UnixMillis::now(), Instant::now());
-        Ok(Self { connection, shared, on_commit, retention, path, file, last_id, published: last_id, nonce_days })
+        Ok(Self { connection, shared, on_commit, pruning, nonce_days, path, file, last_id, published: last_id })
     }
 
     /// Commits batch after batch, until told to stop or every handle is gone.
@@ -145,6 +155,9 @@ impl Writer {
         let mut answers: Vec<Answer> = Vec::with_capacity(commands);
         let mut effects = Effects::default();
         if let Err(failure) = self.transact(batch, &mut answers, &mut effects) {
+            // What was removed is there again.
+            self.pruning.after = MessageId::default();
+            self.pruning.ended = None;
             // The answers are dropped with their replies, which says `unavailable` to all.
             if !self.shared.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(%failure, "the database fails: nothing is stored until it works again");
@@ -192,8 +205,8 @@ impl Writer {
             sql::prove_writable(&transaction)?;
         }
         for command in batch {
-            let (days, last_id) = (&self.nonce_days, &mut self.last_id);
-            answers.push(execute(&transaction, command, now, self.retention, days, last_id, effects)?);
+            let (pruning, days, last_id) = (&mut self.pruning, &self.nonce_days, &mut self.last_id);
+            answers.push(execute(&transaction, command, now, pruning, days, last_id, effects)?);
         }
         transaction.commit()?;
         Ok(())
@@ -219,7 +232,7 @@ fn execute(
     connection: &Connection,
     command: Command,
     now: UnixMillis,
-    retention: Retention,
+    pruning: &mut Pruning,
     days: &NonceDays,
     last_id: &mut MessageId,
     effects: &mut Effects,
@@ -264,7 +277,8 @@ fn execute(
             answer(reply, done)
         }
         Command::Clean { reply } => {
-            answer(reply, clean(connection, now, retention, days, *last_id, &mut effects.ended)?)
+            let more_to_prune = pruning.go_on(connection, now, *last_id)?;
+            answer(reply, clean(connection, now, days, more_to_prune, &mut effects.ended)?)
         }
         Command::Check { reply } => answer(reply, ()),
         Command::Stop => unreachable!("the loop ends at it"),
@@ -325,23 +339,21 @@ fn store_message(
     Ok(Ok(id))
 }
 
-/// Removes some of what has expired, and of the messages that are not to be kept. When to clean again at the latest.
+/// Removes some of what has expired. When to clean again at the latest.
 fn clean(
     connection: &Connection,
     now: UnixMillis,
-    retention: Retention,
     days: &NonceDays,
-    last_id: MessageId,
+    more_to_prune: bool,
     ended: &mut Vec<SessionId>,
 ) -> rusqlite::Result<Duration> {
     let expired = sql::delete_expired(connection, expired_at(now))?;
     let nonces = sql::delete_old_nonces(connection, days)?;
     sql::delete_expired_invites(connection, now)?;
-    let pruned = prune(connection, now, retention, last_id)?;
     let rows = CLEAN_ROWS as usize;
     let some_left = expired.len() == rows || nonces == rows;
     ended.extend(expired);
-    Ok(if pruned == PRUNE_ROWS as usize {
+    Ok(if more_to_prune {
         PRUNE_PACE
     } else if some_left {
         CLEAN_PACE
@@ -352,20 +364,29 @@ fn clean(
     })
 }
 
-/// How many are kept is told by their ids, and not by counting them: that would read the whole table. Ids have few
-/// holes, and with holes fewer are kept.
-fn prune(
-    connection: &Connection,
-    now: UnixMillis,
-    retention: Retention,
-    last_id: MessageId,
-) -> rusqlite::Result<usize> {
-    if retention == Retention::default() {
-        return Ok(0);
+impl Pruning {
+    /// Removes some of the messages that are not to be kept; whether to go on soon.
+    ///
+    /// How many are kept is told by their ids, and not by counting them: that would read the whole table. Ids have few
+    /// holes, and with holes fewer are kept.
+    fn go_on(&mut self, connection: &Connection, now: UnixMillis, last_id: MessageId) -> rusqlite::Result<bool> {
+        let retention = self.retention;
+        if retention == Retention::default() {
+            return Ok(false);
+        }
+        let until = MessageId::new(retention.messages.map_or(0, |kept| last_id.get() - i64::from(kept)));
+        let before = UnixMillis(retention.age.map_or(i64::MIN, |age| now.plus(-millis(age)).0));
+        let (removed, next) = sql::prune_messages(connection, self.after, until, before)?;
+        // Times rise with ids, mostly: where nothing goes, nothing behind it does. And ids always do.
+        let look_at_all =
+            retention.age.is_some() && self.ended.is_none_or(|ended| ended.elapsed() > PRUNE_ALL_INTERVAL);
+        let next = next.filter(|_| removed > 0 || look_at_all);
+        if next.is_none() && look_at_all {
+            self.ended = Some(Instant::now());
+        }
+        self.after = next.unwrap_or_default();
+        Ok(next.is_some())
     }
-    let until = retention.messages.map_or(0, |kept| last_id.get() - i64::from(kept));
-    let before = retention.age.map_or(i64::MIN, |age| now.plus(-millis(age)).0);
-    sql::delete_oldest(connection, MessageId::new(until), UnixMillis(before))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
