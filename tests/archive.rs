@@ -403,6 +403,31 @@ async fn without_being_told_nothing_is_removed() {
     assert_eq!(server.number("SELECT count(*) FROM messages"), 51);
 }
 
+#[tokio::test]
+async fn nothing_of_a_text_that_was_removed_is_left_in_the_file() {
+    let mut server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let (mut adas, mut bobs) = (ada.connect().await, bob.connect().await);
+    for round in 0..40 {
+        // Some fill pages of their own, and some share a page with others.
+        let texts = |word: &str| -> Vec<_> {
+            (0..10_usize).map(|number| format!("{word} ").repeat(1 + number.pow(3) * (round % 2) / 2)).collect()
+        };
+        adas.store_all(&format!("ada {round}"), &texts("secret")).await;
+        bobs.store_all(&format!("bob {round}"), &texts("known")).await;
+    }
+    server.stop().await;
+    let occurs = |word: &str| {
+        let bytes = std::fs::read(server.database_path()).expect("the database is read");
+        bytes.windows(word.len()).any(|window| window == word.as_bytes())
+    };
+    assert!(occurs("secret") && occurs("known"));
+    // The command is alone with the database: when it ends, the log is in the file, and gone.
+    chinwag(&server.database_path(), &["user", "delete", "--messages", "ada"]).ok();
+    assert!(!server.directory().join("chinwag.db-wal").exists());
+    assert!(!occurs("secret") && occurs("known"));
+}
+
 // Check
 
 #[tokio::test]

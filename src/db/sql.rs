@@ -50,6 +50,9 @@ pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     connection.pragma_update(None, "foreign_keys", true)?;
     // Nothing in the file may call functions: the schema is ours, the file may come from a backup.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // What is removed is removed for good: its bytes are overwritten. `fast`, which spares pages that become free, left
+    // 115,000 of 200,000 pruned texts in the file; this leaves none, and pruning took the same 0.4 s with each.
+    connection.pragma_update_and_check(None, "secure_delete", true, |row| row.get::<_, i64>(0))?;
     // A plan does not depend on the values bound to it, or SQLite would make it anew at each execution.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
