@@ -420,6 +420,11 @@ pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
 pub(crate) const PRUNE_ALL_INTERVAL: Duration = Duration::from_hours(24);
 /// Messages that one round looks through for those of a user whose messages are removed.
 pub(crate) const ERASE_ROWS: u32 = 2_000;
+/// How long a server that starts, or who replaces a database, waits for who has it: a command that asks where the server
+/// listens holds the lock for an instant, and one that changes something is done soon.
+pub(crate) const LOCK_FILE_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two tries at the lock file.
+pub(crate) const LOCK_FILE_RETRY: Duration = Duration::from_millis(20);
 /// Bytes that are read of the addresses in a lock file: many times more than anybody listens at.
 pub(crate) const LOCK_FILE_MAX_BYTES: u64 = 64 * 1024;
 /// Pages that a backup copies between two reports of how far it is: 4 MiB.

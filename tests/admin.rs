@@ -207,6 +207,42 @@ async fn a_second_server_on_a_database_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_waits_for_who_only_looks_at_the_lock() {
+    use rustix::fs::inotify;
+    let mut server = TestServer::start();
+    server.stop().await;
+    let looking = std::fs::File::open(server.directory().join("chinwag.db.lock")).expect("the server made it");
+    looking.lock_shared().expect("nobody has it");
+    let watch = inotify::init(inotify::CreateFlags::empty()).expect("the kernel can watch");
+    inotify::add_watch(&watch, server.directory(), inotify::WatchFlags::OPEN).expect("the kernel can watch");
+    let waiting = std::thread::spawn(move || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4_096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let mut tries = 0;
+        // Who opens it a second time has found it locked the first time.
+        while tries < 2 {
+            let event = events.next().expect("the kernel watches");
+            tries += usize::from(event.file_name().is_some_and(|name| name == c"chinwag.db.lock"));
+        }
+        drop(looking);
+    });
+    server.restart();
+    waiting.join().expect("the server tried again");
+}
+
+#[test]
+fn a_password_is_asked_for_before_the_database_is_taken() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (database, lock) = (directory.path().join("chinwag.db"), directory.path().join("chinwag.db.lock"));
+    chinwag_reading(&database, &["user", "add", "ada"], PASSWORD).ok();
+    std::fs::remove_file(&lock).expect("it is there");
+    for command in ["add", "passwd"] {
+        assert!(chinwag_reading(&database, &["user", command, "ada"], "short\n").failed().contains("password"));
+        assert!(!lock.exists(), "{command}");
+    }
+}
+
+#[tokio::test]
 async fn a_link_to_a_database_is_the_same_database() {
     let server = TestServer::start();
     let link = server.directory().join("link.db");

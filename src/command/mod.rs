@@ -138,7 +138,7 @@ impl<'a> Hands<'a> {
             note(&format!("making the database {}", path.display()));
         }
         for _ in 0..TRIES {
-            match Db::open(path, Options::default(), Box::new(|_| {})) {
+            match Db::open_at_once(path, Options::default(), Box::new(|_| {})) {
                 Ok((db, threads)) => {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
                     return Ok(Self::Ours(Box::new(Ours { runtime, db, threads: Some(threads) })));

@@ -66,9 +66,9 @@ pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> 
         UserCommand::List => list_users(path),
         UserCommand::Passwd { name } => {
             let username = parse_name(&name)?;
-            let hands = Hands::on(path)?;
+            // Nobody waits for the database while a person types.
             let password_hash = ask_for_password()?;
-            let set = hands.carry_out(Order::SetPassword { username, password_hash });
+            let set = Hands::on(path)?.carry_out(Order::SetPassword { username, password_hash });
             let report = set.with_context(|| format!("cannot set the password of {name}"))?;
             say(&format!("{name} has a new password; {}", sessions_ended(report.ended)))
         }

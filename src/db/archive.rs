@@ -255,7 +255,7 @@ impl Archive {
 /// The backup is brought to the current version, and verified, before anything is touched; and there is a database at
 /// `path` at every moment, if there was one.
 pub fn restore(backup: &Path, path: &Path, now: UnixMillis) -> Result<Option<PathBuf>, ArchiveError> {
-    let _lock = Lock::take(path)?;
+    let _lock = Lock::wait(path)?;
     // The file itself, and not a link to it.
     let path = &beside(path, "");
     let source = Archive::open(backup)?;
@@ -344,7 +344,7 @@ impl Import {
     /// Opens the database at `path`, making it if it is missing; it must be empty.
     pub fn into(path: &Path) -> Result<Self, ImportError> {
         sql::create_private(path).map_err(OpenError::from)?;
-        let lock = Lock::take(path).map_err(OpenError::from)?;
+        let lock = Lock::wait(path).map_err(OpenError::from)?;
         let connection = sql::open_writer(path, Durability::Full)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         if !connection.query_row(IS_EMPTY, [], |row| row.get(0))? {

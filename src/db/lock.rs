@@ -8,12 +8,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::sql::{create_private, directory_of};
-use crate::config::LOCK_FILE_MAX_BYTES;
+use crate::config::{LOCK_FILE_MAX_BYTES, LOCK_FILE_PATIENCE, LOCK_FILE_RETRY};
 
 /// The right to open a database for writing, until it is dropped.
 #[derive(Debug)]
@@ -46,6 +48,17 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         Ok(Self(file))
+    }
+
+    /// The same, but waits for a moment. Blocks.
+    pub fn wait(path: &Path) -> Result<Self, LockError> {
+        let started = Instant::now();
+        loop {
+            match Self::take(path) {
+                Err(LockError::Held) if started.elapsed() < LOCK_FILE_PATIENCE => thread::sleep(LOCK_FILE_RETRY),
+                taken => return taken,
+            }
+        }
     }
 
     /// Notes in the file where the server that holds the lock listens.

@@ -252,10 +252,24 @@ impl Threads {
 
 impl Db {
     /// Opens the database at `path`, making it if it is missing, and starts its threads. No other process can open it
-    /// for writing until the handles and the threads are gone.
+    /// for writing until the handles and the threads are gone; one that has it is waited for, for a moment. Blocks.
     pub fn open(path: &Path, options: Options, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
         sql::create_private(path)?;
-        let lock = Lock::take(path)?;
+        Self::open_locked(Lock::wait(path)?, path, options, on_commit)
+    }
+
+    /// The same, but does not wait: for who can ask the process that has it.
+    pub fn open_at_once(path: &Path, options: Options, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
+        sql::create_private(path)?;
+        Self::open_locked(Lock::take(path)?, path, options, on_commit)
+    }
+
+    fn open_locked(
+        lock: Lock,
+        path: &Path,
+        options: Options,
+        on_commit: OnCommit,
+    ) -> Result<(Self, Threads), OpenError> {
         let connection = sql::open_writer(path, options.durability)?;
         let shared = Arc::new(Shared {
             epoch: sql::epoch(&connection)?,
