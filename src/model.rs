@@ -391,6 +391,11 @@ impl Epoch {
     }
 }
 
+/// A name that nobody else draws.
+pub(crate) fn random_name() -> String {
+    random_hex::<8>()
+}
+
 /// `N` random bytes of the operating system in hexadecimal.
 fn random_hex<const N: usize>() -> String {
     use rand::TryRng as _;

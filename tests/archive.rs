@@ -83,12 +83,57 @@ async fn a_backup_is_one_file_of_its_owner_and_replaces_nothing() {
     let copy = server.directory().join("copy.db");
     with_file(&server, "backup", &copy).ok();
     assert_eq!(std::fs::metadata(&copy).expect("it is there").permissions().mode() & 0o777, 0o600);
-    let names =
-        std::fs::read_dir(server.directory()).expect("it is there").map(|entry| entry.expect("one").file_name());
-    let of_copy: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("copy.db")).collect();
-    assert_eq!(of_copy, ["copy.db"]);
+    assert_eq!(files_of(&server, "copy.db"), ["copy.db"]);
     assert!(with_file(&server, "backup", &copy).failed().contains("exists"));
     assert!(with_file(&server, "backup", &server.database_path()).failed().contains("exists"));
+}
+
+/// The names of the files in the server's directory that begin with `start`, in order.
+fn files_of(server: &TestServer, start: &str) -> Vec<String> {
+    let names =
+        std::fs::read_dir(server.directory()).expect("it is there").map(|entry| entry.expect("one").file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.starts_with(start));
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn of_many_backups_to_one_file_at_once_one_is_made_and_the_others_are_told() {
+    let server = stopped_with(300).await;
+    let copy = server.directory().join("copy.db");
+    // What another one has in the making.
+    let others = server.directory().join("copy.db.partial");
+    std::fs::write(&others, "of somebody else").expect("a file");
+    let ended = std::thread::scope(|scope| {
+        let backups: Vec<_> = (0..4).map(|_| scope.spawn(|| with_file(&server, "backup", &copy))).collect();
+        backups.into_iter().map(|backup| backup.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    let (made, told): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ended| ended.code == 0);
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert!(told.into_iter().all(|ended| ended.failed().contains("copy.db exists already")));
+    assert_eq!(number_in(&copy, "SELECT count(*) FROM messages"), 300);
+    assert_eq!(files_of(&server, "copy.db"), ["copy.db", "copy.db.partial"]);
+    assert_eq!(std::fs::read_to_string(&others).expect("it is there"), "of somebody else");
+}
+
+#[tokio::test]
+async fn a_backup_or_an_export_that_fails_leaves_nothing_in_the_way_of_the_next() {
+    let server = stopped_with(300).await;
+    let sound = std::fs::read(server.database_path()).expect("it is there");
+    let mut damaged = sound.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 4_096].fill(0xA5);
+    for command in ["backup", "export"] {
+        let file = server.directory().join("file");
+        std::fs::write(server.database_path(), &damaged).expect("it is written");
+        with_file(&server, command, &file).failed();
+        assert!(files_of(&server, "file").is_empty(), "{command}");
+        std::fs::write(server.database_path(), &sound).expect("it is written");
+        with_file(&server, command, &file).ok();
+        assert!(with_file(&server, command, &file).failed().contains("exists"), "{command}");
+        std::fs::remove_file(&file).expect("it was made");
+    }
 }
 
 #[tokio::test]

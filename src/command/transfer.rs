@@ -5,13 +5,12 @@
 //! so that an export which was cut short is not taken for a whole one. Neither direction holds more than a line in
 //! memory. Sessions and invitations are not exported: they are of the server and not of the chat.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use chinwag::db::{Import, StoredMessage, StoredUser};
+use chinwag::db::{ArchiveError, Import, Partial, StoredMessage, StoredUser};
 use chinwag::password;
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +76,14 @@ impl From<StoredMessage> for Line {
 
 pub(super) fn export(path: &Path, file: Option<&Path>) -> anyhow::Result<()> {
     let Some(file) = file else { return write_all(path, &mut io::stdout().lock()).map(drop) };
-    // It holds what everybody said, and the hashes of their passwords.
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    let mut output = created.with_context(|| format!("cannot make {}", file.display()))?;
-    let (users, messages) = write_all(path, &mut output)?;
-    output.sync_all().with_context(|| format!("cannot write {}", file.display()))?;
+    let cannot_make = || format!("cannot make {}", file.display());
+    if file.exists() {
+        return Err(ArchiveError::Exists(file.into())).with_context(cannot_make);
+    }
+    // For its owner only: it holds what everybody said, and the hashes of their passwords.
+    let partial = Partial::of(file).with_context(cannot_make)?;
+    let (users, messages) = write_all(path, &mut partial.file())?;
+    partial.put_new(file).with_context(cannot_make)?;
     say(&format!("exported {} and {} to {}", count(users, "user"), count(messages, "message"), file.display()))
 }
 

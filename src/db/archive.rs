@@ -221,16 +221,28 @@ impl Archive {
         Ok(())
     }
 
-    /// Copies the database to the file `to`, which appears when the copy is complete, verified and on disk, and is
-    /// replaced if it exists. Says now and then how many hundredths are done.
+    /// Copies the database to the file `to`, which appears when the copy is complete, verified and on disk. Says now and
+    /// then how many hundredths are done.
     ///
     /// The copy is of the moment that this archive shows: its transaction stays open, so that SQLite does not start
     /// again whenever somebody writes, and who writes does not wait.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Exists`] if there is such a file when the copy is done.
     pub fn back_up(&self, to: &Path, progress: impl FnMut(i32)) -> Result<(), ArchiveError> {
-        let partial = Partial::beside(to, ".partial")?;
+        self.copy(to, progress)?.put_new(to)
+    }
+
+    /// The same for who holds the lock of the database; a file that exists is replaced.
+    pub(super) fn back_up_over(&self, to: &Path) -> Result<(), ArchiveError> {
+        Ok(self.copy(to, |_| {})?.put(to)?)
+    }
+
+    fn copy(&self, to: &Path, progress: impl FnMut(i32)) -> Result<Partial, ArchiveError> {
+        let partial = Partial::of(to)?;
         self.copy_to(partial.path(), progress)?;
         Self::open(partial.path())?.verify()?;
-        Ok(partial.put(to)?)
+        Ok(partial)
     }
 
     /// Copies the database into the empty file at `path`.

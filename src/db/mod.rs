@@ -39,6 +39,7 @@ pub use archive::{
 };
 pub use lock::{Lock, LockError, beside, server_addresses};
 pub use order::{Order, Outcome, Refusal};
+pub use partial::Partial;
 
 /// What a request to the database may be refused with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -7,18 +7,29 @@ use std::path::{Path, PathBuf};
 use super::ArchiveError;
 use super::lock::{beside, with_suffix};
 use super::sql::{create_new_private, directory_of};
+use crate::model::random_name;
 
 /// What SQLite keeps beside a database. Left there, it would be taken for that of whatever has the name next.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// A file that is being made, and is gone if it is not finished.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub struct Partial {
     file: File,
     path: PathBuf,
 }
 
 impl Partial {
+    /// Makes an empty file beside the one that is to be at `path`, for its owner only. Two that become the same file have
+    /// names of their own meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let path = beside(path, &format!(".partial-{}", random_name()));
+        Ok(Self { file: create_new_private(&path)?, path })
+    }
+
     /// Makes an empty file beside the one at `path`, for its owner only. Who holds the lock of that one makes it,
     /// since what an interrupted attempt left is removed.
     pub(super) fn beside(path: &Path, suffix: &str) -> io::Result<Self> {
@@ -32,7 +43,25 @@ impl Partial {
         &self.path
     }
 
-    /// Gives the file its name, for good; what has it is replaced.
+    /// The file, to write to.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name, for good.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Exists`] if something has it by now.
+    pub fn put_new(self, path: &Path) -> Result<(), ArchiveError> {
+        self.file.sync_all()?;
+        if !name_too(&self.path, path)? {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        }
+        Ok(sync_directory(path)?)
+    }
+
+    /// The same; what has the name is replaced.
     pub(super) fn put(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, path)?;

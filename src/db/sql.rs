@@ -160,7 +160,7 @@ fn back_up_before_upgrade(path: &Path) -> Result<(), OpenError> {
     let archive = Archive::open(path)?;
     let copy = beside(path, &format!(".version-{}", archive.version()));
     tracing::info!(copy = %copy.display(), "upgrading the database; the old one is kept");
-    archive.back_up(&copy, |_| {}).map_err(|error| OpenError::Backup(Box::new(error)))
+    archive.back_up_over(&copy).map_err(|error| OpenError::Backup(Box::new(error)))
 }
 
 /// Brings a database to the version this program knows, from an empty file or any older version, in one transaction.
