@@ -39,7 +39,7 @@ impl From<&Outcome> for Report {
 /// Has the server of the database at `path` carry out an order. Blocks.
 ///
 /// # Errors
-/// If no server answers at its control socket.
+/// If no server answers at its control socket; one that did not in time may carry the order out all the same.
 pub fn send(path: &Path, order: &Order) -> io::Result<Result<Report, Refusal>> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket_path(path))?;
     stream.set_read_timeout(Some(CONTROL_TIMEOUT))?;

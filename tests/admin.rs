@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::{Client, PASSWORD, TestServer, chinwag, chinwag_reading, contents, ids};
+use rustix::process::Signal;
 use serde_json::json;
 
 /// The status of a login as `username` with `password`.
@@ -329,6 +330,23 @@ async fn nonsense_at_the_control_socket_changes_nothing() {
     }
     ada.connect().await;
     chinwag(&server.database_path(), &["user", "disable", "ada"]).ok();
+}
+
+#[tokio::test]
+async fn who_orders_and_gets_no_answer_is_told_that_it_may_be_done_yet() {
+    let server = TestServer::start();
+    let mut connection = Client::register(&server, "ada").await.connect().await;
+    let blocker = server.database();
+    blocker.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let line = chinwag(&server.database_path(), &["user", "enable", "ada"]).failed();
+    assert!(line.contains("unavailable") && line.contains("all the same"), "{line}");
+    blocker.execute_batch("ROLLBACK").expect("the lock is given up");
+
+    server.signal(Signal::STOP);
+    let line = chinwag(&server.database_path(), &["user", "disable", "ada"]).failed();
+    assert!(line.contains("does not answer") && line.contains("all the same"), "{line}");
+    server.signal(Signal::CONT);
+    assert_eq!(connection.close_code().await, 1008, "it was");
 }
 
 // The command line

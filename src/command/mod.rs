@@ -156,7 +156,8 @@ impl<'a> Hands<'a> {
     /// Has one order carried out.
     fn carry_out(&self, order: Order) -> anyhow::Result<Report> {
         let done = match self {
-            Self::Server(path) => control::send(path, &order).context("the server does not answer")?,
+            Self::Server(path) => control::send(path, &order)
+                .context("the server does not answer; the order may be carried out all the same")?,
             Self::Ours(ours) => ours.runtime.block_on(ours.db.carry_out(order)).map(|outcome| Report::from(&outcome)),
         };
         Ok(done?)

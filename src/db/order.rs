@@ -87,7 +87,7 @@ pub struct Outcome {
     pub next: Option<MessageId>,
 }
 
-/// Why an order was not carried out. Nothing was changed.
+/// Why an order was not carried out. Nothing was changed, but for what [`Unavailable`](Self::Unavailable) says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Somebody has this name, in whatever case.
@@ -99,8 +99,9 @@ pub enum Refusal {
     /// There is no session of this number.
     #[error("there is no such session")]
     NoSuchSession,
-    /// The database fails or does not answer in time.
-    #[error("the database is unavailable")]
+    /// The database fails or does not answer in time. An order that waits is still carried out when its turn comes, and
+    /// one whose commit failed may be on disk.
+    #[error("the database is unavailable; the order may be carried out all the same")]
     Unavailable,
 }
 
