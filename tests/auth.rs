@@ -272,6 +272,21 @@ async fn logout_closes_the_sessions_sockets_and_no_others() {
 }
 
 #[tokio::test]
+async fn logout_closes_a_socket_that_is_not_read() {
+    let server = TestServer::start();
+    let mut ada = Client::register(&server, "ada").await.connect().await;
+    let bob = Client::register(&server, "bob").await;
+    let stopped = bob.far_away().connect().await;
+    // Far more than the kernel takes for him: his task waits for the socket by now.
+    ada.store_all("n", &vec!["\u{1f642}".repeat(3_500); 600]).await;
+    bob.logout().await;
+    // A socket that takes nothing is given up after half a minute: this is sooner.
+    let left = tokio::time::timeout(Duration::from_secs(10), ada.next_of("user_leave")).await;
+    assert_eq!(left.expect("bob leaves at once")["username"], "bob");
+    drop(stopped);
+}
+
+#[tokio::test]
 async fn a_logout_whose_client_hangs_up_at_once_closes_the_sockets_all_the_same() {
     let server = TestServer::start();
     Client::register(&server, "ada").await;
