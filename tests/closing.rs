@@ -331,7 +331,9 @@ async fn a_second_signal_ends_it_while_it_still_waits() {
     let (mut server, ada) = server_with_ada().await;
     let mut deaf = RawClient::authenticated(&server, &ada).await;
     server.signal(Signal::TERM);
+    // From here on the server waits, for two seconds, for an answer to its close that does not come.
     assert_eq!(deaf.close_code().await, 1001);
     server.signal(Signal::TERM);
-    server.ended().await;
+    assert_eq!(server.ended().await.code(), Some(1), "a stop that waits it out ends with 0");
+    assert!(deaf.end().await.is_empty());
 }
