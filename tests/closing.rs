@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    BINARY, CLOSE, CONTINUATION, Client, Connection, FIN, PING, PONG, RawClient, RawFrame, TEXT, TestServer, frame,
-    header, unmasked, within,
+    BINARY, CLOSE, CONTINUATION, Client, Connection, FIN, HANDSHAKE, PING, PONG, RawClient, RawFrame, TEXT, TestServer,
+    frame, header, unmasked, within,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -324,6 +324,32 @@ async fn a_stop_does_not_wait_for_those_who_do_not_answer() {
     assert!(started.elapsed().as_secs() < 5, "a stop takes less than 5 s");
     assert_eq!(deaf.close_code().await, 1001);
     within("the ends", async { (idle.end().await, half_sent.end().await) }).await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_half_sent_when_the_server_stops_is_unavailable() {
+    let (mut server, ada) = server_with_ada().await;
+    let health = server.get("/healthz").bytes();
+    let upgrade = format!("{HANDSHAKE}Host: {}\r\n\r\n", server.address()).into_bytes();
+    let mut begun = Vec::new();
+    for request in [health, upgrade] {
+        let (most, rest) = request.split_at(request.len() - 2);
+        let mut raw = RawClient::connect(&server).await;
+        raw.send(most).await;
+        begun.push((raw, rest.to_vec()));
+    }
+    // The server has read those when it answers what was sent after them.
+    let mut connection = ada.connect().await;
+    server.signal(Signal::TERM);
+    assert_eq!(connection.close_code().await, 1001);
+    for (mut raw, rest) in begun {
+        raw.send(&rest).await;
+        let response = raw.response().await;
+        assert_eq!(response.error(), (503, "unavailable".to_owned()));
+        assert!(response.header("Retry-After").is_some(), "{response:?}");
+        assert!(raw.end().await.is_empty());
+    }
+    assert_eq!(server.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
