@@ -3,26 +3,31 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, Follower, PASSWORD, TestServer, ids, int, text, within};
+use common::{Client, Connection, Dice, Follower, PASSWORD, RawClient, TestServer, ids, int, text, within};
+use rustix::process::Signal;
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
-/// What a sender knows when its connection has broken: its messages' texts (which are their nonces), and the ids of
-/// those that were acknowledged.
+/// What a sender knows when its connection has broken: its messages' texts (which are their nonces), the ids of those
+/// that were acknowledged, and the close code, if there was one.
 struct Sent {
     client: Client,
     nonces: Vec<String>,
     acknowledged: BTreeMap<String, i64>,
+    close_code: Option<u16>,
 }
 
 /// Sends as fast as acks come, a few on the way at a time, until the connection breaks. Counts the acks.
 async fn send_until_the_end(client: Client, round: usize, acks: Arc<AtomicUsize>, enough: Arc<Notify>) -> Sent {
     let mut connection = client.connect().await;
-    let mut sent = Sent { client, nonces: Vec::new(), acknowledged: BTreeMap::new() };
+    let mut sent = Sent { client, nonces: Vec::new(), acknowledged: BTreeMap::new(), close_code: None };
     loop {
         while sent.nonces.len() < sent.acknowledged.len() + 16 {
             let nonce = format!("{} {round} {}", sent.client.username, sent.nonces.len());
@@ -32,7 +37,10 @@ async fn send_until_the_end(client: Client, round: usize, acks: Arc<AtomicUsize>
                 break;
             }
         }
-        let Ok(frame) = connection.receive().await else { return sent };
+        let frame = match connection.receive().await {
+            Ok(frame) => frame,
+            Err(close_code) => return Sent { close_code, ..sent },
+        };
         if frame["type"] == "ack" {
             sent.acknowledged.insert(text(&frame["nonce"]).to_owned(), int(&frame["id"]));
             acks.fetch_add(1, Ordering::Relaxed);
@@ -41,11 +49,11 @@ async fn send_until_the_end(client: Client, round: usize, acks: Arc<AtomicUsize>
     }
 }
 
-/// Four people send until `count` messages in all are acknowledged; then `end` ends the server.
-async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: usize, end: Signal) -> Vec<Sent> {
+/// All of `people` send; returns once `count` messages in all are acknowledged, while they go on.
+async fn begin_burst(people: &[Client], round: usize, count: usize) -> Vec<JoinHandle<Sent>> {
     let acks = Arc::new(AtomicUsize::new(0));
     let enough = Arc::new(Notify::new());
-    let sending: Vec<_> = people
+    let sending = people
         .iter()
         .map(|person| tokio::spawn(send_until_the_end(person.clone(), round, Arc::clone(&acks), Arc::clone(&enough))))
         .collect();
@@ -55,21 +63,23 @@ async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: 
         }
     })
     .await;
-    match end {
-        Signal::Kill => server.kill().await,
-        Signal::Term => assert_eq!(server.stop().await.code(), Some(0)),
-    }
+    sending
+}
+
+/// What the senders of a burst know in the end.
+async fn ends(sending: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
     let mut sent = Vec::new();
     for sender in sending {
-        sent.push(sender.await.expect("no panic"));
+        sent.push(within("the end of a burst", sender).await.expect("no panic"));
     }
     sent
 }
 
-#[derive(Clone, Copy)]
-enum Signal {
-    Kill,
-    Term,
+/// A burst of `count` acknowledged messages and more, in the middle of which the server is killed.
+async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: usize) -> Vec<Sent> {
+    let sending = begin_burst(people, round, count).await;
+    server.kill().await;
+    ends(sending).await
 }
 
 #[tokio::test]
@@ -79,7 +89,7 @@ async fn a_kill_in_a_burst_loses_and_doubles_nothing_that_was_acknowledged() {
     let mut dice = Dice::new(20);
     let mut newest = 0;
     for round in 0..20 {
-        let sent = burst(&mut server, &people, round, 20 + dice.below(300), Signal::Kill).await;
+        let sent = burst(&mut server, &people, round, 20 + dice.below(300)).await;
         server.restart();
 
         let history = server.history_after(&people[0], newest).await;
@@ -131,7 +141,7 @@ async fn what_anyone_saw_before_a_kill_is_there_after_it() {
         }
         seen
     });
-    burst(&mut server, &people, 0, 500, Signal::Kill).await;
+    burst(&mut server, &people, 0, 500).await;
     let seen = seen.await.expect("no panic");
     server.restart();
     let history = server.history(&bob).await;
@@ -143,7 +153,9 @@ async fn what_anyone_saw_before_a_kill_is_there_after_it() {
 async fn a_stop_under_load_acknowledges_all_that_it_stores() {
     let mut server = TestServer::start();
     let people = server.seed_people(4).await;
-    let sent = burst(&mut server, &people, 0, 300, Signal::Term).await;
+    let sending = begin_burst(&people, 0, 300).await;
+    assert_eq!(server.stop().await.code(), Some(0));
+    let sent = ends(sending).await;
     server.restart();
     let history = server.history(&people[0]).await;
     let stored: HashSet<&str> = history.iter().map(|message| message.content.as_str()).collect();
@@ -153,6 +165,27 @@ async fn a_stop_under_load_acknowledges_all_that_it_stores() {
     assert!(unstored.is_empty(), "acknowledged and not stored: {unstored:?}");
     let silent: Vec<_> = stored.difference(&acknowledged).collect();
     assert!(silent.is_empty(), "stored and not acknowledged: {silent:?}");
+}
+
+#[tokio::test]
+async fn a_stop_under_load_takes_leave_of_every_sender_and_lets_nobody_in() {
+    let mut server = TestServer::start();
+    let people = server.seed_people(5).await;
+    let (deaf, people) = people.split_last().expect("there are people");
+    // Does not answer its close, for which the server waits: long enough to try and come in.
+    let mut deaf = RawClient::authenticated(&server, deaf).await;
+    let sending = begin_burst(people, 0, 300).await;
+    let started = Instant::now();
+    server.signal(Signal::TERM);
+    for sender in ends(sending).await {
+        assert_eq!(sender.close_code, Some(1001), "{}", sender.client.username);
+    }
+    let refused = TcpStream::connect(server.address()).await.expect_err("nobody comes in any more");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(server.is_running(), "it still waits for the one who does not answer");
+    assert_eq!(server.ended().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(deaf.close_code().await, 1001);
 }
 
 #[tokio::test]
@@ -178,7 +211,7 @@ async fn readers_resume_across_a_kill() {
     let first = people[0].connect().await.store("first", "first").await;
     follower.read_to(first).await;
     follower.vanish();
-    burst(&mut server, &people, 0, 200, Signal::Kill).await;
+    burst(&mut server, &people, 0, 200).await;
     server.restart();
     follower.resume().await;
     let last = people[0].connect().await.store("last", "last").await;

@@ -186,6 +186,12 @@ impl TestServer {
         kill_process(self.pid(), signal).expect("the process takes the signal");
     }
 
+    /// Whether the process has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut().expect("it was not waited for");
+        process.try_wait().expect("a child can be asked").is_none()
+    }
+
     /// How the process ended, once it has.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let pid = self.pid();
