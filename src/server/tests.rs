@@ -16,7 +16,7 @@ use super::*;
 use crate::config::HUB_CAPACITY;
 use crate::db::{NewMessage, Sender};
 use crate::hub::Told;
-use crate::model::{Content, Token, UserId, Username};
+use crate::model::{Content, Token, UnixMillis, UserId, Username};
 use crate::protocol::ServerFrame;
 
 /// How long any one wait may take; the machine may be busy.
@@ -46,7 +46,7 @@ struct Served {
     address: String,
     ada: Sender,
     token: Token,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Served {
@@ -62,7 +62,7 @@ impl Served {
         let token = Token::random();
         let session = app.db.login_user(ada, String::new(), token.digest()).await.unwrap().unwrap();
         let ada = Sender { session, user: ada, username: name("ada") };
-        Self { app, address, ada, token, _directory: directory }
+        Self { app, address, ada, token, directory }
     }
 
     /// Connects as ada; what comes next is all that comes from then on.
@@ -174,6 +174,23 @@ async fn a_session_that_ends_while_its_shard_is_overrun_is_closed() {
     let served = Served::start().await;
     let mut reader = served.connect().await;
     served.overrun(served.app.db.end_session(served.token.digest()));
+    let code = loop {
+        if let Err(code) = reader.next().await {
+            break code;
+        }
+    };
+    assert_eq!(code, 1008);
+}
+
+#[tokio::test]
+async fn a_session_that_expires_is_closed() {
+    let served = Served::start().await;
+    let mut reader = served.connect().await;
+    let database = rusqlite::Connection::open(served.directory.path().join("chinwag.db")).unwrap();
+    let days_31 = 31 * 24 * 60 * 60 * 1000;
+    let changed = database.execute("UPDATE sessions SET last_used_at = ?1", [UnixMillis::now().plus(-days_31).0]);
+    assert_eq!(changed, Ok(1));
+    served.app.db.clean().await.unwrap();
     let code = loop {
         if let Err(code) = reader.next().await {
             break code;
