@@ -302,12 +302,19 @@ impl Tracer {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+
+    /// Ends at once: strace does not even let a thread die that it holds up.
+    fn kill(mut self) {
+        self.0.kill().expect("strace runs");
+    }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // Asked to end, it detaches and leaves the server running. It may have ended by itself.
-        kill_process(Pid::from_child(&self.0), Signal::INT).ok();
+        // Asked to end, it detaches and leaves the server running; a test that failed does not wait until it can. It may
+        // have ended by itself.
+        let signal = if std::thread::panicking() { Signal::KILL } else { Signal::INT };
+        kill_process(Pid::from_child(&self.0), signal).ok();
         self.0.wait().ok();
     }
 }
@@ -381,6 +388,45 @@ async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
         settle(sender, &number.to_string(), "hello").await;
     }
     assert_eq!(server.number("SELECT count(*) FROM messages"), 10, "each is there once");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let bob = Client::register(&server, "bob").await;
+    let (mut sender, reader) = (ada.connect().await, bob.connect().await);
+    sender.store("before", "before").await;
+    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:delay_enter=60s")).await else {
+        return skip("this needs strace, and the right to trace");
+    };
+    sender.say_once("during", "during").await;
+    // The server has the message when it answers what was sent after it on another socket.
+    ada.page("limit=1").await;
+    let [sender, reader] = [sender, reader].map(|mut connection| {
+        tokio::spawn(async move {
+            let mut heard = Vec::new();
+            loop {
+                match connection.receive().await {
+                    Ok(frame) => heard.push(frame),
+                    Err(code) => return (heard, code),
+                }
+            }
+        })
+    });
+    let started = Instant::now();
+    server.signal(Signal::TERM);
+    server.logged("stopped").await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    tracer.kill();
+    assert_eq!(server.ended().await.code(), Some(0));
+    let (heard_by_reader, code) = reader.await.expect("no panic");
+    assert_eq!(code, Some(1001));
+    let (heard_by_sender, _) = sender.await.expect("no panic");
+    for frame in heard_by_reader.into_iter().chain(heard_by_sender) {
+        let of_during = frame["content"] == "during" || (frame["type"] == "ack" && frame["nonce"] == "during");
+        assert!(!of_during, "what is not on disk is neither acknowledged nor shown: {frame}");
+    }
 }
 
 #[tokio::test]
