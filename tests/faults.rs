@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, RawClient, TestServer, int, text, unix_millis, within};
+use common::{Client, Connection, PASSWORD, RawClient, TestServer, ids, int, text, unix_millis, within};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 
@@ -279,11 +279,12 @@ fn limit(current: u64) -> Rlimit {
 struct Tracer(Child);
 
 impl Tracer {
-    /// Attaches to every thread of the server; none where that cannot be done.
-    async fn attach(server: &TestServer, inject: &str) -> Option<Tracer> {
+    /// Attaches to every thread of the server, and does `fault` to `calls`; none where that cannot be done.
+    async fn attach(server: &TestServer, calls: &str, fault: &str) -> Option<Tracer> {
         let pid = server.pid().as_raw_nonzero().to_string();
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
         let child = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={SYNCS}"), "-e", inject, "-p", &pid])
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p", &pid])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -328,7 +329,7 @@ async fn a_sync_that_fails_acknowledges_nothing_and_shows_nothing() {
     let mut connection = ada.connect().await;
     let mut reader = Client::register(&server, "bob").await.connect().await;
     connection.store("before", "before").await;
-    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:error=EIO")).await else {
+    let Some(tracer) = Tracer::attach(&server, SYNCS, "error=EIO").await else {
         return skip("this needs strace, and the right to trace");
     };
 
@@ -358,6 +359,36 @@ async fn a_sync_that_fails_acknowledges_nothing_and_shows_nothing() {
 }
 
 #[tokio::test]
+async fn a_disk_that_turns_read_only_is_a_fault_that_ends() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let mut reader = Client::register(&server, "bob").await.connect().await;
+    connection.store("before", "before").await;
+    let Some(tracer) = Tracer::attach(&server, "pwrite64", "error=EROFS").await else {
+        return skip("this needs strace, and the right to trace");
+    };
+
+    for _ in 0..3 {
+        assert_eq!(try_store(&mut connection, "during", "during").await, None);
+    }
+    let account = json!({"username": "carol", "password": PASSWORD});
+    assert_eq!(server.post("/register").json(&account).send().await.error(), (503, "unavailable".to_owned()));
+    assert_eq!(server.get("/healthz").send().await.status, 503);
+    assert_eq!(server.history(&ada).await.len(), 1, "readers go on");
+    assert_eq!(server.log().matches("the database fails").count(), 1, "{}", server.log());
+
+    drop(tracer);
+    server.healthy(200).await;
+    let during = settle(&mut connection, "during", "during").await;
+    let after = connection.store("after", "after").await;
+    let heard = reader.messages(3).await;
+    assert_eq!(ids(&heard)[1..], [during, after], "live, what was refused is shown once");
+    assert_eq!(server.history(&ada).await, heard);
+    assert!(server.log().contains("the database works again"));
+}
+
+#[tokio::test]
 async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
@@ -366,7 +397,7 @@ async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
         senders.push(ada.connect().await);
     }
     let before = server.resident_bytes();
-    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:delay_enter=8s")).await else {
+    let Some(tracer) = Tracer::attach(&server, SYNCS, "delay_enter=8s").await else {
         return skip("this needs strace, and the right to trace");
     };
     let sending = senders.into_iter().enumerate().map(|(number, mut sender)| {
@@ -397,7 +428,7 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     let bob = Client::register(&server, "bob").await;
     let (mut sender, reader) = (ada.connect().await, bob.connect().await);
     sender.store("before", "before").await;
-    let Some(tracer) = Tracer::attach(&server, &format!("inject={SYNCS}:delay_enter=60s")).await else {
+    let Some(tracer) = Tracer::attach(&server, SYNCS, "delay_enter=60s").await else {
         return skip("this needs strace, and the right to trace");
     };
     sender.say_once("during", "during").await;
