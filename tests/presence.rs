@@ -218,7 +218,7 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     let started = Instant::now();
     let mut crowd = gather(people).await;
     let last = &crowd[CROWD - 1].welcome;
-    assert!(names(&last["users"]).len() <= 200, "a long list is cut");
+    assert_eq!(names(&last["users"]).len(), 200, "a long list is cut");
     assert!(names(&last["users"]).is_sorted());
     let (mut watcher, joins, online) = watching.await.expect("no panic");
     assert_eq!(joins, 1_000, "as many as are not too many");
@@ -235,16 +235,25 @@ async fn over_1000_people_are_counted_and_under_900_they_are_named_again() {
     }
     assert!(counts <= 2 + started.elapsed().as_secs(), "{counts} in {:?}", started.elapsed());
 
-    // Down to 898: under 900 people are named again, and the count a page keeps by joins and leaves is right.
+    // Down to 898: until they are under 900 nobody is named; then comes a list to go on from, and leaves are told.
     let mut staying = crowd.split_off(CROWD - 897);
     drop(crowd);
+    let switch = loop {
+        let frame = watcher.next().await;
+        assert_eq!(frame["type"], "presence", "nobody is named while {online} are there: {frame}");
+        online = int(&frame["online"]);
+        if !frame["users"].is_null() {
+            break frame;
+        }
+        assert!(online >= 900, "{online} people are few enough to be named");
+    };
+    assert_eq!(online, 899);
+    assert_eq!(names(&switch["users"]).len(), 200);
+    assert!(names(&switch["users"]).is_sorted());
     while online != 898 {
         let frame = watcher.next().await;
-        match text(&frame["type"]) {
-            "presence" => online = int(&frame["online"]),
-            "user_leave" => online -= 1,
-            other => panic!("no {other} when people leave"),
-        }
+        assert_eq!(frame["type"], "user_leave", "{frame}");
+        online -= 1;
     }
     let gone = staying.pop().expect("someone is there");
     let name = text(&gone.welcome["username"]).to_owned();
