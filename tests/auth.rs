@@ -3,12 +3,13 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, FIN, HANDSHAKE, PASSWORD, RawClient, TEXT, TestServer, frame, int, text, unix_millis, within,
+    Client, Connection, FIN, HANDSHAKE, PASSWORD, PING, PONG, RawClient, TEXT, TestServer, frame, int, text,
+    unix_millis, within,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -119,10 +120,29 @@ async fn a_first_frame_of_another_type_is_unauthorized_and_not_heard() {
 #[tokio::test]
 async fn whoever_does_not_authenticate_within_10_s_is_sent_away() {
     let server = TestServer::start();
+    let started = Instant::now();
     let mut silent = Connection::open(&server).await;
-    let failed = silent.expect("auth_failed").await;
-    assert_eq!(failed["code"], "auth_timeout");
+    let mut pinging = RawClient::connect(&server).await;
+    pinging.upgrade().await;
+    // Protocol pings are answered, and buy no time.
+    let pinging = tokio::spawn(async move {
+        loop {
+            pinging.send(&frame(FIN | PING, b"")).await;
+            let answer = pinging.frame().await;
+            if answer.first != FIN | PONG {
+                assert_eq!(pinging.close_code().await, 1008);
+                let failed: Value = serde_json::from_slice(&answer.payload).expect("text frames are JSON");
+                return (failed, started.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    });
+    let failed = (silent.expect("auth_failed").await, started.elapsed());
     assert_eq!(silent.close_code().await, 1008);
+    for (failed, took) in [failed, pinging.await.expect("no panic")] {
+        assert_eq!(failed["code"], "auth_timeout");
+        assert!((10..15).contains(&took.as_secs()), "{took:?}");
+    }
 }
 
 #[tokio::test]

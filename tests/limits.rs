@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::{
-    CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, TEXT, TestServer, frame, int, text, within,
+    CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, Response, TEXT, TestServer, frame, int, text,
+    within,
 };
 use serde_json::json;
 
@@ -359,50 +361,62 @@ async fn with_fewer_descriptors_than_callers_those_inside_go_on_and_it_recovers(
     within("a free place", async { while enter(&server, &ada).await.is_none() {} }).await;
 }
 
-// Deadlines: each of these waits for the server to lose patience, all at the same time.
+// Deadlines
 
-#[tokio::test]
-async fn nothing_half_sent_waits_for_ever() {
-    let server = TestServer::start();
-    let ada = Client::register(&server, "ada").await;
-    let half_head = b"GET /messages HTTP/1.1\r\nHost: ".to_vec();
-    let half_body =
-        b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
-            .to_vec();
-    let half_chunk = b"POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{".to_vec();
-    let silent = |bytes: Vec<u8>| {
-        let address = server.address();
-        tokio::spawn(async move {
-            let mut raw = RawClient::connect_to(address).await;
-            raw.try_send(&bytes).await;
-            raw.end().await
-        })
+/// Sends `begun` on a connection of its own, and then `drip` five times a second, until an answer begins or the
+/// connection ends: the answer, if there is one, and how long it took.
+async fn outlasted(address: SocketAddr, begun: Vec<u8>, drip: &[u8]) -> (Option<Response>, Duration) {
+    let started = Instant::now();
+    let mut raw = RawClient::connect_to(address).await;
+    raw.send(&begun).await;
+    let answer = loop {
+        tokio::select! {
+            head = raw.try_response_head() => break head,
+            // The pace of the drip is what this is about, and not a wait for anything.
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        raw.try_send(drip).await;
     };
-    let waiting = [silent(Vec::new()), silent(half_head), silent(half_body), silent(half_chunk)];
-    let drip = {
-        let address = server.address();
-        tokio::spawn(async move {
-            let mut raw = RawClient::connect_to(address).await;
-            raw.send(b"GET / HTTP/1.1\r\nHost: chinwag\r\nX-Slow: ").await;
-            while raw.try_send(b"x").await {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        })
-    };
-    ada.connect().await.store("n", "others do not notice").await;
-    for end in waiting {
-        within("the end of a half-sent request", end).await.expect("no panic");
-    }
-    within("the end of a dripping request", drip).await.expect("no panic");
+    let took = started.elapsed();
+    let Some(mut answer) = answer else { return (None, took) };
+    answer.body = raw.end().await;
+    (Some(answer), took)
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_not_kept_for_ever() {
+async fn nothing_half_sent_and_nobody_idle_is_waited_for_longer_than_10_s() {
     let server = TestServer::start();
-    let mut raw = RawClient::connect(&server).await;
-    raw.send(&server.get("/healthz").bytes()).await;
-    assert_eq!(raw.response().await.status, 200);
-    raw.end().await;
+    let ada = Client::register(&server, "ada").await;
+    let post = "POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    let kept_alive = async |address| {
+        let started = Instant::now();
+        let mut raw = RawClient::connect_to(address).await;
+        raw.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(raw.response().await.status, 200);
+        assert!(raw.end().await.is_empty());
+        (None, started.elapsed())
+    };
+    let waits = [
+        ("nothing at all", None, String::new(), ""),
+        ("half a head", None, "GET /messages HTTP/1.1\r\nHost: ".into(), ""),
+        ("a head that drips", None, "GET /messages HTTP/1.1\r\nHost: a\r\nX-Slow: ".into(), "x"),
+        ("half a body", Some(408), format!("{post}Content-Length: 50\r\n\r\n{{"), ""),
+        ("a body that drips", Some(408), format!("{post}Content-Length: 500\r\n\r\n{{"), " "),
+        ("half a chunk", Some(408), format!("{post}Transfer-Encoding: chunked\r\n\r\nff\r\n{{"), ""),
+        ("chunks that drip", Some(408), format!("{post}Transfer-Encoding: chunked\r\n\r\n"), "1\r\n \r\n"),
+    ]
+    .map(|(what, status, begun, drip)| {
+        let wait = outlasted(server.address(), begun.into_bytes(), drip.as_bytes());
+        (what, status, tokio::spawn(wait))
+    });
+    let idle = ("a connection kept alive", None, tokio::spawn(kept_alive(server.address())));
+    ada.connect().await.store("n", "others do not notice").await;
+    for (what, status, wait) in waits.into_iter().chain([idle]) {
+        let (answer, took) = within(what, wait).await.expect("no panic");
+        assert!((10..15).contains(&took.as_secs()), "{what}: {took:?}");
+        let error = answer.map(|answer| answer.error());
+        assert_eq!(error, status.map(|status| (status, "invalid_request".to_owned())), "{what}");
+    }
 }
 
 // Shapes of requests
