@@ -4,16 +4,10 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{Client, Connection, RawClient, Request, TestServer};
+use common::{Client, Connection, RawClient, Request, TestServer, metric};
 use serde_json::json;
 
 const FLAGS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
-
-/// Where the metrics are, as the log says.
-async fn address(server: &TestServer) -> SocketAddr {
-    let line = server.logged("serving metrics").await;
-    line.rsplit('=').next().and_then(|address| address.trim().parse().ok()).expect("an address")
-}
 
 async fn read(address: SocketAddr) -> String {
     let answer = Request::new(address, "GET", "/metrics").send().await;
@@ -25,16 +19,10 @@ async fn read(address: SocketAddr) -> String {
     answer.text().to_owned()
 }
 
-/// The value of one series, named with its labels.
-fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in:\n{text}"))
-}
-
 #[tokio::test]
 async fn what_happened_is_counted() {
     let server = TestServer::with(FLAGS);
-    let address = address(&server).await;
+    let address = server.metrics_address().await;
     let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
     let (mut here, mut there) = (ada.connect().await, bob.connect().await);
     let contents: Vec<String> = (0..20).map(|number| number.to_string()).collect();
@@ -48,7 +36,7 @@ async fn what_happened_is_counted() {
     assert_eq!(stranger.close_code().await, 1008);
 
     let text = read(address).await;
-    let value = |series: &str| value(&text, series);
+    let value = |series: &str| metric(&text, series);
     let near = |series: &str, expected: f64| {
         assert!((value(series) - expected).abs() < 0.5, "{series} is {} and not {expected}", value(series));
     };
@@ -72,15 +60,15 @@ async fn a_catch_up_of_several_chunks_is_counted_once() {
     let contents: Vec<String> = (0..900).map(|number| number.to_string()).collect();
     ada.connect().await.store_all("n", &contents).await;
     ada.connect_with(json!({"last_id": 0})).await.messages(900).await;
-    let text = read(address(&server).await).await;
-    assert!((value(&text, "chinwag_catch_ups_total") - 1.0).abs() < 0.5, "{text}");
+    let text = read(server.metrics_address().await).await;
+    assert!((metric(&text, "chinwag_catch_ups_total") - 1.0).abs() < 0.5, "{text}");
 }
 
 #[tokio::test]
 async fn the_buckets_of_a_histogram_rise_to_its_count() {
     let server = TestServer::with(FLAGS);
     Client::register(&server, "ada").await.connect().await.store("1", "hello").await;
-    let text = read(address(&server).await).await;
+    let text = read(server.metrics_address().await).await;
     for name in ["chinwag_batch_messages", "chinwag_commit_seconds", "chinwag_queue_commands"] {
         let bucket = format!("{name}_bucket{{le=\"");
         let buckets: Vec<(f64, f64)> = text
@@ -90,14 +78,14 @@ async fn the_buckets_of_a_histogram_rise_to_its_count() {
             .collect();
         assert!(buckets.is_sorted_by(|lower, upper| lower.0 < upper.0 && lower.1 <= upper.1), "{buckets:?}");
         let (bound, count) = *buckets.last().expect("buckets");
-        assert!(bound.is_infinite() && (count - value(&text, &format!("{name}_count"))).abs() < 0.5, "{buckets:?}");
+        assert!(bound.is_infinite() && (count - metric(&text, &format!("{name}_count"))).abs() < 0.5, "{buckets:?}");
     }
 }
 
 #[tokio::test]
 async fn nothing_there_grows_with_the_users() {
     let server = TestServer::with(FLAGS);
-    let address = address(&server).await;
+    let address = server.metrics_address().await;
     let names = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned()).collect()
     };
@@ -113,7 +101,7 @@ async fn nothing_there_grows_with_the_users() {
 async fn metrics_are_for_their_own_listener_only() {
     let server = TestServer::with(FLAGS);
     assert_eq!(server.get("/metrics").send().await.status, 404);
-    let address = address(&server).await;
+    let address = server.metrics_address().await;
     for (method, path, status) in [("GET", "/", 404), ("GET", "/messages", 404), ("POST", "/metrics", 405)] {
         let answer = Request::new(address, method, path).send().await;
         assert_eq!(answer.status, status, "{method} {path}");
@@ -124,7 +112,7 @@ async fn metrics_are_for_their_own_listener_only() {
 #[tokio::test]
 async fn who_holds_connections_open_does_not_hold_up_the_next_but_for_a_few_at_once() {
     let server = TestServer::with(FLAGS);
-    let address = address(&server).await;
+    let address = server.metrics_address().await;
     let mut idle = tokio::task::JoinSet::new();
     for _ in 0..3 {
         idle.spawn(RawClient::connect_to(address).await.end());

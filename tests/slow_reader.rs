@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int};
 use serde_json::json;
 
+/// For a server that tells how often it had to bring somebody up from the database: that is the way these tests are
+/// about, and the kernel's buffers might have been enough.
+const METRICS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
+
 /// Texts of 14 KB each: the kernel takes up to 4 MB for a socket that is not read, so some 300 of them are needed before
 /// the server notices that it is not.
 fn long_texts(count: usize) -> Vec<String> {
@@ -15,7 +19,7 @@ fn long_texts(count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn a_reader_who_pauses_gets_every_message_once() {
-    let server = TestServer::start();
+    let server = TestServer::with(METRICS);
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await.far_away();
     let mut paused = Follower::join(&bob).await;
@@ -23,6 +27,7 @@ async fn a_reader_who_pauses_gets_every_message_once() {
     let ids = ada.store_all("n", &long_texts(800)).await;
     paused.read_to(ids[799]).await;
     assert_eq!(paused.resyncs, 0);
+    assert!(server.catch_ups().await >= 1.0, "the reader was never behind");
     assert!(paused.history == server.history(&bob).await);
 }
 
@@ -41,7 +46,7 @@ async fn a_reader_too_far_behind_is_told_to_resync_and_then_has_everything() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_reader_who_has_stopped() {
-    let server = TestServer::start();
+    let server = TestServer::with(METRICS);
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await;
     let mut stopped = Vec::new();
@@ -60,6 +65,7 @@ async fn nobody_waits_for_a_reader_who_has_stopped() {
         follower.read_to(history[599].id).await;
         assert!(follower.history == history);
     }
+    assert!(server.catch_ups().await >= 10.0, "each of the ten was behind");
 }
 
 #[tokio::test]
@@ -118,7 +124,7 @@ async fn readers_who_pause_at_random_under_load_have_the_whole_sequence() {
 
 #[tokio::test]
 async fn a_reader_who_was_behind_learns_who_is_there() {
-    let server = TestServer::start();
+    let server = TestServer::with(METRICS);
     let mut ada = Client::register(&server, "ada").await.connect().await;
     let bob = Client::register(&server, "bob").await;
     let carol = Client::register(&server, "carol").await;
@@ -126,6 +132,7 @@ async fn a_reader_who_was_behind_learns_who_is_there() {
     let ids = ada.store_all("n", &long_texts(800)).await;
     let carols = carol.connect().await;
     while int(&paused.next_of("message").await["id"]) < ids[799] {}
+    assert!(server.catch_ups().await >= 1.0, "the reader was never behind");
     // Joins may have been missed on the way, so the list comes anew, or the join itself does.
     loop {
         let frame = paused.next().await;

@@ -75,6 +75,12 @@ pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no string: {value}"))
 }
 
+/// The value of one series of the metrics, named with its labels.
+pub(crate) fn metric(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in:\n{metrics}"))
+}
+
 /// Now, as the contract tells time.
 pub(crate) fn unix_millis() -> i64 {
     let since_epoch =

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::http::Request;
-use super::{Client, Message, PATIENCE, text, unix_millis, within};
+use super::{Client, Message, PATIENCE, metric, text, unix_millis, within};
 
 /// The first line of standard output begins with this; the scheme and the address follow.
 const GREETING: &str = "chinwag is listening on ";
@@ -250,6 +250,18 @@ impl TestServer {
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
         std::fs::read_dir(path).expect("a running process is in /proc").count()
+    }
+
+    /// Where metrics are served, as the log says; for a server with `--metrics-listen`.
+    pub(crate) async fn metrics_address(&self) -> SocketAddr {
+        let line = self.logged("serving metrics").await;
+        line.rsplit('=').next().and_then(|address| address.trim().parse().ok()).expect("an address")
+    }
+
+    /// How often a connection was brought up from the database; for a server with `--metrics-listen`.
+    pub(crate) async fn catch_ups(&self) -> f64 {
+        let response = Request::new(self.metrics_address().await, "GET", "/metrics").send().await;
+        metric(response.text(), "chinwag_catch_ups_total")
     }
 
     pub(crate) fn get(&self, target: &str) -> Request {
