@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int};
+use common::{Client, Dice, FIN, Follower, RawClient, TEXT, TestServer, frame, int, within};
 use serde_json::json;
 
 /// For a server that tells how often it had to bring somebody up from the database: that is the way these tests are
@@ -85,6 +85,47 @@ async fn memory_for_those_who_have_stopped_is_bounded() {
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes for {STOPPED} readers");
     drop(stopped);
+}
+
+#[tokio::test]
+async fn two_hundred_readers_who_come_back_at_once_cost_little_and_hold_up_nobody() {
+    const READERS: u32 = 200;
+    let server = TestServer::with(METRICS);
+    let people = server.seed_people(READERS as usize + 1).await;
+    let (sender, readers) = people.split_last().expect("there are people");
+    let mut sender = sender.connect().await;
+    let mut whole = sender.store_all("missed", &vec!["x".repeat(4_000); 100]).await;
+    let before = server.resident_bytes();
+    // 0.4 MB for each of them, 80 MB in all, were it read for all at once.
+    let returning: Vec<_> = readers
+        .iter()
+        .map(Client::far_away)
+        .map(|reader| {
+            tokio::spawn(async move {
+                let mut connection = reader.connect_with(json!({"last_id": 0})).await;
+                let mut ids = Vec::new();
+                loop {
+                    let message = connection.message().await;
+                    ids.push(message.id);
+                    if message.content == "the last one" {
+                        return ids;
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut grown = 0;
+    for number in 0..100 {
+        whole.push(sender.store(&number.to_string(), "meanwhile").await);
+        grown = grown.max(server.resident_bytes().saturating_sub(before));
+    }
+    whole.push(sender.store("last", "the last one").await);
+    for reader in returning {
+        assert!(within("a reader to be up to date", reader).await.expect("no panic") == whole);
+        grown = grown.max(server.resident_bytes().saturating_sub(before));
+    }
+    assert!(server.catch_ups().await >= f64::from(READERS), "each was brought up from the database");
+    assert!(grown < 12 << 20, "{grown} bytes for {READERS} readers");
 }
 
 #[tokio::test]
