@@ -215,6 +215,23 @@ async fn readers_that_vanish_at_random_under_load_have_the_whole_sequence() {
     }
 }
 
+#[tokio::test]
+async fn a_resume_that_the_database_fails_is_1013_and_the_next_one_is_whole() {
+    let (server, _ada, bob) = server_with_messages(30).await;
+    let history = server.history(&bob).await;
+    // A table that is gone fails each query, as a broken disk would.
+    let surgeon = server.database();
+    surgeon.execute_batch("ALTER TABLE messages RENAME TO m").expect("the table is renamed");
+    for _ in 0..3 {
+        let mut connection = bob.connect_with(json!({"last_id": 10})).await;
+        assert_eq!(connection.expect("user_join").await["username"], "bob");
+        assert_eq!(connection.receive().await, Err(Some(1013)), "no message, and so no gap either");
+    }
+    surgeon.execute_batch("ALTER TABLE m RENAME TO messages").expect("the table is renamed back");
+    let mut connection = bob.connect_with(json!({"last_id": 10})).await;
+    assert_eq!(connection.messages(20).await, history[10..]);
+}
+
 /// Says `count` things on `connection`, a few on the way at a time, and returns their ids.
 fn keep_talking(mut connection: Connection, count: usize) -> tokio::task::JoinHandle<Vec<i64>> {
     tokio::spawn(async move { connection.store_all("talk", &numbered(count)).await })
