@@ -287,6 +287,20 @@ async fn crooked_frames_end_a_connection_before_auth_too() {
     }
 }
 
+#[tokio::test]
+async fn whoever_does_not_answer_a_close_gives_up_their_place_all_the_same() {
+    let server = TestServer::with(&["--max-connections", "2"]);
+    let mut rude = [RawClient::connect(&server).await, RawClient::connect(&server).await];
+    for raw in &mut rude {
+        raw.upgrade().await;
+        raw.send(&unmasked(FIN | TEXT, b"{}")).await;
+        assert_eq!(raw.close_code().await, 1002);
+    }
+    assert!(Connection::try_open(&server).await.is_none(), "for a moment an answer is waited for");
+    within("a free place", async { while Connection::try_open(&server).await.is_none() {} }).await;
+    drop(rude);
+}
+
 // Shutdown
 
 #[tokio::test]
