@@ -644,6 +644,53 @@ async fn this_hosts_page_and_allowed_ones_may_post() {
     }
 }
 
+#[tokio::test]
+async fn an_allowed_sites_page_may_read_the_answers_and_other_pages_may_not() {
+    let server = TestServer::with(&["--allow-origin", "https://friend.example"]);
+    let ada = Client::register(&server, "ada").await;
+    let account = |password| json!({"username": "ada", "password": password});
+    for (origin, allowed) in [
+        ("https://friend.example", Some("https://friend.example")),
+        ("https://evil.example", None),
+        (&format!("http://{}", server.address()), None),
+    ] {
+        for (method, path) in [("POST", "/register"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/messages")] {
+            // What a browser asks before it sends such a request for a page of another site.
+            let asked = server
+                .request("OPTIONS", path)
+                .header("Origin", origin)
+                .header("Access-Control-Request-Method", method)
+                .header("Access-Control-Request-Headers", "authorization,content-type")
+                .send()
+                .await;
+            assert_eq!(asked.status, 204, "{origin} {path}");
+            assert_eq!(asked.header("Access-Control-Allow-Origin"), allowed, "{origin} {path}");
+            if allowed.is_some() {
+                let lists = |name: &str, item: &str| {
+                    let list = asked.header(name).unwrap_or_else(|| panic!("no {name}: {asked:?}"));
+                    list.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(item))
+                };
+                assert!(lists("Access-Control-Allow-Methods", method), "{path}: {asked:?}");
+                assert!(lists("Access-Control-Allow-Headers", "authorization"), "{path}: {asked:?}");
+                assert!(lists("Access-Control-Allow-Headers", "content-type"), "{path}: {asked:?}");
+                assert!(lists("Vary", "origin"), "{path}: {asked:?}");
+            }
+        }
+        let login = server.post("/login").header("Origin", origin).json(&account(PASSWORD)).send().await;
+        let refusal = server.post("/login").header("Origin", origin).json(&account("a guess")).send().await;
+        let page = server.get("/messages").header("Origin", origin).by(&ada).send().await;
+        for answer in [login, refusal, page] {
+            assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{origin}: {answer:?}");
+            assert_eq!(answer.header("Access-Control-Allow-Credentials"), None, "there are no cookies: {answer:?}");
+            if allowed.is_some() {
+                assert_eq!(answer.header("Vary"), Some("Origin"), "{answer:?}");
+            }
+        }
+    }
+    let without = server.post("/login").json(&account(PASSWORD)).send().await;
+    assert_eq!(without.header("Access-Control-Allow-Origin"), None, "whoever is no browser is told nothing");
+}
+
 // The connection
 
 #[tokio::test]
