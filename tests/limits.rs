@@ -446,8 +446,10 @@ async fn oversized_heads_are_refused() {
     ] {
         let mut raw = RawClient::connect(&server).await;
         raw.try_send(head.as_bytes()).await;
-        if let Some(response) = raw.try_response_head().await {
-            assert!(matches!(response.status, 400 | 414 | 431), "{response:?}");
+        // The server stops reading what is far too much: a reset may take the answer.
+        if let Some(mut response) = raw.try_response_head().await {
+            response.body = raw.end().await;
+            assert_eq!(response.error(), (431, "invalid_request".to_owned()));
         }
     }
     assert_eq!(server.get("/healthz").send().await.status, 200);
@@ -469,8 +471,8 @@ async fn shapes_that_smuggle_requests_are_refused() {
         let mut raw = RawClient::connect(&server).await;
         raw.send(head.as_bytes()).await;
         let response = raw.response().await;
-        assert_eq!(response.status, 400, "{what}: {response:?}");
-        raw.end().await;
+        assert_eq!(response.error(), (400, "invalid_request".to_owned()), "{what}");
+        assert!(raw.end().await.is_empty(), "{what}");
     }
 }
 

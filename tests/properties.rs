@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{CLOSE, CONTINUATION, Client, FIN, Follower, PING, RawClient, TEXT, TestServer, frame, int, text};
+use common::{
+    CLOSE, CONTINUATION, Client, FIN, Follower, PING, RawClient, Response, TEXT, TestServer, frame, int, text,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -226,7 +228,8 @@ fn any_cut_of_a_message_is_the_message() {
     });
 }
 
-/// Bytes that may or may not be HTTP never take the server down, and get an answer or an end.
+/// Bytes that may or may not be HTTP never take the server down, and get an answer or an end; a refusal says why, as any
+/// other does.
 #[test]
 fn any_bytes_on_the_port_are_survived() {
     let request = "(GET|POST|HEAD|PUT) /[a-z/%.?&=0-9]{0,30} HTTP/1.[01]\r\n(Host: a\r\n)?([A-Za-z-]{1,20}: [ -~]{0,40}\r\n){0,5}\r\n";
@@ -238,6 +241,14 @@ fn any_bytes_on_the_port_are_survived() {
         let answer = raw.end().await;
         let is_http = answer.is_empty() || answer.starts_with(b"HTTP/1.");
         assert!(is_http, "{:?}", String::from_utf8_lossy(&answer));
+        if let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            let mut response = Response::parse(std::str::from_utf8(&answer[..end]).expect("a head is text"));
+            if response.status >= 400 && !bytes.starts_with(b"HEAD ") {
+                let length: usize = response.header("Content-Length").expect("a length").parse().expect("a number");
+                response.body = answer[end + 4..][..length].to_vec();
+                response.error();
+            }
+        }
         assert_eq!(server.get("/healthz").send().await.status, 200);
     });
 }
