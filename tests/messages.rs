@@ -289,6 +289,56 @@ async fn typing_is_passed_on_once_a_second_at_most() {
     assert!((1..=allowed).contains(&heard), "{heard} in {:?}", started.elapsed());
 }
 
+#[tokio::test]
+async fn typing_goes_on_being_passed_on() {
+    let (_server, mut ada, mut bob) = conversation().await;
+    let started = std::time::Instant::now();
+    let hearing = tokio::spawn(async move {
+        bob.next_of("typing").await;
+        bob.next_of("typing").await;
+        started.elapsed()
+    });
+    let mut sent = 0;
+    while !hearing.is_finished() {
+        ada.send(&json!({"type": "typing"})).await;
+        ada.send(&json!({"type": "ping"})).await;
+        ada.next_of("pong").await;
+        sent += 1;
+    }
+    let took = hearing.await.expect("no panic");
+    assert!(took.as_secs() >= 1 && sent > 2, "the second of {sent} after {took:?}");
+}
+
+#[tokio::test]
+async fn the_tabs_of_a_user_type_as_one_and_are_not_told_of_it() {
+    let (server, mut ada, mut bob) = conversation().await;
+    let mut other_tab = Client::login(&server, "ada").await.connect().await;
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        for tab in [&mut ada, &mut other_tab] {
+            tab.send(&json!({"type": "typing"})).await;
+        }
+    }
+    ada.say("done").await;
+    other_tab.say("done here too").await;
+    // Both messages come after all that was passed on before them.
+    let mut typing = [0, 0, 0];
+    for (typing, connection) in typing.iter_mut().zip([&mut ada, &mut other_tab, &mut bob]) {
+        let mut messages = 0;
+        while messages < 2 {
+            match text(&connection.next().await["type"]) {
+                "typing" => *typing += 1,
+                "message" => messages += 1,
+                _ => {}
+            }
+        }
+    }
+    let [here, there, heard] = typing;
+    let allowed = 1 + started.elapsed().as_secs();
+    assert!((1..=allowed).contains(&heard), "{heard} in {:?}", started.elapsed());
+    assert_eq!((here, there), (0, 0), "one's own tabs know");
+}
+
 // One order
 
 #[tokio::test]
