@@ -490,6 +490,17 @@ async fn a_malformed_query_is_an_invalid_request() {
     }
 }
 
+#[tokio::test]
+async fn an_address_over_2_kib_is_an_invalid_request() {
+    let (server, ada) = server_with_messages(1).await;
+    let longest = format!("/messages?x={}", "x".repeat((2 << 10) - "/messages?x=".len()));
+    assert_eq!(server.get(&longest).by(&ada).send().await.status, 200, "2 KiB are not over 2 KiB");
+    for path in [format!("{longest}x"), format!("/{}", "x".repeat(2 << 10))] {
+        let response = server.get(&path).by(&ada).send().await;
+        assert_eq!(response.error(), outcome(400, "invalid_request"), "{} bytes", path.len());
+    }
+}
+
 // The other routes
 
 #[tokio::test]
@@ -735,12 +746,33 @@ async fn a_request_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn every_answer_forbids_sniffing_framing_and_referrers() {
-    let server = TestServer::start();
-    for path in ["/", "/app.js", "/healthz", "/messages", "/nothing", "/ws"] {
-        let response = server.get(path).send().await;
-        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
-        assert_eq!(response.header("Referrer-Policy"), Some("no-referrer"), "{path}");
-        assert!(response.header("Content-Security-Policy").is_some(), "{path}");
+    let server = TestServer::with(&["--auth-rate", "2"]);
+    let ada = Client::register(&server, "ada").await;
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let too_large = json!({"padding": "x".repeat(16 << 10)});
+    let mut requests = vec![
+        (405, server.post("/messages")),
+        (413, server.post("/login").json(&too_large)),
+        (429, server.post("/login").json(&account)),
+        (204, server.request("OPTIONS", "/login")),
+        (204, server.post("/logout").by(&ada)),
+    ];
+    for (status, path) in
+        [(200, "/"), (200, "/app.js"), (200, "/healthz"), (401, "/messages"), (404, "/nothing"), (426, "/ws")]
+    {
+        requests.push((status, server.get(path)));
+    }
+    let elsewhere = TestServer::start();
+    requests.push((201, elsewhere.post("/register").json(&account)));
+    for (status, request) in requests {
+        let response = request.send().await;
+        assert_eq!(response.status, status, "{response:?}");
+        assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"), "{response:?}");
+        assert_eq!(response.header("X-Frame-Options"), Some("DENY"), "{response:?}");
+        assert_eq!(response.header("Referrer-Policy"), Some("no-referrer"), "{response:?}");
+        let policy = response.header("Content-Security-Policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
     }
 }
 
