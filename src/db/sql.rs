@@ -710,3 +710,20 @@ const ANY_AFTER: &str = "SELECT 1 FROM messages WHERE id > ?1 LIMIT 1 OFFSET ?2"
 pub(super) fn has_more_after(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<bool> {
     connection.prepare_cached(ANY_AFTER)?.exists(params![id.get(), at_most])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_commit_waits_for_the_disk_unless_somebody_says_otherwise() {
+        for (durability, expected) in [(Durability::Full, 2), (Durability::Normal, 1), (Durability::default(), 2)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("chinwag.db");
+            create_private(&path).unwrap();
+            let connection = open_writer(&path, durability).unwrap();
+            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(pragma("synchronous"), expected, "{durability:?}");
+        }
+    }
+}
