@@ -81,6 +81,8 @@ fn help_tells_the_defaults() {
         ("--listen", "127.0.0.1:8080"),
         ("--db", "chinwag.db"),
         ("--registration", "open"),
+        ("--durability", "full"),
+        ("--log-format", "text"),
         ("--message-rate", "10"),
         ("--auth-rate", "20"),
         ("--user-connections", "64"),
