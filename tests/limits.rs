@@ -325,6 +325,28 @@ async fn the_strangers_of_an_address_are_bounded_and_members_do_not_count() {
 }
 
 #[tokio::test]
+async fn an_address_has_exactly_as_many_strangers_as_it_may() {
+    let server = TestServer::with(&["--address-connections", "4"]);
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        strangers.push(Connection::try_open(&server).await.expect("one of the first four"));
+    }
+    for _ in 0..3 {
+        assert!(Connection::try_open(&server).await.is_none(), "a fifth");
+    }
+    strangers.pop().expect("a stranger").close().await;
+    let place = within("the free place", async {
+        loop {
+            if let Some(stranger) = Connection::try_open(&server).await {
+                return stranger;
+            }
+        }
+    });
+    strangers.push(place.await);
+    assert!(Connection::try_open(&server).await.is_none(), "a fifth again");
+}
+
+#[tokio::test]
 async fn past_the_most_connections_new_ones_are_refused_and_those_inside_stay() {
     let server = TestServer::with(&["--max-connections", "5"]);
     let ada = Client::register(&server, "ada").await;
