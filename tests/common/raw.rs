@@ -130,14 +130,19 @@ impl RawClient {
 
     /// Reads an answer with its body.
     pub(crate) async fn response(&mut self) -> Response {
-        let mut response = self.response_head().await;
+        self.try_response().await.expect("an answer before the end of the connection")
+    }
+
+    /// The same; none if the server hangs up instead.
+    pub(crate) async fn try_response(&mut self) -> Option<Response> {
+        let mut response = self.try_response_head().await?;
         match (response.header("Content-Length"), response.header("Transfer-Encoding")) {
             (Some(length), None) => response.body = self.take(length.parse().expect("a length")).await,
             (None, Some("chunked")) => response.body = self.chunks().await.expect("all chunks"),
             (None, None) => {}
             other => panic!("a length or chunks, and one of them: {other:?}"),
         }
-        response
+        Some(response)
     }
 
     /// Reads a chunked body to its end (RFC 9112 7.1); none if the server hangs up before.
