@@ -128,6 +128,33 @@ async fn dead_peers_leave_and_the_living_stay() {
 }
 
 #[tokio::test]
+async fn a_ping_comes_every_interval_and_silence_ends_after_two_and_a_half() {
+    let server = TestServer::with(&["--ping-interval", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let mut bob = Client::register(&server, "bob").await.connect().await;
+    // He answers his own pings by reading.
+    let leaving = tokio::spawn(async move { (bob.next_of("user_leave").await, Instant::now()) });
+    let started = Instant::now();
+    let mut raw = RawClient::authenticated(&server, &ada).await;
+    let mut answered = 0;
+    while answered < 5 {
+        let received = raw.frame().await;
+        if received.first == FIN | PING {
+            raw.send(&frame(FIN | PONG, &received.payload)).await;
+            answered += 1;
+        }
+    }
+    let took = started.elapsed().as_secs_f64();
+    assert!((4.9..8.0).contains(&took), "five pings in {took} s");
+    let silent = Instant::now();
+    assert_eq!(raw.close_code().await, 1001);
+    let (left, at) = leaving.await.expect("no panic");
+    assert_eq!(left["username"], "ada");
+    let after = at.duration_since(silent).as_secs_f64();
+    assert!((2.4..5.0).contains(&after), "silent for {after} s");
+}
+
+#[tokio::test]
 async fn any_frame_is_a_sign_of_life() {
     let server = TestServer::with(&["--ping-interval", "1"]);
     let ada = Client::register(&server, "ada").await;
