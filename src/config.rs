@@ -387,11 +387,13 @@ pub(crate) const READ_QUEUE: usize = 4_096;
 /// Pages of history that wait for the reader thread while there is anything else to read.
 pub(crate) const PAGES_WAITING: usize = 1_024;
 /// How long a request waits for its answer from the database.
-pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long SQLite waits for a lock that another process holds.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-const _: () =
-    assert!(LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(), "a locked database is an answer, not a time-out");
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const _: () = assert!(
+    2 * LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(),
+    "a locked database is an answer, not a time-out, behind a commit that waits for it too"
+);
 /// How long the log keeps quiet about reads that fail after it has told of one.
 pub(crate) const FAULT_SAID_AGAIN: Duration = Duration::from_mins(1);
 /// Bytes written to show that the database works again: the longest message, at four bytes a character.
@@ -457,7 +459,11 @@ pub(crate) const BUCKETS_MAX: usize = 16_384;
 // --- Stopping ------------------------------------------------------------------------------------------------------
 
 /// How long the server waits for its connections when it stops.
-pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
+const _: () = assert!(
+    STORE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis(),
+    "whoever waits for a disk that hangs is still told that the server stops"
+);
 /// How often the connections are told meanwhile: a shard that was overrun has missed it.
 pub(crate) const DRAIN_RETRY: Duration = Duration::from_millis(100);
 /// How long it waits for the database then.

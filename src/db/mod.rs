@@ -432,8 +432,9 @@ impl Db {
 
     /// Whether the database works: by a look at its rows, and a transaction, which writes if the last one failed.
     pub async fn check(&self) -> Result<(), Error> {
-        self.request(|reply| Request::Check { reply }).await?;
-        self.command_of_a_stranger(|reply| Command::Check { reply }).await
+        let reading = self.request(|reply| Request::Check { reply });
+        let writing = self.command_of_a_stranger(|reply| Command::Check { reply });
+        tokio::try_join!(reading, writing).map(drop)
     }
 
     /// Has the threads end, when all that was sent before is done.
@@ -461,7 +462,7 @@ impl Db {
 
     /// The same for what anybody may have done over and over: it leaves [`WRITE_QUEUE_SPARED`] places for the others.
     async fn command_of_a_stranger<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
-        if self.commands.capacity() < WRITE_QUEUE_SPARED {
+        if self.commands.capacity() <= WRITE_QUEUE_SPARED {
             Err(Error::Unavailable)
         } else {
             self.command(command).await
