@@ -386,17 +386,13 @@ impl Db {
         self.command_of_a_stranger(|reply| Command::EndSession { digest, reply }).await
     }
 
-    /// Stores the messages of one sender, in order. Each gets its id, or, sent before under the same nonce, its first
-    /// one (promise 5); or is refused alone. The answer comes when all of them are on disk (promise 1).
-    pub async fn store_messages(
-        &self,
-        sender: Sender,
-        messages: Vec<NewMessage>,
-    ) -> Result<Vec<Result<MessageId, Error>>, Error> {
+    /// Stores the messages of one sender, in order, and answers with the id of each; of one that was sent before under the
+    /// same nonce, the first it got (promise 5). The answer comes when all of them are on disk (promise 1).
+    pub async fn store_messages(&self, sender: Sender, messages: Vec<NewMessage>) -> Result<Vec<MessageId>, Error> {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
         let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
-        self.command(|reply| Command::StoreMessages { sender, messages, room, reply }).await
+        self.command(|reply| Command::StoreMessages { sender, messages, room, reply }).await?
     }
 
     /// A page of history and whether there is more beyond it, for the live session of a token, which counts as used by

@@ -52,11 +52,11 @@ impl Held {
 
     /// Stores a message, whose commit then stands still.
     async fn stand_still(&self) {
-        self.store("first").await.unwrap()[0].unwrap();
+        self.store("first").await.unwrap();
         self.waits.recv().unwrap();
     }
 
-    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<Result<MessageId, Error>>, Error>> + use<> {
+    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<MessageId>, Error>> + use<> {
         let messages = vec![NewMessage { content: Content::parse(content).unwrap(), nonce: None }];
         let (db, sender) = (self.db.clone(), self.ada.clone());
         async move { db.store_messages(sender, messages).await }
@@ -92,11 +92,11 @@ async fn messages_that_wait_take_a_bounded_number_of_bytes() {
     assert_eq!(waiting.len() + refused, 2_000);
     drop(held.go_on);
     for stored in waiting {
-        stored.await.unwrap().unwrap()[0].unwrap();
+        stored.await.unwrap().unwrap();
     }
     let (db, sender) = (held.db.clone(), held.ada.clone());
     let message = NewMessage { content: Content::parse("there is room again").unwrap(), nonce: None };
-    db.store_messages(sender, vec![message]).await.unwrap()[0].unwrap();
+    db.store_messages(sender, vec![message]).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn strangers_leave_room_for_messages_while_the_writer_stands_still() {
     assert_eq!(refused, 0);
     drop(held.go_on);
     for message in stored {
-        message.await.unwrap().unwrap()[0].unwrap();
+        message.await.unwrap().unwrap();
     }
     for logout in logouts {
         assert!(!logout.await.unwrap().unwrap());
@@ -126,7 +126,7 @@ async fn strangers_leave_room_for_messages_while_the_writer_stands_still() {
 async fn nothing_is_stored_once_the_session_has_ended() {
     let held = Held::open().await;
     assert!(held.db.end_session(held.token.digest()).await.unwrap());
-    assert_eq!(held.store("too late").await.unwrap(), [Err(Error::Unavailable)]);
+    assert_eq!(held.store("too late").await, Err(Error::Unavailable));
     assert_eq!(held.db.last_id(), MessageId::default());
     assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
 }

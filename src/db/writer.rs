@@ -52,7 +52,7 @@ pub(super) enum Command {
         messages: Vec<NewMessage>,
         /// Given back when they are stored, or are not.
         room: OwnedSemaphorePermit,
-        reply: oneshot::Sender<Vec<Result<MessageId, Error>>>,
+        reply: oneshot::Sender<Result<Vec<MessageId>, Error>>,
     },
     CarryOut {
         order: Order,
@@ -204,9 +204,16 @@ impl Writer {
             // Only a write shows that writing works again.
             sql::prove_writable(&transaction)?;
         }
+        let mut execution = Execution {
+            connection: &transaction,
+            now,
+            nonce_days: &self.nonce_days,
+            pruning: &mut self.pruning,
+            last_id: &mut self.last_id,
+            effects,
+        };
         for command in batch {
-            let (pruning, days, last_id) = (&mut self.pruning, &self.nonce_days, &mut self.last_id);
-            answers.push(execute(&transaction, command, now, pruning, days, last_id, effects)?);
+            answers.push(execution.run(command)?);
         }
         transaction.commit()?;
         Ok(())
@@ -227,62 +234,110 @@ impl Writer {
     }
 }
 
-/// Runs one command inside the transaction; what it answers once the transaction is committed.
-fn execute(
-    connection: &Connection,
-    command: Command,
+/// A transaction, as its commands see it.
+struct Execution<'a> {
+    connection: &'a Connection,
     now: UnixMillis,
-    pruning: &mut Pruning,
-    days: &NonceDays,
-    last_id: &mut MessageId,
-    effects: &mut Effects,
-) -> rusqlite::Result<Answer> {
-    Ok(match command {
-        Command::RegisterUser { username, password_hash, invite, reply } => {
-            answer(reply, register_user(connection, &username, &password_hash, invite.as_ref(), now)?)
+    nonce_days: &'a NonceDays,
+    pruning: &'a mut Pruning,
+    last_id: &'a mut MessageId,
+    effects: &'a mut Effects,
+}
+
+impl Execution<'_> {
+    /// Runs one command; what it answers once the transaction is committed.
+    fn run(&mut self, command: Command) -> rusqlite::Result<Answer> {
+        let (connection, now) = (self.connection, self.now);
+        Ok(match command {
+            Command::RegisterUser { username, password_hash, invite, reply } => {
+                answer(reply, register_user(connection, &username, &password_hash, invite.as_ref(), now)?)
+            }
+            Command::LoginUser { user, password_hash, digest, reply } => {
+                let session = sql::insert_session(connection, &digest, user, &password_hash, now)?;
+                self.effects.ended.extend(sql::delete_surplus_sessions(connection, user)?);
+                answer(reply, session)
+            }
+            Command::TouchSession { session } => {
+                sql::touch_session(connection, session, now)?;
+                Box::new(|| {})
+            }
+            Command::EndSession { digest, reply } => {
+                let ended = sql::delete_session(connection, &digest)?;
+                self.effects.ended.extend(ended);
+                answer(reply, ended.is_some())
+            }
+            Command::StoreMessages { sender, messages, room, reply } => {
+                let stored = self.store_messages(&sender, messages)?;
+                Box::new(move || {
+                    drop(room);
+                    drop(reply.send(stored));
+                })
+            }
+            Command::CarryOut { order, reply } => {
+                let done = order::carry_out(connection, order, now)?;
+                self.effects.ended.extend(done.iter().flat_map(|outcome| &outcome.ended));
+                answer(reply, done)
+            }
+            Command::Clean { reply } => answer(reply, self.clean()?),
+            Command::Check { reply } => answer(reply, ()),
+            Command::Stop => unreachable!("the loop ends at it"),
+        })
+    }
+
+    fn store_messages(
+        &mut self,
+        sender: &Sender,
+        messages: Vec<NewMessage>,
+    ) -> rusqlite::Result<Result<Vec<MessageId>, Error>> {
+        // Logged out, expired or disabled since: its sockets are closed, perhaps not yet, and nothing counts that is sent
+        // on them.
+        if !sql::session_lives(self.connection, sender.session, expired_at(self.now))? {
+            return Ok(Err(Error::Unavailable));
         }
-        Command::LoginUser { user, password_hash, digest, reply } => {
-            let session = sql::insert_session(connection, &digest, user, &password_hash, now)?;
-            effects.ended.extend(sql::delete_surplus_sessions(connection, user)?);
-            answer(reply, session)
+        let mut store = StoreMessage::prepare(self.connection)?;
+        let ids = messages.into_iter().map(|message| self.store_message(&mut store, sender, message));
+        ids.collect::<rusqlite::Result<_>>().map(Ok)
+    }
+
+    /// Stores a message; or, sent before under the same nonce, finds it. Its id.
+    fn store_message(
+        &mut self,
+        store: &mut StoreMessage<'_>,
+        sender: &Sender,
+        NewMessage { content, nonce }: NewMessage,
+    ) -> rusqlite::Result<MessageId> {
+        let id = self.last_id.next();
+        if let Some(nonce) = &nonce
+            && let Some(first) = store.claim_nonce(sender.user, nonce, id, self.nonce_days)?
+        {
+            return Ok(first);
         }
-        Command::TouchSession { session } => {
-            sql::touch_session(connection, session, now)?;
-            Box::new(|| {})
-        }
-        Command::EndSession { digest, reply } => {
-            let ended = sql::delete_session(connection, &digest)?;
-            effects.ended.extend(ended);
-            answer(reply, ended.is_some())
-        }
-        Command::StoreMessages { sender, messages, room, reply } => {
-            // Logged out, expired or disabled since: its sockets are closed, perhaps not yet, and nothing counts that is
-            // sent on them.
-            let ids = if sql::session_lives(connection, sender.session, expired_at(now))? {
-                let mut store = StoreMessage::prepare(connection)?;
-                let stored = &mut effects.messages;
-                let store = |message| store_message(&mut store, &sender, message, days, now, last_id, stored);
-                messages.into_iter().map(store).collect::<rusqlite::Result<_>>()?
-            } else {
-                vec![Err(Error::Unavailable); messages.len()]
-            };
-            Box::new(move || {
-                drop(room);
-                drop(reply.send(ids));
-            })
-        }
-        Command::CarryOut { order, reply } => {
-            let done = order::carry_out(connection, order, now)?;
-            effects.ended.extend(done.iter().flat_map(|outcome| &outcome.ended));
-            answer(reply, done)
-        }
-        Command::Clean { reply } => {
-            let more_to_prune = pruning.go_on(connection, now, *last_id)?;
-            answer(reply, clean(connection, now, days, more_to_prune, &mut effects.ended)?)
-        }
-        Command::Check { reply } => answer(reply, ()),
-        Command::Stop => unreachable!("the loop ends at it"),
-    })
+        store.insert(id, sender.user, &content, self.now)?;
+        *self.last_id = id;
+        self.effects.messages.push(Message { id, username: sender.username.clone(), content, created_at: self.now });
+        Ok(id)
+    }
+
+    /// Removes some of what has expired. When to clean again at the latest.
+    fn clean(&mut self) -> rusqlite::Result<Duration> {
+        let (connection, now) = (self.connection, self.now);
+        let expired = sql::delete_expired(connection, expired_at(now))?;
+        let nonces = sql::delete_old_nonces(connection, self.nonce_days)?;
+        sql::delete_expired_invites(connection, now)?;
+        let more_to_prune = self.pruning.go_on(connection, now, *self.last_id)?;
+        let rows = CLEAN_ROWS as usize;
+        let some_left = expired.len() == rows || nonces == rows;
+        self.effects.ended.extend(expired);
+        Ok(if more_to_prune {
+            PRUNE_PACE
+        } else if some_left {
+            CLEAN_PACE
+        } else {
+            let expires_in =
+                sql::oldest_use(connection)?.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0 - now.0);
+            CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
+        })
+    }
 }
 
 /// Who asked may have gone: then nobody is answered.
@@ -316,52 +371,6 @@ fn register_user(
         sql::use_invite(connection, invite, uses_left)?;
     }
     Ok(Ok(()))
-}
-
-fn store_message(
-    store: &mut StoreMessage<'_>,
-    sender: &Sender,
-    NewMessage { content, nonce }: NewMessage,
-    days: &NonceDays,
-    now: UnixMillis,
-    last_id: &mut MessageId,
-    stored: &mut Vec<Message>,
-) -> rusqlite::Result<Result<MessageId, Error>> {
-    let id = last_id.next();
-    if let Some(nonce) = &nonce
-        && let Some(first) = store.claim_nonce(sender.user, nonce, id, days)?
-    {
-        return Ok(Ok(first));
-    }
-    store.insert(id, sender.user, &content, now)?;
-    *last_id = id;
-    stored.push(Message { id, username: sender.username.clone(), content, created_at: now });
-    Ok(Ok(id))
-}
-
-/// Removes some of what has expired. When to clean again at the latest.
-fn clean(
-    connection: &Connection,
-    now: UnixMillis,
-    days: &NonceDays,
-    more_to_prune: bool,
-    ended: &mut Vec<SessionId>,
-) -> rusqlite::Result<Duration> {
-    let expired = sql::delete_expired(connection, expired_at(now))?;
-    let nonces = sql::delete_old_nonces(connection, days)?;
-    sql::delete_expired_invites(connection, now)?;
-    let rows = CLEAN_ROWS as usize;
-    let some_left = expired.len() == rows || nonces == rows;
-    ended.extend(expired);
-    Ok(if more_to_prune {
-        PRUNE_PACE
-    } else if some_left {
-        CLEAN_PACE
-    } else {
-        let expires_in =
-            sql::oldest_use(connection)?.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0 - now.0);
-        CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
-    })
 }
 
 impl Pruning {

@@ -335,15 +335,16 @@ impl Connection {
         let (session, user) = (self.seat.session(), self.seat.user());
         let sender = Sender { session, user, username: self.presence.username().clone() };
         let stored = self.app.db.store_messages(sender, std::mem::take(&mut burst.messages)).await;
-        for (at, nonce) in std::mem::take(&mut burst.nonces).into_iter().enumerate() {
-            match stored.as_ref().map_or_else(|error| Err(*error), |stored| stored[at]) {
-                Ok(id) => {
-                    if let Some(nonce) = &nonce {
+        let nonces = std::mem::take(&mut burst.nonces).into_iter();
+        match stored {
+            Ok(ids) => {
+                for (nonce, id) in nonces.zip(ids) {
+                    if let Some(nonce) = nonce {
                         burst.answers.push(&ServerFrame::Ack { nonce: nonce.as_str(), id: id.get() });
                     }
                 }
-                Err(_) => self.refuse(&Refusal::unavailable(nonce), now, burst),
             }
+            Err(_) => nonces.for_each(|nonce| self.refuse(&Refusal::unavailable(nonce), now, burst)),
         }
     }
 
