@@ -405,7 +405,7 @@ pub(crate) const USER_SESSIONS_MAX: u32 = 256;
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 /// How old the noted last use of a session may be before it is noted again: a write a request would wear flash out.
 pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
-/// How long a nonce is kept at least: as long after the end of the day it was used in.
+/// How long a nonce is remembered after its day is over, and so at least.
 pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
 /// Rows that one round of cleaning removes, so that no commit waits for it noticeably.
 pub(crate) const CLEAN_ROWS: u32 = 500;
@@ -415,15 +415,16 @@ pub(crate) const CLEAN_PACE: Duration = Duration::from_secs(1);
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
 /// Messages that one round of pruning looks through and may remove, so that no commit waits for it noticeably.
 pub(crate) const PRUNE_ROWS: u32 = 500;
-/// Time between two rounds while there is more to prune: 20,000 messages a second go at most, which is more than come.
+/// Time between two rounds while there is more to prune: 20,000 messages a second go at most, which is more than people
+/// write.
 pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
 /// How often pruning by age looks through all messages, and not only up to the first that are not old enough: those
 /// that came while the clock was ahead hide older ones behind them. Days are kept, so a day later is soon enough.
 pub(crate) const PRUNE_ALL_INTERVAL: Duration = Duration::from_hours(24);
 /// Messages that one round looks through for those of a user whose messages are removed.
 pub(crate) const ERASE_ROWS: u32 = 2_000;
-/// How long a server that starts, or who replaces a database, waits for who has it: a command that asks where the server
-/// listens holds the lock for an instant, and one that changes something is done soon.
+/// How long a starting server, or a command that replaces the database, waits for the lock's holder: a command that asks
+/// where the server listens holds it for an instant, and one that changes something is done soon.
 pub(crate) const LOCK_FILE_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two tries at the lock file.
 pub(crate) const LOCK_FILE_RETRY: Duration = Duration::from_millis(20);

@@ -102,7 +102,7 @@ impl Clock {
     }
 }
 
-/// Milliseconds from `then` to `now`; none if `then` is the later one, as for a connection that was heard after a round
+/// Milliseconds from `then` to `now`; 0 if `then` is the later one, as for a connection that was heard after a round
 /// of heartbeats had begun.
 fn since(then: u32, now: u32) -> u32 {
     now.wrapping_sub(then).cast_signed().max(0).cast_unsigned()

@@ -54,7 +54,7 @@ impl Listener {
 
     /// The sockets that systemd listens at and has passed on to this process (`sd_listen_fds(3)`), in their order.
     pub(crate) fn inherited() -> io::Result<Vec<Self>> {
-        // Other than systemd's own library, the crate takes the sockets without this too.
+        // Unlike systemd's own library, the crate takes the sockets without this too.
         if std::env::var_os("LISTEN_PID").is_none() {
             return Ok(Vec::new());
         }

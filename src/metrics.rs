@@ -27,7 +27,7 @@ impl Counter {
 #[derive(Debug)]
 pub(crate) struct Histogram<const N: usize> {
     bounds: [u64; N],
-    /// One for each bound, and one for what is over all of them.
+    /// One for each bound; `over` has the rest.
     counts: [AtomicU64; N],
     over: AtomicU64,
     sum: AtomicU64,

@@ -21,7 +21,7 @@ pub const PASSWORD_MAX_CHARS: usize = 256;
 pub const CONTENT_MAX_CHARS: usize = 4_000;
 /// Most characters of a nonce.
 pub const NONCE_MAX_CHARS: usize = 64;
-/// The largest id that comes from outside: readers of JSON hold whole numbers exactly up to here (RFC 8259 6), and from
+/// The largest id that an import or a restore takes: readers of JSON hold whole numbers exactly up to here (RFC 8259 6), and from
 /// here on, at a million messages a second, ids last for 290,000 years.
 pub const ID_MAX: i64 = (1 << 53) - 1;
 /// Random bytes behind a session token.
@@ -176,7 +176,7 @@ fn masked(address: IpAddr, prefix: u32) -> Option<IpAddr> {
     })
 }
 
-/// A password of acceptable length, hidden from `Debug` and without `Display`.
+/// A password, hidden from `Debug` and without `Display`.
 pub struct Password(String);
 
 impl Password {
@@ -391,7 +391,7 @@ impl Epoch {
     }
 }
 
-/// A name that nobody else draws.
+/// A name that nothing else has had or will have, before or after a restart.
 pub(crate) fn random_name() -> String {
     random_hex::<8>()
 }

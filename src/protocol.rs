@@ -1,6 +1,6 @@
 //! The JSON of the wire, and the frame around it: what clients send, what the server says.
 //!
-//! The only module that knows serde, so that a change of the wire is a change of this file. It knows the model and
+//! The server's only module that knows serde, so that a change of the wire is a change of this file. It knows the model and
 //! nothing of connections: a frame is encoded here once, as finished bytes, however many sockets it goes to.
 
 use std::borrow::Cow;

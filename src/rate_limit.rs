@@ -21,6 +21,11 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
+    /// `count` things in a second, and `burst` of them at once.
+    pub(crate) fn per_second(count: u32, burst: u32) -> Self {
+        Self::new(count, Duration::from_secs(1), burst)
+    }
+
     /// `count` things in `period`, and `burst` of them at once.
     pub(crate) fn new(count: u32, period: Duration, burst: u32) -> Self {
         let interval = period / count.max(1);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let (allowance, start) = (Allowance::new(10, SECOND, 30), Instant::now());
+        let (allowance, start) = (Allowance::per_second(10, 30), Instant::now());
         let mut bucket = Bucket::full(start);
         assert_eq!((0..100).filter(|_| bucket.take(allowance, start).is_ok()).count(), 30);
         let wait = bucket.take(allowance, start).unwrap_err();
@@ -141,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_refusal_takes_nothing() {
-        let (allowance, start) = (Allowance::new(1, SECOND, 1), Instant::now());
+        let (allowance, start) = (Allowance::per_second(1, 1), Instant::now());
         let mut bucket = Bucket::full(start);
         bucket.take(allowance, start).unwrap();
         for _ in 0..100 {
@@ -152,7 +157,7 @@ mod tests {
     #[cfg(feature = "tls")]
     #[test]
     fn what_is_put_back_can_be_taken_again_up_to_the_burst() {
-        let (allowance, start) = (Allowance::new(10, SECOND, 30), Instant::now());
+        let (allowance, start) = (Allowance::per_second(10, 30), Instant::now());
         let mut bucket = Bucket::full(start);
         bucket.put_back(30, allowance, start);
         assert_eq!(bucket.take_many(31, allowance, start), Err(SECOND / 10));
@@ -164,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_newcomers_share_one_bucket_when_it_is_full() {
-        let (limiter, now) = (Limiter::new(Some(Allowance::new(1, SECOND, 1))), Instant::now());
+        let (limiter, now) = (Limiter::new(Some(Allowance::per_second(1, 1))), Instant::now());
         for key in 0..BUCKETS_MAX {
             limiter.take(key, now).unwrap();
         }

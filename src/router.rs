@@ -16,7 +16,6 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
-use rand::TryRng as _;
 use tracing::Level;
 
 use crate::config::URI_MAX_BYTES;
@@ -24,6 +23,7 @@ use crate::db;
 use crate::error::ApiError;
 use crate::handler::{App, Peer, assets, rest, ws};
 use crate::metrics::Refused;
+use crate::model::random_name;
 use crate::protocol;
 use crate::proxy::{self, X_REQUEST_ID};
 
@@ -230,7 +230,7 @@ fn refuse(app: &App, asked: &Asked, error: &ApiError) -> Response {
         _ => Refused::Invalid,
     };
     app.metrics.refuse(reason);
-    let request = asked.id.clone().unwrap_or_else(new_request_id);
+    let request = asked.id.clone().unwrap_or_else(random_name);
     let Asked { address, method, uri, .. } = asked;
     // The query is left out: who mistypes a client may put anything there.
     let (path, status, code) = (uri.path(), error.status().as_u16(), error.code());
@@ -255,13 +255,6 @@ fn refuse(app: &App, asked: &Asked, error: &ApiError) -> Response {
     let mut response = error_response(error);
     response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(request).expect("an id is plain ASCII"));
     response
-}
-
-/// An id that no other request has had or will have, before or after a restart.
-fn new_request_id() -> String {
-    let mut bytes = [0; 8];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system has a random generator");
-    format!("{:016x}", u64::from_le_bytes(bytes))
 }
 
 /// Says, once, that a proxy on this machine is not believed: then all its clients share one address's limits.
@@ -295,7 +288,7 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
 
 /// An error answer as bytes, for a connection that no request of was read, and which ends with it.
 pub(crate) fn last_words(error: &ApiError) -> Vec<u8> {
-    let request = new_request_id();
+    let request = random_name();
     tracing::debug!(request, code = error.code(), "connection refused");
     let mut response = error_response(error);
     response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(request).expect("an id is plain ASCII"));

@@ -270,8 +270,11 @@ async fn listen(endpoint: &Endpoint) -> Result<Listener, BindError> {
 
 fn count_commit(metrics: &Metrics, commit: &Commit<'_>) {
     let micros = u64::try_from(commit.took.as_micros()).unwrap_or(u64::MAX);
-    metrics.commit_micros.observe(micros);
-    metrics.queue_commands.observe(commit.waiting as u64);
+    // What turned up after a commit that failed is of no transaction now.
+    if commit.commands > 0 {
+        metrics.commit_micros.observe(micros);
+        metrics.queue_commands.observe(commit.waiting as u64);
+    }
     if !commit.messages.is_empty() {
         metrics.messages.add(commit.messages.len() as u64);
         metrics.batch_messages.observe(commit.messages.len() as u64);

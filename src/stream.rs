@@ -3,7 +3,7 @@
 //! TCP, a Unix socket, or TLS over TCP: whatever a listener accepts is a variant here, and nothing else names it. An
 //! enum and not a trait object, so that the kind is a comparison in the call and not an allocation for each
 //! connection. Reading and writing take `&self`, so that the task that reads a WebSocket and the shard that writes to
-//! it share one stream without a lock, and neither call ever waits: waiting is the business of `readable` and
+//! it share one stream (without a lock, but for TLS), and neither call ever waits: waiting is the business of `readable` and
 //! `writable`.
 
 use std::future::poll_fn;

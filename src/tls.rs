@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use rustix::net::{Shutdown, shutdown};
 use rustls::pki_types::pem::PemObject as _;
@@ -146,7 +146,7 @@ impl TlsStream {
             }
             if state.turn_left == 0 {
                 state.turn_left = TLS_TURN_BYTES;
-                // It wakes the task once the runtime has asked the kernel who else is ready; a waker that is called
+                // `yield_now` wakes the task once the runtime has asked the kernel who else is ready; a waker that is called
                 // here would wake it before that.
                 return pin!(tokio::task::yield_now()).poll(cx).map(Ok);
             }
@@ -187,7 +187,7 @@ impl TlsStream {
 impl State {
     /// Fails if the peer has sent too many bytes of records for what they `carried`.
     fn weigh(&mut self, read: usize, carried: usize) -> io::Result<()> {
-        let allowance = Allowance::new(TLS_HOLLOW_RATE, Duration::from_secs(1), TLS_HOLLOW_BURST);
+        let allowance = Allowance::per_second(TLS_HOLLOW_RATE, TLS_HOLLOW_BURST);
         let (count, now) = (|bytes| u32::try_from(bytes).unwrap_or(u32::MAX), Instant::now());
         self.hollow.put_back(count(carried).saturating_mul(TLS_BYTES_PER_BYTE), allowance, now);
         let taken = self.hollow.take_many(count(read), allowance, now);
@@ -318,6 +318,7 @@ fn read(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
 mod tests {
     use std::future::poll_fn;
     use std::process::Command;
+    use std::time::Duration;
 
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
     use tokio::net::TcpListener;

@@ -11,8 +11,8 @@ use chinwag::db;
 
 use super::say;
 
-/// Time for each step of asking: more than the server gives its database.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// Time for each step of asking: more than the server gives its database, and less than whoever asks gives this.
+const PATIENCE: Duration = Duration::from_secs(4);
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 pub(super) fn ask(path: &Path) -> anyhow::Result<()> {

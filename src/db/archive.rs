@@ -264,8 +264,8 @@ impl Archive {
 /// Puts the database that the file `backup` is in the place of the one at `path`, under a new epoch. Where the old one
 /// is kept, if there was one.
 ///
-/// The backup is brought to the current version, and verified, before anything is touched; and there is a database at
-/// `path` at every moment, if there was one.
+/// The backup is brought to the current version, and verified, before anything is touched; and if there was a database
+/// at `path`, there is one at every moment, where the file system knows second names.
 pub fn restore(backup: &Path, path: &Path, now: UnixMillis) -> Result<Option<PathBuf>, ArchiveError> {
     let _lock = Lock::wait(path)?;
     // The file itself, and not a link to it.

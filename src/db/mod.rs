@@ -50,8 +50,8 @@ pub enum Error {
     /// No such invitation, or not any more.
     #[error("the invitation is not valid")]
     InvalidInvite,
-    /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be
-    /// stored may still turn up, if the failure was of a commit.
+    /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be stored
+    /// may still be, if a commit failed or the answer did not come in time.
     #[error("the database is unavailable")]
     Unavailable,
 }

@@ -71,7 +71,8 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Once it was put in its place there is nothing; and what cannot be removed stays under its odd name.
+        // After `put_new` this takes the first name away; after `put` there is nothing. What cannot be removed stays under
+        // its odd name.
         drop(remove_database(&self.path));
     }
 }

@@ -72,12 +72,10 @@ impl App {
         let burst = config.message_rate.saturating_mul(3);
         let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
         let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
-        let message =
-            (config.message_rate > 0).then(|| Allowance::new(config.message_rate, Duration::from_secs(1), burst));
-        let connect =
-            (config.user_connections > 0).then(|| Allowance::new(CONNECT_RATE, Duration::from_secs(1), CONNECT_BURST));
-        let handshake = (config.address_connections > 0)
-            .then(|| Allowance::new(HANDSHAKE_RATE, Duration::from_secs(1), HANDSHAKE_BURST));
+        let message = (config.message_rate > 0).then(|| Allowance::per_second(config.message_rate, burst));
+        let connect = (config.user_connections > 0).then(|| Allowance::per_second(CONNECT_RATE, CONNECT_BURST));
+        let handshake =
+            (config.address_connections > 0).then(|| Allowance::per_second(HANDSHAKE_RATE, HANDSHAKE_BURST));
         Self {
             presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
             hasher: Hasher::new(),
@@ -85,13 +83,9 @@ impl App {
             handshake_rate: Limiter::new(handshake),
             connect_rate: Limiter::new(connect),
             message_rate: Limiter::new(message),
-            refusal_log_rate: Limiter::new(Some(Allowance::new(
-                REFUSAL_LOG_RATE,
-                Duration::from_secs(1),
-                REFUSAL_LOG_BURST,
-            ))),
+            refusal_log_rate: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),
             warned_of_proxy: AtomicBool::new(false),
-            frame_allowance: message.map(|_| Allowance::new(frames, Duration::from_secs(1), frame_burst)),
+            frame_allowance: message.map(|_| Allowance::per_second(frames, frame_burst)),
             addresses: Arc::new(Addresses::new(config.address_connections as usize)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             stopping: watch::Sender::new(false),

@@ -128,7 +128,7 @@ async fn send_run(app: Arc<App>, mut run: Run, has_more: bool, mut sender: Sende
     drop(sender.send_data(piece.into()).await);
 }
 
-/// `GET /healthz`: whether the server can store.
+/// `GET /healthz`: whether the server can read and store.
 pub(crate) async fn healthz(app: &Arc<App>) -> Result<Response, ApiError> {
     if app.is_stopping() {
         return Err(ApiError::Unavailable);

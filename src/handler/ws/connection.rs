@@ -9,7 +9,7 @@
 //! is small.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
@@ -321,7 +321,7 @@ impl Connection {
         if reason == Refused::Unavailable {
             return;
         }
-        let allowance = Allowance::new(REFUSED_RATE, Duration::from_secs(1), REFUSED_BURST);
+        let allowance = Allowance::per_second(REFUSED_RATE, REFUSED_BURST);
         if self.refused.take(allowance, now).is_err() {
             burst.end.get_or_insert(Close::ABUSE);
         }
