@@ -14,7 +14,7 @@ use crate::db::Page;
 use crate::handler::ws::socket::Boundary;
 use crate::handler::{assets, rest, ws};
 use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, UnixMillis, Username};
-use crate::protocol::{Auth, ClientFrame, Credentials, ServerFrame, encode};
+use crate::protocol::{Auth, ClientFrame, Credentials, Invite, ServerFrame, encode};
 use crate::proxy;
 use crate::router::instead_of_hypers;
 
@@ -25,6 +25,7 @@ pub fn client_frame(bytes: &[u8]) {
     {
         assert!(username.as_str().is_ascii() && !username.as_str().starts_with(['.', '_', '-']));
     }
+    drop(Invite::parse(bytes));
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(auth) = Auth::parse(text) {
         assert!(auth.last_id.is_none_or(|id| id.get() >= 0));
