@@ -256,13 +256,14 @@ async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
         // The kernel accepts for the server, whether the server can or not.
         crowd.push(RawClient::connect(&server).await);
     }
-    let cpu = server.cpu_time();
+    let (cpu, begun) = (server.cpu_time(), Instant::now());
     for number in 0..20 {
         inside.store(&number.to_string(), "still here").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let used = server.cpu_time().saturating_sub(cpu);
-    assert!(used.as_millis() < 700, "it spins: {used:?}");
+    // A loop that spins takes all of a core, however slow the machine.
+    assert!(used * 10 < begun.elapsed() * 7, "it spins: {used:?} of {:?}", begun.elapsed());
     assert_eq!(server.log().matches("cannot accept connections").count(), 1, "{}", server.log());
     prlimit(Some(server.pid()), Resource::Nofile, before).expect("the limit may be raised again");
     drop(crowd);
