@@ -33,6 +33,10 @@ export const FLAGS = [
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
 
+/** Servers of tests that failed before they closed them. */
+const running = new Set();
+process.on("exit", () => running.forEach((server) => server.abandon()));
+
 /** The program itself. It can be killed and comes back on the same port with the same database. */
 export class Server {
   #directory = mkdtempSync(join(tmpdir(), "chinwag-browser-"));
@@ -48,6 +52,7 @@ export class Server {
 
   constructor(flags) {
     this.#flags = flags;
+    running.add(this);
   }
 
   get url() {
@@ -85,6 +90,13 @@ export class Server {
 
   async close() {
     await this.kill();
+    this.abandon();
+  }
+
+  /** What `close` does, for when there is no time to wait. */
+  abandon() {
+    running.delete(this);
+    this.#process?.kill("SIGKILL");
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
