@@ -76,6 +76,8 @@ pub(crate) struct Slice {
     /// Who has been told all that came before this slice, and so may be given it whole. A kind of frame that does not
     /// occur has no say.
     after: (Option<MessageId>, Option<u64>),
+    /// Where it leads to.
+    up_to: Position,
     /// Who must not have all of it: one is not told of one's own typing.
     typists: Vec<UserId>,
 }
@@ -103,7 +105,8 @@ impl Slice {
 
     /// Where a connection stands that has been given all of this slice.
     pub(crate) fn advance(&self, mut position: Position) -> Position {
-        self.frames.iter().for_each(|frame| position.advance(frame.told));
+        position.message = position.message.max(self.up_to.message);
+        position.presence = position.presence.max(self.up_to.presence);
         position
     }
 
@@ -196,7 +199,9 @@ impl SliceBuilder {
     pub(crate) fn build(mut self, after: (Option<MessageId>, Option<u64>)) -> Slice {
         let typist = |frame: &Frame| if let Told::Typing(by) = frame.told { Some(by) } else { None };
         let typists = self.frames.iter().filter_map(typist).collect();
-        Slice { bytes: self.encoder.take().freeze(), frames: self.frames, after, typists }
+        let mut up_to = Position::default();
+        self.frames.iter().for_each(|frame| up_to.advance(frame.told));
+        Slice { bytes: self.encoder.take().freeze(), frames: self.frames, after, up_to, typists }
     }
 }
 
