@@ -5,6 +5,7 @@
 //! answer: no name, number or hash has a space in it. One connection is served after the other, an order each, so
 //! that the socket takes no more of the server than one order's worth.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -99,7 +100,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Carries out orders, for good.
-pub(crate) async fn serve(app: Arc<App>, control: Control) {
+pub(crate) async fn serve(app: Arc<App>, control: Control) -> Infallible {
     loop {
         match control.listener.accept().await {
             Ok((stream, _)) if is_trusted(&stream) => {
@@ -242,6 +243,8 @@ fn parse_answer(line: &str) -> Option<Result<Report, Refusal>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
+
     use crate::model::InviteCode;
 
     #[test]
@@ -257,7 +260,11 @@ mod tests {
             Order::EraseMessages { username: name(), after: MessageId::new(7) },
             Order::RevokeSession { session: SessionId(3) },
             Order::RevokeSessions { username: name() },
-            Order::CreateInvite { digest: InviteCode::random().digest(), uses: 5, expires_at: UnixMillis(1) },
+            Order::CreateInvite {
+                digest: InviteCode::random().digest(),
+                uses: NonZeroU32::new(5).unwrap(),
+                expires_at: UnixMillis(1),
+            },
             Order::Prune { before: UnixMillis(99), after: MessageId::new(7) },
         ];
         for order in orders {
@@ -265,7 +272,8 @@ mod tests {
             assert!(line.len() <= CONTROL_LINE_MAX_BYTES && line.ends_with('\n'));
             assert_eq!(parse_order(line.trim_end()), Some(order));
         }
-        for bad in ["", "prune", "prune x", "prune 1 2 3", "disable-user ../x", "add-user ada", "drop"] {
+        let no_uses = format!("create-invite {} 0 1", InviteCode::random().digest().to_hex());
+        for bad in ["", "prune", "prune x", "prune 1 2 3", "disable-user ../x", "add-user ada", &no_uses, "drop"] {
             assert_eq!(parse_order(bad), None, "{bad}");
         }
     }

@@ -1,5 +1,6 @@
 //! `invite`: a link that lets somebody register.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::Context as _;
 use chinwag::db::{Order, server_addresses};
 use chinwag::model::InviteCode;
 use clap::Args;
+use clap::builder::TypedValueParser as _;
 
 use super::time::{ahead, parse_age, utc};
 use super::{Hands, note, say};
@@ -17,8 +19,8 @@ const FALLBACK_URL: &str = "http://127.0.0.1:8080";
 #[derive(Debug, Args)]
 pub(crate) struct Invite {
     /// How many may register with it
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    uses: u32,
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN, value_parser = clap::value_parser!(u32).range(1..=100_000).try_map(NonZeroU32::try_from))]
+    uses: NonZeroU32,
     /// How long it works: 7d, 12h
     #[arg(long, value_name = "AGE", default_value = "7d", value_parser = parse_age)]
     expires: Duration,
@@ -35,7 +37,7 @@ impl Invite {
         let listening = server_addresses(path).into_iter().find(|address| address.starts_with("http"));
         let url = self.url.or(listening).unwrap_or_else(|| FALLBACK_URL.into());
         say(&format!("{}/#invite={}", url.trim_end_matches('/'), code.reveal()))?;
-        let people = if self.uses == 1 { "one person".to_owned() } else { format!("{} people", self.uses) };
+        let people = if self.uses.get() == 1 { "one person".to_owned() } else { format!("{} people", self.uses) };
         note(&format!("it lets {people} register until {} UTC, with --registration invite", utc(expires_at)));
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! that has the database to itself. What may take long is cut into steps, each an order of its own that says where the
 //! next begins, so that the messages of everybody else never wait for it.
 
+use std::num::NonZeroU32;
+
 use rusqlite::{Connection, ErrorCode};
 
 use super::sql;
@@ -63,7 +65,7 @@ pub enum Order {
         /// The digest of its code.
         digest: Digest,
         /// How many may register with it.
-        uses: u32,
+        uses: NonZeroU32,
         /// When it stops working.
         expires_at: UnixMillis,
     },

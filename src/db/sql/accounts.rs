@@ -1,5 +1,7 @@
 //! The queries about people: users, their sessions, invitations.
 
+use std::num::NonZeroU32;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::config::{CLEAN_ROWS, USER_SESSIONS_MAX};
@@ -144,10 +146,10 @@ const INSERT_INVITE: &str = "INSERT INTO invites (digest, uses_left, expires_at)
 pub(in crate::db) fn insert_invite(
     connection: &Connection,
     digest: &Digest,
-    uses: u32,
+    uses: NonZeroU32,
     expires_at: UnixMillis,
 ) -> rusqlite::Result<()> {
-    connection.execute(INSERT_INVITE, params![digest.as_bytes(), uses, expires_at.0])?;
+    connection.execute(INSERT_INVITE, params![digest.as_bytes(), uses.get(), expires_at.0])?;
     Ok(())
 }
 
