@@ -50,6 +50,9 @@ pub enum Error {
     /// No such invitation, or not any more.
     #[error("the invitation is not valid")]
     InvalidInvite,
+    /// The session was logged out, has expired, or its user was disabled.
+    #[error("the session has ended")]
+    SessionEnded,
     /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be stored
     /// may still be, if a commit failed or the answer did not come in time.
     #[error("the database is unavailable")]
@@ -241,7 +244,7 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Waits until both threads have ended: after [`Db::stop`], when every handle is gone. Blocks.
+    /// Waits until both threads have ended: after [`Db::stop`], or when every handle is gone. Blocks.
     ///
     /// # Errors
     /// If one of them ended in a panic.

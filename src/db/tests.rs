@@ -126,7 +126,7 @@ async fn strangers_leave_room_for_messages_while_the_writer_stands_still() {
 async fn nothing_is_stored_once_the_session_has_ended() {
     let held = Held::open().await;
     assert!(held.db.end_session(held.token.digest()).await.unwrap());
-    assert_eq!(held.store("too late").await, Err(Error::Unavailable));
+    assert_eq!(held.store("too late").await, Err(Error::SessionEnded));
     assert_eq!(held.db.last_id(), MessageId::default());
     assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
 }

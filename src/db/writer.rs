@@ -5,6 +5,7 @@
 //! fails all its commands and publishes nothing; whether it reached the disk is then unknown, so before the next one
 //! the thread looks, and publishes what turned up.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,8 @@ pub(super) struct Writer {
     last_id: MessageId,
     /// The last message handed to `on_commit`.
     published: MessageId,
+    /// Sessions ended by commits that failed.
+    in_doubt: HashSet<SessionId>,
     nonce_days: NonceDays,
 }
 
@@ -123,7 +126,8 @@ impl Writer {
         let path = path.to_owned();
         let pruning = Pruning { retention, after: MessageId::default(), ended: None };
         let nonce_days = NonceDays::since(&sql::nonce_days(&connection)?, UnixMillis::now(), Instant::now());
-        Ok(Self { connection, shared, on_commit, pruning, nonce_days, path, file, last_id, published: last_id })
+        let (published, in_doubt) = (last_id, HashSet::new());
+        Ok(Self { connection, shared, on_commit, pruning, path, file, last_id, published, in_doubt, nonce_days })
     }
 
     /// Commits batch after batch, until told to stop or every handle is gone.
@@ -158,6 +162,7 @@ impl Writer {
             // What was removed is there again.
             self.pruning.after = MessageId::default();
             self.pruning.ended = None;
+            self.in_doubt.extend(effects.ended);
             // The answers are dropped with their replies, which says `unavailable` to all.
             if !self.shared.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(%failure, "the database fails: nothing is stored until it works again");
@@ -219,9 +224,20 @@ impl Writer {
         Ok(())
     }
 
-    /// After a commit of which nobody knows whether it reached the disk: what did is shown to everyone before
-    /// anything new is.
+    /// After a commit of which nobody knows whether it reached the disk: what did is told to everyone before anything
+    /// new is.
     fn publish_what_turned_up(&mut self) -> rusqlite::Result<()> {
+        let used_after = expired_at(UnixMillis::now());
+        let mut ended = Vec::new();
+        for session in &self.in_doubt {
+            if !sql::session_lives(&self.connection, *session, used_after)? {
+                ended.push(*session);
+            }
+        }
+        if !ended.is_empty() {
+            (self.on_commit)(Committed::Ended(&ended));
+        }
+        self.in_doubt.clear();
         loop {
             let messages = sql::messages_after(&self.connection, self.published, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES)?;
             let Some(last) = messages.last().map(|message| message.id) else { return Ok(()) };
@@ -292,7 +308,7 @@ impl Execution<'_> {
         // Logged out, expired or disabled since: its sockets are closed, perhaps not yet, and nothing counts that is sent
         // on them.
         if !sql::session_lives(self.connection, sender.session, expired_at(self.now))? {
-            return Ok(Err(Error::Unavailable));
+            return Ok(Err(Error::SessionEnded));
         }
         let mut store = StoreMessage::prepare(self.connection)?;
         let ids = messages.into_iter().map(|message| self.store_message(&mut store, sender, message));
@@ -401,4 +417,49 @@ impl Pruning {
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicI64};
+
+    use super::*;
+    use crate::config::Durability;
+    use crate::db::Lock;
+    use crate::model::Token;
+
+    #[test]
+    fn a_logout_that_reached_the_disk_by_a_commit_that_failed_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chinwag.db");
+        sql::create_private(&path).unwrap();
+        let connection = sql::open_writer(&path, Durability::Full).unwrap();
+        let (username, now) = (Username::parse("ada").unwrap(), UnixMillis::now());
+        sql::insert_user(&connection, &username, "", now).unwrap();
+        let user = sql::find_user(&connection, &username).unwrap().unwrap();
+        let [gone, lives] = [(); 2]
+            .map(|()| sql::insert_session(&connection, &Token::random().digest(), user, "", now).unwrap().unwrap());
+        sql::delete_session_by_id(&connection, gone).unwrap();
+        let shared = Arc::new(Shared {
+            epoch: sql::epoch(&connection).unwrap(),
+            last_id: AtomicI64::new(0),
+            failing: AtomicBool::new(true),
+            was_empty: false,
+            lock: Lock::take(&path).unwrap(),
+        });
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&told);
+        let on_commit = move |committed: Committed<'_>| {
+            if let Committed::Ended(sessions) = committed {
+                noted.lock().unwrap().extend_from_slice(sessions);
+            }
+        };
+        let mut writer = Writer::new(connection, &path, shared, Retention::default(), Box::new(on_commit)).unwrap();
+        writer.in_doubt = HashSet::from([gone, lives]);
+        for _ in 0..2 {
+            writer.commit(Vec::new(), || 0);
+            assert_eq!(*told.lock().unwrap(), [gone]);
+        }
+    }
 }
