@@ -257,6 +257,10 @@ pub(crate) const PAGE_HELD_BYTES: usize = 256 * 1024;
 
 /// File descriptors kept back for the database, the listener and the standard streams.
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+/// Unauthenticated connections of one address that are kept open between requests in any case: of five browsers.
+pub(crate) const KEPT_OPEN: usize = 32;
+/// So few connections are warned about when it is the descriptors that allow no more.
+pub(crate) const FEW_CONNECTIONS: u32 = 100;
 /// Permissions of a Unix socket that is made: its peers are trusted proxies, so only the owner and the group, which a
 /// proxy's user can be added to, may connect.
 pub(crate) const UNIX_SOCKET_MODE: u32 = 0o660;

@@ -77,7 +77,6 @@ const REFUSALS: [(Refused, &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) connections_opened: Counter,
-    pub(crate) connections_closed: Counter,
     pub(crate) messages: Counter,
     pub(crate) deliveries: Counter,
     pub(crate) catch_ups: Counter,
@@ -93,7 +92,6 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         Self {
             connections_opened: Counter::default(),
-            connections_closed: Counter::default(),
             messages: Counter::default(),
             deliveries: Counter::default(),
             catch_ups: Counter::default(),
@@ -111,14 +109,13 @@ impl Metrics {
         self.refusals[at].add(1);
     }
 
-    /// The exposition. `users_online` and the process's own figures are read when it is asked for.
-    pub(crate) fn render(&self, users_online: usize) -> String {
+    /// The exposition. Who is online and the process's own figures are read when it is asked for.
+    pub(crate) fn render(&self, (users, connections): (usize, usize)) -> String {
         let mut text = Exposition(String::with_capacity(8 * 1024));
         text.head("chinwag_build_info", "The version, as a label.", "gauge");
         text.line(format_args!("chinwag_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-        let open = self.connections_opened.get().saturating_sub(self.connections_closed.get());
-        text.gauge("chinwag_connections", "Authenticated WebSocket connections.", open);
-        text.gauge("chinwag_users_online", "Users with at least one connection.", users_online);
+        text.gauge("chinwag_connections", "Authenticated WebSocket connections.", connections);
+        text.gauge("chinwag_users_online", "Users with at least one connection.", users);
         text.counter(
             "chinwag_connections_total",
             "Connections that ever authenticated.",

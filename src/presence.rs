@@ -33,6 +33,8 @@ pub(crate) struct Presence {
 struct Online {
     /// Sorted, since the list on the wire is.
     users: BTreeMap<Username, User>,
+    /// Of all of them.
+    connections: usize,
     /// Presence frames ever published.
     seq: u64,
     /// Whether changes are told as a count.
@@ -83,8 +85,9 @@ impl Presence {
             return Err(TooManyConnections);
         }
         user.connections += 1;
-        let announced =
-            user.connections == 1 && online.announce(&self.hub, &ServerFrame::UserJoin { username: username.as_str() });
+        let is_first = user.connections == 1;
+        online.connections += 1;
+        let announced = is_first && online.announce(&self.hub, &ServerFrame::UserJoin { username: username.as_str() });
         let snapshot = online.snapshot();
         drop(online);
         Ok((PresenceGuard { presence: Arc::clone(self), username: username.clone() }, snapshot, announced))
@@ -95,9 +98,10 @@ impl Presence {
         self.lock().snapshot()
     }
 
-    /// How many people are online.
-    pub(crate) fn count(&self) -> usize {
-        self.lock().users.len()
+    /// How many people are online, and with how many connections.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let online = self.lock();
+        (online.users.len(), online.connections)
     }
 
     /// Passes on that `user` types, at most once in [`TYPING_INTERVAL`], and not while people are only counted: it costs
@@ -131,7 +135,9 @@ impl Presence {
         let mut online = self.lock();
         let Some(user) = online.users.get_mut(username) else { return };
         user.connections -= 1;
-        if user.connections == 0 {
+        let was_last = user.connections == 0;
+        online.connections -= 1;
+        if was_last {
             online.users.remove(username);
             online.announce(&self.hub, &ServerFrame::UserLeave { username: username.as_str() });
         }

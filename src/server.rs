@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::config::{
     ACCEPT_BACKOFF, CLEAN_INTERVAL, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint,
-    HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_AT_ONCE, METRICS_TIMEOUT, REFUSALS_AT_ONCE,
-    RESERVED_DESCRIPTORS,
+    FEW_CONNECTIONS, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_AT_ONCE, METRICS_TIMEOUT,
+    REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
 use crate::db::{self, Commit, Committed, Db};
@@ -186,24 +186,25 @@ impl Server {
             let (hub, events) = (app.hub.clone(), app.hub.subscribe());
             writing.spawn(async move { shard.run(hub, events).await });
         }
-        let mut housekeeping =
-            vec![tokio::spawn(clean(Arc::clone(&app))), tokio::spawn(publish_counts(Arc::clone(&app.presence)))];
+        let mut housekeeping = JoinSet::new();
+        housekeeping.spawn(clean(Arc::clone(&app)));
+        housekeeping.spawn(publish_counts(Arc::clone(&app.presence)));
         if let Some(listener) = metrics_listener {
-            housekeeping.push(tokio::spawn(serve_metrics(Arc::clone(&app), listener)));
+            housekeeping.spawn(serve_metrics(Arc::clone(&app), listener));
         }
         if let Some(control) = control {
-            housekeeping.push(tokio::spawn(control::serve(Arc::clone(&app), control)));
+            housekeeping.spawn(control::serve(Arc::clone(&app), control));
         }
         let mut accepting = JoinSet::new();
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
         for listener in listeners {
             accepting.spawn(accept(Arc::clone(&app), listener, Arc::clone(&places), Arc::clone(&refusals)));
         }
-        let result = until_over(&app, &mut writing, &mut accepting).await;
+        let result = until_over(&app, [&mut writing, &mut accepting, &mut housekeeping]).await;
         // The order of stopping: nobody comes in; who is in gets the answers that are due and 1001; then the database.
         accepting.shutdown().await;
         app.stopping.send_replace(true);
-        housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
+        housekeeping.shutdown().await;
         let drained = async {
             let mut retry = tokio::time::interval(DRAIN_RETRY);
             loop {
@@ -234,16 +235,14 @@ impl Server {
 
 /// Resolves when the server has been told to stop, or can serve no longer: when a thread of the database has ended, or a
 /// loop, which none does but by a bug.
-async fn until_over(
-    app: &App,
-    writing: &mut JoinSet<Infallible>,
-    accepting: &mut JoinSet<Infallible>,
-) -> Result<(), RunError> {
+async fn until_over(app: &App, loops: [&mut JoinSet<Infallible>; 3]) -> Result<(), RunError> {
+    let [writing, accepting, housekeeping] = loops;
     tokio::select! {
         () = app.until_stopping() => Ok(()),
         () = app.db.ended() => Err(RunError::Database),
         _ = writing.join_next() => Err(RunError::Loop),
         _ = accepting.join_next() => Err(RunError::Loop),
+        _ = housekeeping.join_next() => Err(RunError::Loop),
     }
 }
 
@@ -298,7 +297,12 @@ fn connection_limit(asked: Option<u32>) -> u32 {
             possible
         }
         Some(asked) => asked,
-        None => possible,
+        None => {
+            if possible < FEW_CONNECTIONS {
+                tracing::warn!(possible, "the file-descriptor limit allows few connections: see ulimit -n");
+            }
+            possible
+        }
     }
 }
 
@@ -398,7 +402,7 @@ async fn serve(app: Arc<App>, stream: Stream, peer: Peer) {
 
 /// Serves `/metrics` to whoever watches, a few connections at once and a request each: this listener is for the
 /// operator, and who reaches it and asks nothing holds one of [`METRICS_AT_ONCE`] turns, for [`METRICS_TIMEOUT`].
-async fn serve_metrics(app: Arc<App>, listener: Listener) {
+async fn serve_metrics(app: Arc<App>, listener: Listener) -> Infallible {
     let mut serving = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -424,14 +428,14 @@ async fn serve_metrics(app: Arc<App>, listener: Listener) {
 }
 
 /// Removes what has expired, round after round.
-async fn clean(app: Arc<App>) {
+async fn clean(app: Arc<App>) -> Infallible {
     loop {
         let wait = app.db.clean().await.unwrap_or(CLEAN_INTERVAL);
         tokio::time::sleep(wait).await;
     }
 }
 
-async fn publish_counts(presence: Arc<Presence>) {
+async fn publish_counts(presence: Arc<Presence>) -> Infallible {
     let mut interval = tokio::time::interval(Presence::COUNT_INTERVAL);
     loop {
         interval.tick().await;

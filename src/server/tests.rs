@@ -13,7 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 
 use super::*;
-use crate::config::HUB_CAPACITY;
+use crate::config::{CATCH_UPS_AT_ONCE, HUB_CAPACITY};
 use crate::db::{NewMessage, Sender};
 use crate::hub::Told;
 use crate::model::{Content, Token, UnixMillis, UserId, Username};
@@ -121,6 +121,15 @@ impl Reader {
         }
     }
 
+    /// The code of the close frame, whatever comes before it.
+    async fn close_code(&mut self) -> u16 {
+        loop {
+            if let Err(code) = self.next().await {
+                return code;
+            }
+        }
+    }
+
     /// The next text frame of type `kind`.
     async fn next_of(&mut self, kind: &str) -> Value {
         loop {
@@ -170,16 +179,32 @@ async fn every_connection_of_an_overrun_shard_learns_who_is_there() {
 }
 
 #[tokio::test]
+async fn who_waits_to_be_brought_up_hears_of_a_logout_and_of_a_stop() {
+    for (is_stop, code) in [(false, 1008), (true, 1001)] {
+        let served = Served::start().await;
+        let mut reader = served.connect().await;
+        let all = u32::try_from(CATCH_UPS_AT_ONCE).unwrap();
+        let _permits = served.app.catch_ups.acquire_many(all).await.unwrap();
+        served.overrun(served.store(&["1"]));
+        // The shard's turn, then the connection's, which from here on waits for a permit.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        if is_stop {
+            served.app.stopping.send_replace(true);
+        } else {
+            served.app.db.end_session(served.token.digest()).await.unwrap();
+        }
+        assert_eq!(reader.close_code().await, code);
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_ends_while_its_shard_is_overrun_is_closed() {
     let served = Served::start().await;
     let mut reader = served.connect().await;
     served.overrun(served.app.db.end_session(served.token.digest()));
-    let code = loop {
-        if let Err(code) = reader.next().await {
-            break code;
-        }
-    };
-    assert_eq!(code, 1008);
+    assert_eq!(reader.close_code().await, 1008);
 }
 
 #[tokio::test]
@@ -191,12 +216,7 @@ async fn a_session_that_expires_is_closed() {
     let changed = database.execute("UPDATE sessions SET last_used_at = ?1", [UnixMillis::now().plus(-days_31).0]);
     assert_eq!(changed, Ok(1));
     served.app.db.clean().await.unwrap();
-    let code = loop {
-        if let Err(code) = reader.next().await {
-            break code;
-        }
-    };
-    assert_eq!(code, 1008);
+    assert_eq!(reader.close_code().await, 1008);
 }
 
 #[tokio::test]
@@ -210,13 +230,16 @@ async fn a_shard_that_panics_stops_the_server_with_an_error() {
 }
 
 #[tokio::test]
-async fn an_accept_loop_that_panics_stops_the_server_with_an_error() {
+async fn a_loop_that_panics_stops_the_server_with_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::bind(config(directory.path()), 1).await.unwrap();
-    let (mut writing, mut accepting) = (JoinSet::new(), JoinSet::new());
-    writing.spawn(std::future::pending());
-    accepting.spawn(std::future::pending());
-    accepting.spawn(async { panic!("as an accept loop with a bug would") });
-    let over = within(until_over(&server.app, &mut writing, &mut accepting)).await;
-    assert!(matches!(over, Err(RunError::Loop)), "{over:?}");
+    for with_bug in 0..3 {
+        let mut loops = [(); 3].map(|()| JoinSet::new());
+        for set in &mut loops {
+            set.spawn(std::future::pending());
+        }
+        loops[with_bug].spawn(async { panic!("as a loop with a bug would") });
+        let over = within(until_over(&server.app, loops.each_mut())).await;
+        assert!(matches!(over, Err(RunError::Loop)), "{over:?}");
+    }
 }

@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::socket::{self, Close, Reader, Received};
 use crate::config::{
     AUTH_TIMEOUT, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
 };
-use crate::db::{self, Missed, NewMessage, Sender};
+use crate::db::{self, Missed, NewMessage, Sender, Session};
 use crate::fan_out::{Ending, Seat, Shard, Summons};
 use crate::handler::{Admission, App};
 use crate::hub::{Position, SliceBuilder, Told};
 use crate::metrics::Refused;
-use crate::model::Nonce;
+use crate::model::{Epoch, Message, MessageId, Nonce};
 use crate::presence::{PresenceGuard, Snapshot};
 use crate::protocol::{self, Auth, AuthFailure, ClientFrame, Encoder, ErrorCode, Refusal, ServerFrame};
 use crate::rate_limit::{Allowance, Bucket};
@@ -33,18 +33,19 @@ use crate::stream::Stream;
 pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission: Admission) {
     let mut reader = Reader::new(&early, FRAME_MAX_BYTES);
     drop(early);
-    let authenticated = Box::pin(authenticate(&app, stream, &mut reader, admission)).await;
-    let Some(mut connection) = authenticated else { return };
-    app.metrics.connections_opened.add(1);
-    tracing::info!(user = %connection.presence.username(), "connected");
-    let Ended { close, last_words } = connection.run(&mut reader).await;
-    tracing::info!(user = %connection.presence.username(), code = close.code(), reason = close.reason(), "disconnected");
-    app.metrics.connections_closed.add(1);
-    let Connection { seat, presence, .. } = connection;
-    let rest = seat.take_leave();
-    // The user leaves now, and not when the peer has finished the closing handshake.
-    drop(presence);
-    Box::pin(socket::close(&seat.stream, close, &[&rest[..], &last_words].concat())).await;
+    let Admission { place, address } = admission;
+    let arrival = match Box::pin(identify(&app, &stream, &mut reader)).await {
+        Ok(arrival) => arrival,
+        Err(turned_away) => return Box::pin(turn_away(&app, &stream, turned_away)).await,
+    };
+    // No stranger to its address any more.
+    drop(address);
+    let (mut connection, welcome) = Connection::open(app, stream, place, arrival);
+    let ended = match Box::pin(connection.welcome(welcome)).await {
+        Ok(()) => connection.run(&mut reader).await,
+        Err(ended) => ended,
+    };
+    Box::pin(connection.close(ended)).await;
 }
 
 /// How a connection ended, and the answers that are still due: what was stored is acknowledged, whatever ends it.
@@ -74,107 +75,87 @@ struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// Has the client say who it is, and what it has; then brings it up to where its shard takes over. `None` if it was
-/// turned away.
-async fn authenticate(app: &Arc<App>, stream: Stream, reader: &mut Reader, admission: Admission) -> Option<Connection> {
-    // The shard's count of revocations is taken before the session is checked: one that comes after is seen, either by
-    // the check or by the count.
-    let shard = Arc::clone(app.next_shard());
-    let revocation = shard.position().revocation;
-    let checked = async {
-        let auth = first_frame(app, &stream, reader).await?;
-        match app.db.validate_session(auth.token.digest()).await {
-            Ok(Some(session)) => Ok((auth, session)),
-            Ok(None) => Err(TurnedAway::Refused(AuthFailure::Unauthorized)),
-            Err(_) => Err(TurnedAway::Refused(AuthFailure::Unavailable)),
-        }
-    };
-    let (auth, session) = match checked.await {
-        Ok(checked) => checked,
-        Err(TurnedAway::Refused(code)) => {
-            app.metrics.refuse(match code {
-                AuthFailure::Unauthorized | AuthFailure::AuthTimeout => Refused::Unauthorized,
-                AuthFailure::InvalidJson => Refused::Invalid,
-                AuthFailure::Unavailable => Refused::Unavailable,
-            });
-            let answer = protocol::encode(&ServerFrame::auth_failed(code));
-            socket::close(&stream, Close::AUTH_FAILED, &answer).await;
-            return None;
-        }
-        Err(TurnedAway::Ended(close)) => {
-            socket::close(&stream, close, &[]).await;
-            return None;
-        }
-    };
-    let entered = match app.connect_rate.take(session.user, Instant::now()) {
-        Ok(()) => app.presence.enter(&session.username).ok(),
-        Err(_) => None,
-    };
-    let Some((presence, snapshot, announced)) = entered else {
-        app.metrics.refuse(Refused::Connections);
-        socket::close(&stream, Close::TOO_MANY, &[]).await;
-        return None;
-    };
-    let Admission { place, address } = admission;
-    drop(address);
-
-    let last_id = app.db.last_id();
-    let same_history = auth.epoch.is_none_or(|epoch| epoch == app.db.epoch().as_str());
-    let resumes_after = auth.last_id.filter(|known| same_history && *known <= last_id);
-    // A history of another epoch, or one that is ahead of ours.
-    let starts_afresh = auth.last_id.is_some() && resumes_after.is_none();
-    let position = Position { message: resumes_after.unwrap_or(last_id), presence: snapshot.seq, revocation };
-    let seat = Seat::new(stream, session.user, session.id, app.clock, position);
-    let now = Instant::now();
-    let mut connection = Connection {
-        app: Arc::clone(app),
-        shard,
-        seat,
-        presence,
-        frames: Bucket::full(now),
-        refused: Bucket::full(now),
-        session_used: now,
-        _place: place,
-    };
-
-    let mut welcome = Encoder::default();
-    let Snapshot { online, users, .. } = snapshot;
-    let username = session.username.as_str();
-    welcome.push(&ServerFrame::AuthSuccess {
-        username,
-        last_id: last_id.get(),
-        epoch: app.db.epoch().as_str(),
-        online,
-        users: &users,
-    });
-    if announced {
-        welcome.push(&ServerFrame::UserJoin { username });
-    }
-    if starts_afresh {
-        app.metrics.resyncs.add(1);
-        welcome.push(&ServerFrame::Resync { after: 0, last_id: last_id.get() });
-    }
-    let served = async {
-        connection.shard.enlist(&connection.seat).map_err(Close::from)?;
-        connection.write(&welcome.take()).await?;
-        connection.catch_up().await
-    };
-    match served.await {
-        Ok(()) => Some(connection),
-        Err(Ended { close, last_words }) => {
-            drop(connection.presence);
-            socket::close(&connection.seat.stream, close, &last_words).await;
-            None
-        }
-    }
-}
-
 /// Why a connection never became one.
 enum TurnedAway {
     /// With `auth_failed`.
     Refused(AuthFailure),
-    /// Without.
+    /// The user comes too often, or is here often enough.
+    TooMany,
+    /// Without a word but the close frame.
     Ended(Close),
+}
+
+/// Who came in, and what they have.
+struct Arrival {
+    shard: Arc<Shard>,
+    /// The shard's count of revocations, from before the session was checked.
+    revocation: u64,
+    session: Session,
+    presence: PresenceGuard,
+    snapshot: Snapshot,
+    /// Whether others were told that the user came.
+    announced: bool,
+    resume: Resume,
+}
+
+/// Has the client say who it is and what it has, and lets it in.
+async fn identify(app: &App, stream: &Stream, reader: &mut Reader) -> Result<Arrival, TurnedAway> {
+    // The shard's count of revocations is taken before the session is checked: one that comes after is seen, either by
+    // the check or by the count.
+    let shard = Arc::clone(app.next_shard());
+    let revocation = shard.position().revocation;
+    let auth = first_frame(app, stream, reader).await?;
+    let session = match app.db.validate_session(auth.token.digest()).await {
+        Ok(Some(session)) => session,
+        Ok(None) => return Err(TurnedAway::Refused(AuthFailure::Unauthorized)),
+        Err(_) => return Err(TurnedAway::Refused(AuthFailure::Unavailable)),
+    };
+    app.connect_rate.take(session.user, Instant::now()).map_err(|_| TurnedAway::TooMany)?;
+    let entered = app.presence.enter(&session.username).map_err(|_| TurnedAway::TooMany)?;
+    let (presence, snapshot, announced) = entered;
+    let resume = Resume::of(&auth, app.db.epoch(), app.db.last_id());
+    Ok(Arrival { shard, revocation, session, presence, snapshot, announced, resume })
+}
+
+/// Tells a stranger why, and closes.
+async fn turn_away(app: &App, stream: &Stream, turned_away: TurnedAway) {
+    let (reason, close, answer) = match turned_away {
+        TurnedAway::Refused(code) => {
+            let reason = match code {
+                AuthFailure::Unauthorized | AuthFailure::AuthTimeout => Refused::Unauthorized,
+                AuthFailure::InvalidJson => Refused::Invalid,
+                AuthFailure::Unavailable => Refused::Unavailable,
+            };
+            (Some(reason), Close::AUTH_FAILED, protocol::encode(&ServerFrame::auth_failed(code)))
+        }
+        TurnedAway::TooMany => (Some(Refused::Connections), Close::TOO_MANY, Bytes::new()),
+        TurnedAway::Ended(close) => (None, close, Bytes::new()),
+    };
+    if let Some(reason) = reason {
+        app.metrics.refuse(reason);
+    }
+    socket::close(stream, close, &answer).await;
+}
+
+/// Where a connection goes on.
+struct Resume {
+    /// The last message there is.
+    last_id: MessageId,
+    /// The last one the client has, or is to fetch by itself.
+    after: MessageId,
+    /// Whether the client is to forget what it has: it is of another epoch, or ahead of this one.
+    afresh: bool,
+}
+
+impl Resume {
+    /// Where a client goes on that says this, in the history of `epoch` that so far ends with `last_id`.
+    fn of(auth: &Auth, epoch: &Epoch, last_id: MessageId) -> Self {
+        let same_history = auth.epoch.as_ref().is_none_or(|known| known == epoch.as_str());
+        match auth.last_id {
+            Some(known) if same_history && known <= last_id => Self { last_id, after: known, afresh: false },
+            known => Self { last_id, after: last_id, afresh: known.is_some() },
+        }
+    }
 }
 
 /// Reads the first frame, within its deadline.
@@ -209,6 +190,61 @@ async fn first_text(stream: &Stream, reader: &mut Reader) -> Result<String, Clos
 }
 
 impl Connection {
+    /// A connection for who came in, and the frames that welcome them.
+    fn open(app: Arc<App>, stream: Stream, place: OwnedSemaphorePermit, arrival: Arrival) -> (Self, Bytes) {
+        let Arrival { shard, revocation, session, presence, snapshot, announced, resume } = arrival;
+        let Snapshot { online, users, seq } = snapshot;
+        let username = session.username.as_str();
+        let Resume { last_id, after, afresh } = resume;
+        let mut welcome = Encoder::default();
+        welcome.push(&ServerFrame::AuthSuccess {
+            username,
+            last_id: last_id.get(),
+            epoch: app.db.epoch().as_str(),
+            online,
+            users: &users,
+        });
+        if announced {
+            welcome.push(&ServerFrame::UserJoin { username });
+        }
+        if afresh {
+            app.metrics.resyncs.add(1);
+            welcome.push(&ServerFrame::Resync { after: 0, last_id: last_id.get() });
+        }
+        app.metrics.connections_opened.add(1);
+        tracing::info!(user = %username, "connected");
+        let position = Position { message: after, presence: seq, revocation };
+        let now = Instant::now();
+        let connection = Self {
+            seat: Seat::new(stream, session.user, session.id, app.clock, position),
+            app,
+            shard,
+            presence,
+            frames: Bucket::full(now),
+            refused: Bucket::full(now),
+            session_used: now,
+            _place: place,
+        };
+        (connection, welcome.take().freeze())
+    }
+
+    /// Welcomes the client, and brings it up to where its shard takes over.
+    async fn welcome(&mut self, welcome: Bytes) -> Result<(), Ended> {
+        self.shard.enlist(&self.seat).map_err(Close::from)?;
+        self.write(&welcome).await?;
+        self.catch_up().await
+    }
+
+    /// Says what is still due, and closes.
+    async fn close(self, Ended { close, last_words }: Ended) {
+        let Self { seat, presence, .. } = self;
+        tracing::info!(user = %presence.username(), code = close.code(), reason = close.reason(), "disconnected");
+        // The user leaves now, and not when the peer has finished the closing handshake.
+        drop(presence);
+        let rest = seat.take_leave();
+        socket::close(&seat.stream, close, &[&rest[..], &last_words].concat()).await;
+    }
+
     /// Serves the connection until it ends.
     async fn run(&mut self, reader: &mut Reader) -> Ended {
         loop {
@@ -344,6 +380,7 @@ impl Connection {
                     }
                 }
             }
+            Err(db::Error::SessionEnded) => burst.end = Some(Close::REVOKED),
             Err(_) => nonces.for_each(|nonce| self.refuse(&Refusal::unavailable(nonce), now, burst)),
         }
     }
@@ -384,8 +421,14 @@ impl Connection {
         loop {
             let target = self.shard.position();
             let mut position = self.seat.position();
-            if position.revocation < target.revocation || position.message < target.message {
-                position = self.replay(position, target, &mut counted).await?;
+            if position.revocation < target.revocation {
+                self.recheck_session().await?;
+                position.revocation = target.revocation;
+            } else if position.message < target.message {
+                if !std::mem::replace(&mut counted, true) {
+                    self.app.metrics.catch_ups.add(1);
+                }
+                position = self.replay(position, target.message).await?;
             } else if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
@@ -400,49 +443,69 @@ impl Connection {
         }
     }
 
-    /// One step from `position` towards `target`: checks the session if one was revoked, and writes a chunk of messages
-    /// from the database; or, if they are too many, tells the client to fetch them itself. Where the connection then
-    /// stands.
-    ///
-    /// All of it under one of a few permits, so that however many catch up at once, the reader thread and memory serve
-    /// them in order. A chunk is held only while it can be written at once. If the socket blocks, the chunk is dropped
-    /// but for the frame that was cut, and read again when the socket takes more: memory for a slow reader is one frame.
-    ///
-    /// `counted` is whether this catch-up was counted: it is one, however many chunks it takes.
-    async fn replay(&self, mut position: Position, target: Position, counted: &mut bool) -> Result<Position, Ended> {
-        let (db, stream) = (&self.app.db, &self.seat.stream);
-        let permit = self.app.catch_ups.acquire().await.map_err(|_| Close::SHUTDOWN)?;
-        if position.revocation < target.revocation {
-            if !db.session_lives(self.seat.session()).await.map_err(Close::from)? {
-                return Err(Close::REVOKED.into());
+    /// Waits for what may take its time, until the connection is to be closed.
+    async fn unless_ended<T>(&self, wait: impl Future<Output = T>) -> Result<T, Ended> {
+        tokio::select! {
+            biased;
+            ending = self.seat.ended() => Err(Close::from(ending).into()),
+            done = wait => Ok(done),
+        }
+    }
+
+    /// One of a few permits to read what was missed: however many catch up at once, the reader thread and memory serve
+    /// them in order.
+    async fn permit_to_read(&self) -> Result<SemaphorePermit<'_>, Ended> {
+        self.unless_ended(self.app.catch_ups.acquire()).await?.map_err(|_| Close::SHUTDOWN.into())
+    }
+
+    /// Checks that the session is still live, since some session was revoked.
+    async fn recheck_session(&self) -> Result<(), Ended> {
+        let _permit = self.permit_to_read().await?;
+        let lives = self.unless_ended(self.app.db.session_lives(self.seat.session())).await?;
+        if lives.map_err(Close::from)? { Ok(()) } else { Err(Close::REVOKED.into()) }
+    }
+
+    /// One step from `position` towards the message `target`: writes a chunk of messages from the database; or, if they
+    /// are too many, tells the client to fetch them itself. Where the connection then stands.
+    async fn replay(&self, position: Position, target: MessageId) -> Result<Position, Ended> {
+        let permit = self.permit_to_read().await?;
+        let missed = self.unless_ended(self.app.db.messages_after(position.message, REPLAY_MAX_MESSAGES)).await?;
+        match missed.map_err(Close::from)? {
+            Missed::TooMany => {
+                drop(permit);
+                self.resync(position).await
             }
-            position.revocation = target.revocation;
-        }
-        if position.message >= target.message {
-            return Ok(position);
-        }
-        let missed = db.messages_after(position.message, REPLAY_MAX_MESSAGES).await.map_err(Close::from)?;
-        let Missed::Messages(messages) = missed else {
-            drop(permit);
-            let last_id = db.last_id();
-            self.app.metrics.resyncs.add(1);
-            let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
-            self.write(&protocol::encode(&resync)).await?;
-            return Ok(Position { message: last_id, ..position });
-        };
-        if !std::mem::replace(counted, true) {
-            self.app.metrics.catch_ups.add(1);
-        }
-        if messages.is_empty() {
             // What was committed since is deleted already.
-            return Ok(Position { message: target.message, ..position });
+            Missed::Messages(messages) if messages.is_empty() => Ok(Position { message: target, ..position }),
+            Missed::Messages(messages) => self.write_chunk(messages, position, permit).await,
         }
+    }
+
+    /// Tells the client that it is too far behind to be brought up, and where to go on.
+    async fn resync(&self, position: Position) -> Result<Position, Ended> {
+        let last_id = self.app.db.last_id();
+        self.app.metrics.resyncs.add(1);
+        let resync = ServerFrame::Resync { after: position.message.get(), last_id: last_id.get() };
+        self.write(&protocol::encode(&resync)).await?;
+        Ok(Position { message: last_id, ..position })
+    }
+
+    /// Writes as much of a chunk as the socket takes at once. The chunk is held only so long: if the socket blocks, it is
+    /// dropped but for the frame that was cut, and read again when the socket takes more. So memory for a slow reader is
+    /// one frame.
+    async fn write_chunk(
+        &self,
+        messages: Vec<Message>,
+        position: Position,
+        permit: SemaphorePermit<'_>,
+    ) -> Result<Position, Ended> {
         let mut slice = SliceBuilder::default();
         for message in &messages {
             slice.push(&ServerFrame::message(message), Told::Message(message.id));
         }
-        let slice = slice.build((Some(position.message), None));
         drop(messages);
+        let slice = slice.build((Some(position.message), None));
+        let stream = &self.seat.stream;
         let written = match stream.try_write(slice.bytes()) {
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
@@ -454,10 +517,7 @@ impl Connection {
         if !whole {
             // Nothing is between two frames while the socket is waited for, so that a close frame can be.
             self.write(&rest).await?;
-            tokio::select! {
-                ending = self.seat.ended() => return Err(Close::from(ending).into()),
-                writable = socket::writable(stream) => writable?,
-            }
+            self.unless_ended(socket::writable(stream)).await??;
         }
         Ok(position)
     }
