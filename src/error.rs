@@ -15,7 +15,7 @@ use crate::password;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The body is not the JSON object asked for.
-    #[error("the body is not the JSON object this route asks for")]
+    #[error("the body must be a JSON object with the strings \"username\" and \"password\"")]
     InvalidJson,
     /// A malformed query or parameter; the text says which.
     #[error("{0}")]
@@ -56,11 +56,14 @@ pub(crate) enum ApiError {
     #[error("this path takes only {0}")]
     MethodNotAllowed(&'static str),
     /// `GET /ws` without an upgrade.
-    #[error("this path speaks WebSocket only: ask for an upgrade")]
+    #[error("this path speaks WebSocket, version 13: ask for an upgrade to it")]
     UpgradeRequired,
     /// The body is larger than the route takes.
     #[error("the request is too large")]
     PayloadTooLarge,
+    /// The request's target is longer than is taken (RFC 9112 3).
+    #[error("the address is too long")]
+    UriTooLong,
     /// The request's head is larger, or has more headers, than is taken.
     #[error("the request's headers are too large or too many")]
     HeadTooLarge,
@@ -92,9 +95,11 @@ impl ApiError {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
-            Self::InvalidRequest(_) | Self::UpgradeRequired | Self::HeadTooLarge | Self::RequestTimeout => {
-                "invalid_request"
-            }
+            Self::InvalidRequest(_)
+            | Self::UpgradeRequired
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::RequestTimeout => "invalid_request",
             Self::InvalidUsername => "invalid_username",
             Self::InvalidPassword => "invalid_password",
             Self::UsernameTaken => "username_taken",
@@ -127,6 +132,7 @@ impl ApiError {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -151,6 +157,7 @@ impl From<db::Error> for ApiError {
         match error {
             db::Error::UsernameTaken => Self::UsernameTaken,
             db::Error::InvalidInvite => Self::InvalidInvite,
+            db::Error::SessionEnded => Self::Unauthorized,
             db::Error::Unavailable => Self::Unavailable,
         }
     }

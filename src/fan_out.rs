@@ -30,7 +30,7 @@ use crate::model::{SessionId, UserId};
 use crate::stream::Stream;
 
 /// An empty ping (RFC 6455 5.5.2).
-const PING_FRAME: [u8; 2] = [0x89, 0];
+static PING_FRAME: [u8; 2] = [0x89, 0];
 
 /// Why the server ends a connection that did nothing wrong by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl Seat {
             state.pinged_ms = now_ms;
             match self.stream.try_write(&PING_FRAME) {
                 Ok(written) if written < PING_FRAME.len() => {
-                    state.rest = Bytes::from_static(&PING_FRAME[1..]);
+                    state.rest = Bytes::from_static(&PING_FRAME[written..]);
                     state.give_turn(Turn::Task);
                 }
                 // A full buffer needs no ping: what fills it will be acknowledged by the peer's TCP, or time out.

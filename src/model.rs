@@ -142,7 +142,7 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const SHAPE: &str = "it is an address, such as 192.0.2.1, or a network, such as 192.0.2.0/24 or 2001:db8::/32";
         let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
-        let base: IpAddr = base.parse().map_err(|_| SHAPE)?;
+        let base = base.parse::<IpAddr>().map_err(|_| SHAPE)?.to_canonical();
         let prefix = match prefix {
             None => {
                 if base.is_ipv4() {
@@ -301,7 +301,7 @@ pub enum InvalidContent {
     #[error("a message has at most {CONTENT_MAX_CHARS} characters")]
     TooLong,
     /// A control character other than newline and tab.
-    #[error("a message has no control characters but line breaks and tabs")]
+    #[error("a message has no control characters but line feeds and tabs")]
     ControlCharacter,
 }
 

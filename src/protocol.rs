@@ -126,7 +126,7 @@ pub enum AuthFailure {
 impl AuthFailure {
     const fn message(self) -> &'static str {
         match self {
-            Self::Unauthorized => "this session is not valid: log in again",
+            Self::Unauthorized => "the first frame must be an auth with the token of a live session: log in",
             Self::InvalidJson => "the first frame must be {\"type\":\"auth\",\"token\":…}",
             Self::AuthTimeout => "no auth frame came in time",
             Self::Unavailable => "the session cannot be checked now: try again soon",

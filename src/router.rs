@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::channel::Channel;
@@ -15,6 +15,7 @@ use hyper::header::{
     REFERRER_POLICY, RETRY_AFTER, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tracing::Level;
 
@@ -69,12 +70,14 @@ pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incomi
     }
     secure(&mut response);
     let headers = response.headers_mut();
-    if let Some(origin) = allowed_origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    if !app.config.allow_origin.is_empty() {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
-    if chunked || failed_with_body {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(origin) = allowed_origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    if chunked || failed_with_body || peer.is_crowded() {
+        headers.append(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -93,11 +96,11 @@ fn secure(response: &mut Response) {
 /// Refuses a request that does not name its host once (RFC 9112 3.2): with two of them, what stands between the
 /// browser and this server may have gone by the other.
 fn check_host(request: &Request<Incoming>) -> Result<(), ApiError> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    if hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11) {
-        Ok(())
-    } else {
-        Err(ApiError::InvalidRequest("a request names its host, and once"))
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.is_empty() || Authority::try_from(host.as_bytes()).is_ok() => Ok(()),
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        _ => Err(ApiError::InvalidRequest("a request names its host, and once")),
     }
 }
 
@@ -107,7 +110,7 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, mut request: Request<Incoming>) -
     const POST: &str = "POST, OPTIONS";
 
     if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > URI_MAX_BYTES) {
-        return Err(ApiError::InvalidRequest("the address is too long"));
+        return Err(ApiError::UriTooLong);
     }
     let path = request.uri().path().to_owned();
     // HEAD is GET whose body hyper leaves out.
@@ -148,7 +151,7 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, mut request: Request<Incoming>) -
 pub(crate) fn metrics_answer(app: &App, method: &Method, path: &str) -> Response {
     let mut response = match (method, path) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            let mut response = body(StatusCode::OK, app.metrics.render(app.presence.count()).into());
+            let mut response = body(StatusCode::OK, app.metrics.render(app.presence.counts()).into());
             let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, text);
             response
@@ -183,10 +186,18 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     // The scheme is not compared: behind a proxy the server does not know which one the browser used.
     let same_host = || {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let of_origin = origin.split_once("://").map(|(_, host)| host);
+        let (scheme, of_origin) = origin.split_once("://").unzip();
+        let without_port = |host| without_default_port(scheme.unwrap_or_default(), host);
+        let (host, of_origin) = (host.map(without_port), of_origin.map(without_port));
         host.zip(of_origin).is_some_and(|(host, of_origin)| !host.is_empty() && host.eq_ignore_ascii_case(of_origin))
     };
     if is_allowed(app, origin) || same_host() { Ok(()) } else { Err(ApiError::ForbiddenOrigin) }
+}
+
+/// A host without the port that its scheme has anyway: a browser leaves it out, and some proxies do not (RFC 6454 6.2).
+fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
+    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 fn is_allowed(app: &App, origin: &str) -> bool {
@@ -275,9 +286,12 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
         ApiError::MethodNotAllowed(allow) => drop(headers.insert(ALLOW, HeaderValue::from_static(allow))),
         ApiError::UpgradeRequired => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        ApiError::Unauthorized => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        ApiError::Unauthorized | ApiError::InvalidCredentials => {
+            drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
         _ => {}
     }
     if let Some(seconds) = error.retry_after() {
@@ -297,6 +311,7 @@ pub(crate) fn last_words(error: &ApiError) -> Vec<u8> {
     let length = body.len();
     let mut bytes =
         format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {length}\r\n", error.status()).into_bytes();
+    bytes.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
     for (name, value) in response.headers() {
         bytes.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
@@ -311,7 +326,7 @@ pub(crate) fn instead_of_hypers(answer: &[u8]) -> Option<Vec<u8>> {
     const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
     let error = match answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
         b"400" => ApiError::InvalidRequest("this is not a request that HTTP/1.1 allows"),
-        b"414" | b"431" => ApiError::HeadTooLarge,
+        b"431" => ApiError::HeadTooLarge,
         _ => return None,
     };
     answer.windows(NO_BODY.len()).any(|bytes| bytes == NO_BODY).then(|| last_words(&error))

@@ -325,6 +325,28 @@ async fn the_strangers_of_an_address_are_bounded_and_members_do_not_count() {
 }
 
 #[tokio::test]
+async fn a_class_behind_one_address_has_its_page_though_browsers_keep_connections_open() {
+    let server = TestServer::with_defaults();
+    let mut browsers = Vec::new();
+    for number in 0..200 {
+        let mut connection = RawClient::connect(&server).await;
+        connection.send(b"GET /app.js HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let response = connection.response().await;
+        assert_eq!(response.status, 200, "connection {number}");
+        let closed = response.header("Connection") == Some("close");
+        assert_eq!(closed, number >= 32, "connection {number}");
+        browsers.push(connection);
+        if closed {
+            // The page of a real browser would end it too.
+            browsers.pop().expect("it was pushed").end().await;
+        }
+    }
+    let mut kept = browsers.swap_remove(0);
+    kept.send(b"GET /app.css HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(kept.response().await.status, 200);
+}
+
+#[tokio::test]
 async fn an_address_has_exactly_as_many_strangers_as_it_may() {
     let server = TestServer::with(&["--address-connections", "4"]);
     let mut strangers = Vec::new();

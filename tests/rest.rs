@@ -491,13 +491,13 @@ async fn a_malformed_query_is_an_invalid_request() {
 }
 
 #[tokio::test]
-async fn an_address_over_2_kib_is_an_invalid_request() {
+async fn an_address_over_2_kib_is_too_long() {
     let (server, ada) = server_with_messages(1).await;
     let longest = format!("/messages?x={}", "x".repeat((2 << 10) - "/messages?x=".len()));
     assert_eq!(server.get(&longest).by(&ada).send().await.status, 200, "2 KiB are not over 2 KiB");
     for path in [format!("{longest}x"), format!("/{}", "x".repeat(2 << 10))] {
         let response = server.get(&path).by(&ada).send().await;
-        assert_eq!(response.error(), outcome(400, "invalid_request"), "{} bytes", path.len());
+        assert_eq!(response.error(), outcome(414, "invalid_request"), "{} bytes", path.len());
     }
 }
 
@@ -517,7 +517,29 @@ async fn the_websocket_without_an_upgrade_is_426() {
     let response = server.get("/ws").send().await;
     assert_eq!(response.status, 426);
     assert_eq!(response.header("Upgrade"), Some("websocket"), "RFC 9110, 15.5.22");
+    assert_eq!(response.header("Connection"), Some("upgrade"), "RFC 9110, 7.8");
     assert_eq!(response.error().0, 426);
+}
+
+#[tokio::test]
+async fn a_401_says_what_would_be_let_in() {
+    let server = TestServer::start();
+    let wrong = server.post("/login").json(&json!({"username": "ada", "password": PASSWORD})).send().await;
+    let nobody = server.get("/messages").send().await;
+    for answer in [wrong, nobody] {
+        assert_eq!((answer.status, answer.header("WWW-Authenticate")), (401, Some("Bearer")), "RFC 9110, 15.5.2");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_answered_with_a_date_too() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(b"nonsense\r\n\r\n").await;
+    let answer = raw.response().await;
+    assert_eq!(answer.status, 400);
+    let date = answer.header("Date").expect("RFC 9110, 6.6.1");
+    assert_eq!(date, httpdate::fmt_http_date(httpdate::parse_http_date(date).expect("a date")));
 }
 
 #[tokio::test]
@@ -652,6 +674,26 @@ async fn this_hosts_page_and_allowed_ones_may_post() {
     ] {
         let response = server.post("/login").header("Origin", origin).json(&account).send().await;
         assert_eq!(response.status, 200, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn the_port_that_a_scheme_has_anyway_makes_no_other_host() {
+    let server = TestServer::start();
+    for (host, origin, status) in [
+        ("chat.example:443", "https://chat.example", 400),
+        ("chat.example:80", "http://chat.example", 400),
+        ("chat.example", "https://CHAT.example:443", 400),
+        ("chat.example:80", "https://chat.example", 403),
+        ("chat.example", "https://chat.example:8443", 403),
+    ] {
+        let mut raw = RawClient::connect(&server).await;
+        let request = format!(
+            "POST /login HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nContent-Type: application/json\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        );
+        raw.send(request.as_bytes()).await;
+        assert_eq!(raw.response().await.status, status, "{host} {origin}");
     }
 }
 

@@ -34,7 +34,7 @@ fn find(path: &str) -> Option<&'static Asset> {
 /// `GET` of a file: compressed as the client takes it, or `304` if the client has it.
 pub(crate) fn get(path: &str, headers: &HeaderMap) -> Option<Response> {
     let asset = find(path)?;
-    let accepts = |coding| headers.get(ACCEPT_ENCODING).is_some_and(|value| accepts(value, coding));
+    let accepts = |coding| headers.get_all(ACCEPT_ENCODING).iter().any(|value| accepts(value, coding));
     let (content, coding) = if !asset.brotli.is_empty() && accepts("br") {
         (asset.brotli, Some("br"))
     } else if !asset.gzip.is_empty() && accepts("gzip") {
@@ -66,7 +66,8 @@ pub(crate) fn accepts(value: &HeaderValue, coding: &str) -> bool {
     let Ok(value) = value.to_str() else { return false };
     value.split(',').any(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse() == Ok(0.0_f32));
+        let weight = weight.trim().to_ascii_lowercase();
+        let refused = weight.strip_prefix("q=").is_some_and(|q| q.trim().parse() == Ok(0.0_f32));
         name.trim().eq_ignore_ascii_case(coding) && !refused
     })
 }
@@ -87,7 +88,7 @@ mod tests {
         let accepts = |value: &'static str, coding| accepts(&HeaderValue::from_static(value), coding);
         assert!(accepts("gzip, deflate, br", "br") && accepts("GZIP;q=0.5", "gzip"));
         assert!(
-            !accepts("gzip", "br") && !accepts("br;q=0", "br") && !accepts("br;q=0.000", "br") && !accepts("", "br")
+            !accepts("gzip", "br") && !accepts("br;q=0", "br") && !accepts("br;Q=0.000", "br") && !accepts("", "br")
         );
     }
 

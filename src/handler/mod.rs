@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::{
     CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE,
-    HANDSHAKE_BURST, HANDSHAKE_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
+    HANDSHAKE_BURST, HANDSHAKE_RATE, KEPT_OPEN, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
 };
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
@@ -148,6 +148,15 @@ pub(crate) struct AddressGuard {
     address: IpAddr,
 }
 
+impl AddressGuard {
+    /// Whether the address has more than half of the connections it may have, and more than a few browsers open.
+    fn is_crowded(&self) -> bool {
+        let Addresses { most, connections } = &*self.addresses;
+        let connections = connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.get(&self.address).is_some_and(|count| *count > (most / 2).max(KEPT_OPEN))
+    }
+}
+
 impl Drop for AddressGuard {
     fn drop(&mut self) {
         let mut connections = self.addresses.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,4 +187,13 @@ pub(crate) struct Peer {
     /// Whether the connection is of a trusted proxy.
     pub(crate) proxied: bool,
     pub(crate) admission: Arc<Mutex<Option<Admission>>>,
+}
+
+impl Peer {
+    /// Whether the connection is to end with its answer, since its address has many: browsers keep theirs open for a
+    /// while, and a class behind one address would keep its own latecomers out.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        admission.as_ref().and_then(|admission| admission.address.as_ref()).is_some_and(AddressGuard::is_crowded)
+    }
 }
