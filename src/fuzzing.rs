@@ -16,7 +16,7 @@ use crate::handler::{assets, rest, ws};
 use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, UnixMillis, Username};
 use crate::protocol::{Auth, ClientFrame, Credentials, Invite, ServerFrame, encode};
 use crate::proxy;
-use crate::router::instead_of_hypers;
+use crate::response::instead_of_hypers;
 
 /// A frame from a client, and the body of a login.
 pub fn client_frame(bytes: &[u8]) {

@@ -13,6 +13,7 @@ mod fan_out;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
+mod http_stream;
 mod hub;
 mod listen;
 mod metrics;
@@ -22,6 +23,7 @@ mod presence;
 pub mod protocol;
 mod proxy;
 mod rate_limit;
+mod response;
 mod router;
 mod server;
 mod stream;

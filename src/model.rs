@@ -63,7 +63,7 @@ pub struct UserId(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub i64);
 
-/// Milliseconds since the Unix epoch, by the wall clock: for people to read, never for order.
+/// Milliseconds since the Unix epoch, by the wall clock: for people to read and for what expires, never for order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMillis(pub i64);
 

@@ -362,7 +362,7 @@ pub(crate) const FIN_TEXT: u8 = 0x81;
 /// First byte of an unfragmented binary frame, which the contract has no use for.
 pub(crate) const FIN_BINARY: u8 = 0x82;
 
-/// Appends `payload` as one unmasked frame (RFC 6455 5.2: a server does not mask).
+/// Appends `payload` as one unmasked frame (RFC 6455 5.2; a server does not mask, 5.1).
 pub(crate) fn put_frame(out: &mut BytesMut, first: u8, payload: &[u8]) {
     out.reserve(payload.len() + 10);
     out.put_u8(first);

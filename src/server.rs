@@ -16,21 +16,22 @@ use tokio::task::JoinSet;
 
 use crate::config::{
     ACCEPT_BACKOFF, CLEAN_INTERVAL, CORES_PER_SHARD, Config, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, Endpoint,
-    FEW_CONNECTIONS, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, METRICS_AT_ONCE, METRICS_TIMEOUT,
-    REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
+    FEW_CONNECTIONS, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, REFUSALS_AT_ONCE, RESERVED_DESCRIPTORS,
 };
 use crate::control::{self, Control};
 use crate::db::{self, Commit, Committed, Db};
 use crate::error::ApiError;
 use crate::fan_out::{Clock, Shard};
-use crate::handler::{Admission, App, Peer};
+use crate::handler::{Admission, App, Peer, metrics};
+use crate::http_stream::HttpStream;
 use crate::hub::{Event, Hub, Position};
 use crate::listen::Listener;
 use crate::metrics::{Metrics, Refused};
 use crate::presence::Presence;
 use crate::rate_limit::address_key;
-use crate::router::{instead_of_hypers, last_words, metrics_answer, route};
-use crate::stream::{HttpStream, Stream};
+use crate::response::{instead_of_hypers, last_words};
+use crate::router::route;
+use crate::stream::Stream;
 #[cfg(feature = "tls")]
 use crate::tls::Certificate;
 
@@ -190,7 +191,7 @@ impl Server {
         housekeeping.spawn(clean(Arc::clone(&app)));
         housekeeping.spawn(publish_counts(Arc::clone(&app.presence)));
         if let Some(listener) = metrics_listener {
-            housekeeping.spawn(serve_metrics(Arc::clone(&app), listener));
+            housekeeping.spawn(metrics::serve(Arc::clone(&app), listener));
         }
         if let Some(control) = control {
             housekeeping.spawn(control::serve(Arc::clone(&app), control));
@@ -397,33 +398,6 @@ async fn serve(app: Arc<App>, stream: Stream, peer: Peer) {
     };
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP connection ended early");
-    }
-}
-
-/// Serves `/metrics` to whoever watches, a few connections at once and a request each: this listener is for the
-/// operator, and who reaches it and asks nothing holds one of [`METRICS_AT_ONCE`] turns, for [`METRICS_TIMEOUT`].
-async fn serve_metrics(app: Arc<App>, listener: Listener) -> Infallible {
-    let mut serving = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept(), if serving.len() < METRICS_AT_ONCE => accepted,
-            Some(_) = serving.join_next() => continue,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_BACKOFF).await;
-            continue;
-        };
-        let app = Arc::clone(&app);
-        serving.spawn(async move {
-            let service = service_fn(|request: hyper::Request<_>| {
-                let answer = metrics_answer(&app, request.method(), request.uri().path());
-                async { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(HttpStream::new(stream, instead_of_hypers), service);
-            drop(tokio::time::timeout(METRICS_TIMEOUT, connection).await);
-        });
     }
 }
 

@@ -9,17 +9,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
 
-use crate::config::{ANSWER_STALL, LINGER_MAX_BYTES, LINGER_TIMEOUT};
+use crate::config::LINGER_MAX_BYTES;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
@@ -103,17 +99,17 @@ impl Stream {
         poll_fn(|cx| self.poll_write_ready(cx)).await
     }
 
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => stream.poll_read_ready(cx))
     }
 
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => stream.poll_write_ready(cx))
     }
 
     /// Ready when all that was written is with the kernel: at once, but for what TLS has encrypted.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "only TLS holds anything back"))]
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Kind::Tcp(_) | Kind::Unix(_) => Poll::Ready(Ok(())),
             #[cfg(feature = "tls")]
@@ -130,7 +126,7 @@ impl Stream {
         poll_fn(|cx| self.poll_discard(cx, &mut left)).await;
     }
 
-    fn shut_down_write(&self) {
+    pub(crate) fn shut_down_write(&self) {
         let shut_down = match &self.0 {
             Kind::Tcp(stream) => shutdown(stream, Shutdown::Write).map_err(io::Error::from),
             Kind::Unix(stream) => shutdown(stream, Shutdown::Write).map_err(io::Error::from),
@@ -143,7 +139,7 @@ impl Stream {
     }
 
     /// Throws away what the peer sends, until it ends, fails, or `left` is used up.
-    fn poll_discard(&self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+    pub(crate) fn poll_discard(&self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         let mut bytes = [0; 1024];
         while *left > 0 {
             if std::task::ready!(self.poll_read_ready(cx)).is_err() {
@@ -176,113 +172,5 @@ pub(crate) fn read_all(
     match tried {
         Err(error) if read == 0 => Err(error),
         _ => Ok(read),
-    }
-}
-
-/// What hyper reads requests from and writes answers to.
-///
-/// Three things hyper does not do: a peer that takes none of an answer for [`ANSWER_STALL`] fails the write; a
-/// connection that is closed [lingers](Stream::finish), the timer existing only meanwhile; and a request that hyper
-/// refuses by itself, before the router sees it, gets [the contract's answer](Instead) and not hyper's empty one.
-#[derive(Debug)]
-pub(crate) struct HttpStream {
-    stream: Stream,
-    deadline: Option<Pin<Box<Sleep>>>,
-    linger_left: usize,
-    instead: Instead,
-    /// What is left of an answer that stands for one of hyper's own.
-    instead_left: Vec<u8>,
-}
-
-/// The answer to send for one that is hyper's own; `None` if it is not.
-pub(crate) type Instead = fn(&[u8]) -> Option<Vec<u8>>;
-
-impl HttpStream {
-    pub(crate) fn new(stream: Stream, instead: Instead) -> Self {
-        Self { stream, deadline: None, linger_left: LINGER_MAX_BYTES, instead, instead_left: Vec::new() }
-    }
-
-    /// Ready when `time` has passed since this was first called for the wait at hand.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
-        self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
-    }
-
-    /// Gives the bare stream back, after an upgrade.
-    pub(crate) fn into_inner(self) -> Stream {
-        self.stream
-    }
-}
-
-impl Read for HttpStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        // Hyper's cursor has no safe view of its uninitialised bytes: a small initialised buffer stands between.
-        let mut bytes = [0; 4096];
-        let len = bytes.len().min(buf.remaining());
-        loop {
-            std::task::ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(&mut bytes[..len]) {
-                Ok(read) => {
-                    buf.put_slice(&bytes[..read]);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl HttpStream {
-    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => {
-                    self.deadline = None;
-                    return Poll::Ready(done);
-                }
-            }
-            if self.stream.poll_write_ready(cx)?.is_pending() {
-                std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-    }
-}
-
-impl Write for HttpStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.instead_left.is_empty() {
-            match (this.instead)(bytes) {
-                Some(instead) => this.instead_left = instead,
-                None => return this.poll_write_some(cx, bytes),
-            }
-        }
-        while !this.instead_left.is_empty() {
-            let left = std::mem::take(&mut this.instead_left);
-            let written = this.poll_write_some(cx, &left);
-            this.instead_left = left;
-            this.instead_left.drain(..std::task::ready!(written)?);
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(flushed) = self.stream.poll_flush(cx) {
-            self.deadline = None;
-            return Poll::Ready(flushed);
-        }
-        std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        this.stream.shut_down_write();
-        if this.stream.poll_discard(cx, &mut this.linger_left).is_pending() {
-            std::task::ready!(this.poll_deadline(cx, LINGER_TIMEOUT));
-        }
-        Poll::Ready(Ok(()))
     }
 }

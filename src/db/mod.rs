@@ -3,8 +3,8 @@
 //! One thread owns the connection that writes, so that there is one order of commits and no lock; it commits all that
 //! waits at once. Another owns a connection that only reads, so that a long read never delays a commit. Both take
 //! commands from channels that are bounded, the writer's in bytes as well: a full one is answered `unavailable` at
-//! once, not waited for. Nothing of SQLite, JSON or sockets shows outside; what a commit stored is handed to a hook, in
-//! order, by the writer thread.
+//! once, not waited for. Nothing of SQLite but its errors shows outside, and nothing of JSON or sockets inside; what a
+//! commit stored is handed to a hook, in order, by the writer thread.
 
 mod archive;
 mod lock;

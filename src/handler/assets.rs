@@ -8,7 +8,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, StatusCode};
 
-use crate::router::{Response, body, empty};
+use crate::response::{Response, body, empty};
 
 /// One file of `public/`.
 struct Asset {

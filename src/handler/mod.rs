@@ -1,6 +1,7 @@
 //! What answers requests, and the handles they may use.
 
 pub(crate) mod assets;
+pub(crate) mod metrics;
 pub(crate) mod rest;
 pub(crate) mod ws;
 

@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::model::{Digest, InviteCode, MessageId, Token, UnixMillis, Username};
 use crate::protocol::{self, Credentials, History, Invite};
 use crate::rate_limit::address_key;
-use crate::router::{Body, Response, as_json, empty, json};
+use crate::response::{Body, Response, as_json, empty, json};
 
 /// `POST /register`: creates an account.
 pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {

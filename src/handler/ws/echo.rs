@@ -13,9 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::socket::{self, Close, Reader, Received};
+use crate::http_stream::HttpStream;
 use crate::protocol::{FIN_BINARY, FIN_TEXT, put_frame};
-use crate::router::{error_response, instead_of_hypers};
-use crate::stream::{HttpStream, Stream};
+use crate::response::{error_response, instead_of_hypers};
+use crate::stream::Stream;
 
 /// Echoes on every connection of `listener`, messages of up to `max_bytes`, for good.
 pub async fn serve(listener: TcpListener, max_bytes: usize) -> io::Result<Infallible> {

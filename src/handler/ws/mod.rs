@@ -17,8 +17,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{App, Peer};
 use crate::error::ApiError;
-use crate::router::{Response, empty};
-use crate::stream::{HttpStream, Stream};
+use crate::http_stream::HttpStream;
+use crate::response::{Response, empty};
+use crate::stream::Stream;
 
 /// `GET /ws`: answers 101 and starts the connection's task, which takes the stream over once the answer is written.
 pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incoming>) -> Result<Response, ApiError> {

@@ -1,4 +1,4 @@
-//! Reading frames, and closing: the only place that knows tungstenite.
+//! Reading frames, and closing: the only place that knows tungstenite, but for the accept key of the upgrade.
 //!
 //! The library parses, unmasks, assembles and checks (RFC 6455 5); which close code a violation gets is ours. Its
 //! buffers exist only while something is in them: at the end of a burst, when the last byte that came was the last of
