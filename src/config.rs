@@ -306,6 +306,8 @@ pub(crate) const FRAMES_PER_READ: usize = 64;
 pub(crate) const FRAME_RATE: u32 = 100;
 /// Frames a connection may send at once.
 pub(crate) const FRAME_BURST: u32 = 1_000;
+/// Seconds' worth of messages that a user may send at once.
+pub(crate) const MESSAGE_BURST_SECONDS: u32 = 3;
 /// Frames for each message a user may send, where that comes to more: typing and pings come with them.
 pub(crate) const FRAMES_PER_MESSAGE: u32 = 2;
 /// Connections of one user that may authenticate in a second, in bursts of [`CONNECT_BURST`], while a user's

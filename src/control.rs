@@ -18,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::config::{ACCEPT_BACKOFF, CONTROL_LINE_MAX_BYTES, CONTROL_TIMEOUT};
 use crate::db::{Order, Outcome, Refusal, beside};
 use crate::handler::App;
+use crate::listen::SocketFile;
 use crate::model::{Digest, MessageId, SessionId, UnixMillis, Username};
 
 /// What an order did, as far as who ordered it needs to know.
@@ -65,14 +66,7 @@ fn socket_path(path: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // The next server removes a file that is left.
-        drop(std::fs::remove_file(&self.path));
-    }
+    _file: SocketFile,
 }
 
 /// Listens beside the database at `path`, whose lock this process holds. None if that cannot be done, on a file system
@@ -80,7 +74,7 @@ impl Drop for Control {
 pub(crate) fn listen(path: &Path) -> Option<Control> {
     let path = socket_path(path);
     match bind(&path) {
-        Ok(listener) => Some(Control { listener, path }),
+        Ok(control) => Some(control),
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "no control socket: commands need the server stopped");
             None
@@ -88,7 +82,7 @@ pub(crate) fn listen(path: &Path) -> Option<Control> {
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<Control> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -96,7 +90,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     // Until this is done, `is_trusted` keeps others out.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok(Control { listener, _file: SocketFile::of(path)? })
 }
 
 /// Carries out orders, for good.

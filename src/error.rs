@@ -11,6 +11,9 @@ use crate::db;
 use crate::model::{PASSWORD_MAX_CHARS, PASSWORD_MIN_CHARS, USERNAME_MAX_CHARS};
 use crate::password;
 
+/// The words of a server that is well, and full.
+pub const TOO_MANY_CONNECTIONS: &str = "too many connections: try again soon";
+
 /// What a request may be refused with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -77,7 +80,7 @@ pub(crate) enum ApiError {
     #[error("too many requests: wait {} s", seconds(.0))]
     RateLimited(Duration),
     /// The server or the address has as many connections as it may.
-    #[error("too many connections: try again soon")]
+    #[error("{TOO_MANY_CONNECTIONS}")]
     TooManyConnections,
     /// The database fails, a queue is full, or the server is stopping.
     #[error("the server cannot do this now: try again soon")]

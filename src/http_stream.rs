@@ -19,11 +19,27 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub(crate) struct HttpStream {
     stream: Stream,
-    deadline: Option<Pin<Box<Sleep>>>,
+    stall: Deadline,
+    linger: Deadline,
     linger_left: usize,
     instead: Instead,
     /// What is left of an answer that stands for one of hyper's own.
     instead_left: Vec<u8>,
+}
+
+/// The timer of one wait, there only while it lasts.
+#[derive(Debug, Default)]
+struct Deadline(Option<Pin<Box<Sleep>>>);
+
+impl Deadline {
+    /// Ready when `time` has passed since this was first called, or first after it was cleared.
+    fn poll(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
+        self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
+    }
+
+    fn clear(&mut self) {
+        self.0 = None;
+    }
 }
 
 /// The answer to send for one that is hyper's own; `None` if it is not.
@@ -31,12 +47,8 @@ pub(crate) type Instead = fn(&[u8]) -> Option<Vec<u8>>;
 
 impl HttpStream {
     pub(crate) fn new(stream: Stream, instead: Instead) -> Self {
-        Self { stream, deadline: None, linger_left: LINGER_MAX_BYTES, instead, instead_left: Vec::new() }
-    }
-
-    /// Ready when `time` has passed since this was first called for the wait at hand.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, time: Duration) -> Poll<()> {
-        self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time))).as_mut().poll(cx)
+        let (stall, linger) = (Deadline::default(), Deadline::default());
+        Self { stream, stall, linger, linger_left: LINGER_MAX_BYTES, instead, instead_left: Vec::new() }
     }
 
     /// Gives the bare stream back, after an upgrade.
@@ -70,12 +82,12 @@ impl HttpStream {
             match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => {
-                    self.deadline = None;
+                    self.stall.clear();
                     return Poll::Ready(done);
                 }
             }
             if self.stream.poll_write_ready(cx)?.is_pending() {
-                std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
+                std::task::ready!(self.stall.poll(cx, ANSWER_STALL));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -102,10 +114,10 @@ impl Write for HttpStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(flushed) = self.stream.poll_flush(cx) {
-            self.deadline = None;
+            self.stall.clear();
             return Poll::Ready(flushed);
         }
-        std::task::ready!(self.poll_deadline(cx, ANSWER_STALL));
+        std::task::ready!(self.stall.poll(cx, ANSWER_STALL));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -113,7 +125,7 @@ impl Write for HttpStream {
         let this = &mut *self;
         this.stream.shut_down_write();
         if this.stream.poll_discard(cx, &mut this.linger_left).is_pending() {
-            std::task::ready!(this.poll_deadline(cx, LINGER_TIMEOUT));
+            std::task::ready!(this.linger.poll(cx, LINGER_TIMEOUT));
         }
         Poll::Ready(Ok(()))
     }

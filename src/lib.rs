@@ -30,6 +30,7 @@ mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use error::TOO_MANY_CONNECTIONS;
 #[doc(hidden)]
 pub use handler::ws::echo;
 pub use server::{BindError, RunError, Server, ShutdownHandle, shards_for};

@@ -161,13 +161,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// The file of a Unix socket that was made here: removed on drop, unless it has been replaced by another since.
 #[derive(Debug)]
-struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.into(), inode: inode(path)? })
     }
 }

@@ -398,6 +398,13 @@ async fn health_is_the_servers() {
 }
 
 #[tokio::test]
+async fn a_full_server_is_well() {
+    let server = TestServer::with(&["--max-connections", "1"]);
+    let _inside = Client::register(&server, "ada").await.connect().await;
+    assert_eq!(chinwag(&server.database_path(), &["health"]).ok(), "full\n");
+}
+
+#[tokio::test]
 async fn the_first_start_says_what_to_do_next_and_where() {
     let mut server = TestServer::start();
     let hint = server.logged("nobody has an account yet").await;

@@ -1,13 +1,13 @@
 //! `health`: asks the server of a database over its own listener whether it is well, as a visitor would.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use chinwag::db;
+use chinwag::{TOO_MANY_CONNECTIONS, db};
 
 use super::say;
 
@@ -24,14 +24,18 @@ pub(super) fn ask(path: &Path) -> anyhow::Result<()> {
     let Some(address) = addresses.iter().find(|address| !address.starts_with("https:")) else {
         bail!("the server speaks only TLS: give it a --listen unix:PATH too, to ask it there");
     };
-    let status = ask_at(address).with_context(|| format!("the server at {address} does not answer"))?;
-    if !status.starts_with("HTTP/1.1 200 ") {
-        bail!("the server at {address} is not well: {}", status.trim_end());
+    let answer = ask_at(address).with_context(|| format!("the server at {address} does not answer"))?;
+    if answer.starts_with("HTTP/1.1 200 ") {
+        say("ok")
+    } else if answer.contains(TOO_MANY_CONNECTIONS) {
+        // Whoever watches may restart what is not well: that would send away everybody who is inside.
+        say("full")
+    } else {
+        bail!("the server at {address} is not well: {}", answer.lines().next().unwrap_or_default())
     }
-    say("ok")
 }
 
-/// The first line of the answer.
+/// The answer, from its first line.
 fn ask_at(address: &str) -> anyhow::Result<String> {
     if let Some(path) = address.strip_prefix("unix:") {
         let stream = UnixStream::connect(path)?;
@@ -45,11 +49,14 @@ fn ask_at(address: &str) -> anyhow::Result<String> {
 }
 
 fn exchange(mut stream: impl Read + Write) -> anyhow::Result<String> {
-    const LINE_MAX_BYTES: u64 = 1_024;
-    stream.write_all(REQUEST)?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line)?;
-    Ok(line)
+    const ANSWER_MAX_BYTES: u64 = 4_096;
+    // A server that is full answers without reading, and may have closed already.
+    let written = stream.write_all(REQUEST);
+    let mut answer = Vec::new();
+    match stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer) {
+        Err(error) if answer.is_empty() => Err(written.err().unwrap_or(error).into()),
+        _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    }
 }
 
 /// Who listens everywhere is reached at home.

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::{
     CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, Config, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE,
-    HANDSHAKE_BURST, HANDSHAKE_RATE, KEPT_OPEN, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
+    HANDSHAKE_BURST, HANDSHAKE_RATE, KEPT_OPEN, MESSAGE_BURST_SECONDS, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
 };
 use crate::db::Db;
 use crate::fan_out::{Clock, Shard};
@@ -70,7 +70,7 @@ impl App {
     ) -> Self {
         let minute = Duration::from_mins(1);
         let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
-        let burst = config.message_rate.saturating_mul(3);
+        let burst = config.message_rate.saturating_mul(MESSAGE_BURST_SECONDS);
         let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
         let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
         let message = (config.message_rate > 0).then(|| Allowance::per_second(config.message_rate, burst));

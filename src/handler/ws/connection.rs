@@ -212,7 +212,7 @@ impl Connection {
             welcome.push(&ServerFrame::Resync { after: 0, last_id: last_id.get() });
         }
         app.metrics.connections_opened.add(1);
-        tracing::info!(user = %username, "connected");
+        tracing::info!(user = %username, session = session.id.0, "connected");
         let position = Position { message: after, presence: seq, revocation };
         let now = Instant::now();
         let connection = Self {
@@ -238,7 +238,8 @@ impl Connection {
     /// Says what is still due, and closes.
     async fn close(self, Ended { close, last_words }: Ended) {
         let Self { seat, presence, .. } = self;
-        tracing::info!(user = %presence.username(), code = close.code(), reason = close.reason(), "disconnected");
+        let (user, session) = (presence.username(), seat.session().0);
+        tracing::info!(%user, session, code = close.code(), reason = close.reason(), "disconnected");
         // The user leaves now, and not when the peer has finished the closing handshake.
         drop(presence);
         let rest = seat.take_leave();
