@@ -8,6 +8,7 @@ import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { chromium } from "playwright-core";
 import WebSocket from "ws";
@@ -15,6 +16,28 @@ import WebSocket from "ws";
 export const PASSWORD = "correct horse";
 /** How long something may take that should happen by itself. */
 export const PATIENCE_MS = 20_000;
+
+/** What `promise` resolves to, or an error that says what did not come: the runner's limit ends whole files, without a word. */
+export function within(promise, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${PATIENCE_MS} ms for ${what}`)), PATIENCE_MS);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** For what is true soon, but not at once: asserts until it holds, and fails as the last try did. */
+export async function eventually(check) {
+  const end = Date.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (!(error instanceof assert.AssertionError) || Date.now() > end) throw error;
+    }
+    await sleep(50);
+  }
+}
 
 const BINARY = resolve(import.meta.dirname, "../..", process.env.CHINWAG_BIN ?? "target/release/chinwag");
 export const CHROMIUM = [process.env.CHINWAG_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
@@ -31,11 +54,15 @@ export const FLAGS = [
   "--disable-sync",
 ];
 
-export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+/** A signal is ours to hear: the browser ends with the process, as the servers do. */
+export const launch = () =>
+  chromium.launch({ executablePath: CHROMIUM, args: FLAGS, handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false });
 
 /** Servers of tests that failed before they closed them. */
 const running = new Set();
 process.on("exit", () => running.forEach((server) => server.abandon()));
+// By itself a signal ends the process without an "exit", and what it started lives on.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 /** The program itself. It can be killed and comes back on the same port with the same database. */
 export class Server {
@@ -70,11 +97,14 @@ export class Server {
   async start() {
     const flags = ["--listen", `127.0.0.1:${this.#port}`, "--db", this.database, ...this.#flags];
     this.#process = spawn(BINARY, flags, { stdio: ["ignore", "pipe", process.env.CHINWAG_LOG ? "inherit" : "ignore"] });
+    this.#port = await within(this.#greeting(), `${BINARY} to start`);
+  }
+
+  /** The port it says it listens at. */
+  async #greeting() {
     for await (const line of createInterface(this.#process.stdout)) {
       const address = /listening on http:\/\/127\.0\.0\.1:(\d+)/.exec(line);
-      if (!address) continue;
-      this.#port = Number(address[1]);
-      return;
+      if (address) return Number(address[1]);
     }
     throw new Error(`${BINARY} did not start`);
   }
@@ -85,7 +115,7 @@ export class Server {
     if (exitCode !== null || signalCode !== null) return;
     const gone = new Promise((done) => this.#process.once("exit", done));
     this.#process.kill(signal);
-    await gone;
+    await within(gone, "the end of the server");
   }
 
   async close() {
@@ -191,7 +221,7 @@ export class Robot {
     this.#socket = new WebSocket(`${server.url.replace("http", "ws")}/ws`);
     this.#socket.on("error", () => {});
     this.#socket.on("message", (data) => this.#receive(JSON.parse(data)));
-    await new Promise((done) => this.#socket.once("open", done));
+    await within(new Promise((done) => this.#socket.once("open", done)), `${this.name}'s socket`);
     this.#write({ type: "auth", token: this.token });
     await this.hears(({ type }) => type === "auth_success");
   }
@@ -205,11 +235,7 @@ export class Robot {
   /** Resolves with the first frame, past or future, that is wanted. */
   hears(wanted) {
     const heard = this.frames.find(wanted);
-    if (heard) return heard;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`${this.name} did not hear it`)), PATIENCE_MS);
-      this.#waiting.push({ wanted, resolve: (frame) => (clearTimeout(timer), resolve(frame)) });
-    });
+    return heard ?? within(new Promise((resolve) => this.#waiting.push({ wanted, resolve })), `what ${this.name} was to hear`);
   }
 
   #write(frame) {
@@ -225,7 +251,7 @@ export class Robot {
     const nonce = crypto.randomUUID();
     const stored = new Promise((done) => this.#acks.set(nonce, done));
     this.#write({ type: "message", content, nonce });
-    return stored;
+    return within(stored, `the ack of what ${this.name} said`);
   }
 
   /** `count` messages, `text(n)` each; a few hundred on their way at a time. */

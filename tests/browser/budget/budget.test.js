@@ -13,6 +13,8 @@ const TASK_MS = 200;
 const RATE_PER_S = 200;
 const SECONDS = 10;
 const HISTORY = 5_000;
+/** How many times the budget a machine may take that is shared with others, with a debug build as the server. */
+const SLACK = Number(process.env.CHINWAG_BUDGET_SLACK ?? 1);
 
 let server, browser;
 
@@ -29,9 +31,9 @@ after(async () => {
 async function bestOfThree(t, unit, most, measure) {
   const measured = [];
   do measured.push(await measure(measured.length));
-  while (measured.length < 3 && measured.at(-1) > most);
+  while (measured.length < 3 && measured.at(-1) > most * SLACK);
   t.diagnostic(`measured ${measured.map(Math.round).join(", ")} ${unit}; at most ${most}`);
-  assert.ok(Math.min(...measured) <= most, `${measured} ${unit}`);
+  assert.ok(Math.min(...measured) <= most * SLACK, `${measured} ${unit}`);
 }
 
 /** Records tasks over 50 ms from now on. */

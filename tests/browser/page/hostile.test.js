@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Person, Robot, Server, launch } from "../harness.js";
+import { Person, Robot, Server, eventually, launch } from "../harness.js";
 
 const ELSEWHERE = "http://elsewhere.example";
 
@@ -135,8 +135,10 @@ test("the composer stays above a keyboard that covers the page", async () => {
     const { y, height } = await control.boundingBox();
     assert.ok(y > 0 && y + height <= 380);
   }
-  const end = await ada.articles().last().boundingBox();
-  assert.ok(end.y + end.height <= 380, "what was said last stays in sight");
+  await eventually(async () => {
+    const end = await ada.articles().last().boundingBox();
+    assert.ok(end.y + end.height <= 380, "what was said last stays in sight");
+  });
 });
 
 test("the headers forbid what the page does not do", async () => {

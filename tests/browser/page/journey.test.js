@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
-import { Person, Robot, Server, assertRising, launch, setHidden } from "../harness.js";
+import { Person, Robot, Server, assertRising, eventually, launch, setHidden } from "../harness.js";
 
 let server, browser, ada, bob;
 
@@ -39,7 +39,8 @@ test("two people talk: each message once, in one order, with author, time and da
   assert.deepEqual([first.author, first.text, second.author, second.text], ["Ada", "Hello Bob", "Bob", "Hello\nAda"]);
   assertRising([first, second]);
   assert.equal(new Date(first.time).toISOString(), first.time);
-  assert.deepEqual(await bob.shown(), await ada.shown());
+  // What one said has the time of one's own clock until it comes back with the server's.
+  await eventually(async () => assert.deepEqual(await bob.shown(), await ada.shown()));
   await ada.log().getByRole("separator", { name: "Today" }).waitFor();
   await ada.text("It is quiet in here.").waitFor({ state: "hidden" });
   assert.equal(await ada.focused(), "Message");
@@ -66,6 +67,9 @@ test("who types is shown to others, until the message or six seconds of silence"
   await bob.text("Carol is typing…").waitFor();
   dan.typing();
   await bob.text("Carol and constructor are typing…").waitFor();
+  // Their six seconds may be almost over.
+  carol.typing();
+  dan.typing();
   await ada.box().pressSequentially("x");
   await bob.text("Several people are typing…").waitFor();
   await bob.page.getByText("typing…").waitFor({ state: "hidden" });
@@ -81,9 +85,11 @@ test("typing is told to the server at most every two seconds", async () => {
   ada.page.once("websocket", (socket) => socket.on("framesent", ({ payload }) => frames.push([Date.now(), JSON.parse(payload).type])));
   await ada.page.reload();
   await ada.online();
+  const began = Date.now();
   for (let round = 0; round < 25; round += 1) await ada.box().press("a", { delay: 100 });
   const times = frames.filter(([, type]) => type === "typing").map(([time]) => time);
-  assert.ok(times.length >= 1 && times.length <= 3, `${times.length} in three seconds`);
+  const took = Date.now() - began;
+  assert.ok(times.length >= 1 && times.length <= 1 + Math.ceil(took / 2_000), `${times.length} in ${took} ms`);
   await ada.box().fill("");
 });
 
@@ -133,6 +139,7 @@ test("notifications: asked for only when the button is pressed, shown only while
   await carol.sees("you see this");
   await setHidden(carol.page, true);
   await ada.say("you hear of this");
+  await carol.sees("you hear of this");
   await carol.say("and not of this");
   await carol.sees("and not of this");
   assert.deepEqual(await carol.page.evaluate(() => window.shown), [["Ada", "you hear of this"]]);
@@ -154,6 +161,7 @@ test("session and draft survive a reload", async () => {
 });
 
 test("blank is not sent, and too long is said before sending", async () => {
+  await ada.sees("not yet said");
   const before = await ada.articles().count();
   await ada.say("  \n\t ");
   await ada.box().fill("🙂".repeat(4_001));

@@ -120,6 +120,7 @@ test("Enter that ends an IME composition neither sends nor breaks the line", asy
   assert.equal(await ada.box().inputValue(), "日本");
   await press("Enter");
   await ada.sees("日本");
+  assert.equal(await ada.articles().count(), before + 1);
 });
 
 test("a key held down sends once", async () => {
