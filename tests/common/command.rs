@@ -2,7 +2,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::PATIENCE;
 
 /// What a command that ended has said.
 #[derive(Debug)]
@@ -42,12 +47,25 @@ pub(crate) fn chinwag_reading(path: &Path, arguments: &[&str], input: &str) -> E
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    // A command that refuses at once does not read.
-    process.stdin.take().expect("the pipe was asked for").write_all(input.as_bytes()).ok();
-    let output = process.wait_with_output().expect("a child can be waited for");
+    let (mut stdin, input) = (process.stdin.take().expect("the pipe was asked for"), input.to_owned());
+    // A command that refuses at once does not read, and one that hangs does not either.
+    std::thread::spawn(move || stdin.write_all(input.as_bytes()).ok());
+    let output = end_of(process, &format!("chinwag {arguments:?}"));
     Ended {
         code: output.status.code().expect("it ends by itself"),
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
     }
+}
+
+/// What `process` has said when it has ended by itself, as it must.
+pub(super) fn end_of(process: Child, what: &str) -> Output {
+    let pid = Pid::from_child(&process);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(process.wait_with_output()));
+    let Ok(output) = end.recv_timeout(PATIENCE) else {
+        kill_process(pid, Signal::KILL).expect("the process takes the signal");
+        panic!("{what} runs on");
+    };
+    output.expect("a child can be waited for")
 }

@@ -6,12 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::command::end_of;
 use super::http::Request;
 use super::{Client, Message, PATIENCE, metric, text, unix_millis, within};
 
@@ -33,6 +35,8 @@ pub(crate) struct TestServer {
     flags: Vec<String>,
     stdout: Lines,
     stderr: Lines,
+    /// Who reads the two.
+    collectors: Vec<JoinHandle<()>>,
     directory: TempDir,
 }
 
@@ -90,6 +94,7 @@ impl TestServer {
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             stdout: Lines::default(),
             stderr: Lines::default(),
+            collectors: Vec::new(),
             directory,
         };
         server.spawn(command);
@@ -109,8 +114,10 @@ impl TestServer {
             .spawn()
             .expect("the binary runs");
         let (greeted, greeting) = mpsc::channel();
-        collect(process.stdout.take(), &self.stdout, Some(greeted));
-        collect(process.stderr.take(), &self.stderr, None);
+        self.collectors = vec![
+            collect(process.stdout.take(), &self.stdout, Some(greeted)),
+            collect(process.stderr.take(), &self.stderr, None),
+        ];
         self.process = Some(process);
         let Ok(line) = greeting.recv_timeout(PATIENCE) else {
             panic!("the server did not start; its log:\n{}", self.log());
@@ -192,11 +199,18 @@ impl TestServer {
         process.try_wait().expect("a child can be asked").is_none()
     }
 
-    /// How the process ended, once it has.
+    /// How the process ended, once it has and all that it said is there to be read.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let pid = self.pid();
         let mut process = self.process.take().expect("the server runs");
-        let end = tokio::task::spawn_blocking(move || process.wait());
+        let collectors = std::mem::take(&mut self.collectors);
+        let end = tokio::task::spawn_blocking(move || {
+            let status = process.wait();
+            for collector in collectors {
+                collector.join().expect("no reader panicked");
+            }
+            status
+        });
         let Ok(status) = tokio::time::timeout(PATIENCE, end).await else {
             kill_process(pid, Signal::KILL).expect("the process takes the signal");
             panic!("the server did not end");
@@ -355,7 +369,11 @@ impl Drop for TestServer {
 }
 
 /// Gathers a pipe's lines, so that the process never waits for us; the first one is also sent to `first`.
-fn collect(pipe: Option<impl Read + Send + 'static>, lines: &Lines, first: Option<mpsc::Sender<String>>) {
+fn collect(
+    pipe: Option<impl Read + Send + 'static>,
+    lines: &Lines,
+    first: Option<mpsc::Sender<String>>,
+) -> JoinHandle<()> {
     let pipe = pipe.expect("the pipe was asked for");
     let lines = Arc::clone(lines);
     std::thread::spawn(move || {
@@ -367,7 +385,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>, lines: &Lines, first: Optio
             }
             lines.lock().expect("no reader panicked").push(line);
         }
-    });
+    })
 }
 
 /// Runs the binary with `flags` and `environment` until it ends by itself: for starts that must fail.
@@ -382,12 +400,5 @@ pub(crate) fn run_to_end(flags: &[&str], environment: &[(&str, &str)]) -> Output
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let pid = Pid::from_child(&process);
-    let (ended, end) = mpsc::channel();
-    std::thread::spawn(move || ended.send(process.wait_with_output()));
-    let Ok(output) = end.recv_timeout(PATIENCE) else {
-        kill_process(pid, Signal::KILL).expect("the process takes the signal");
-        panic!("chinwag {flags:?} with {environment:?} runs on");
-    };
-    output.expect("a child can be waited for")
+    end_of(process, &format!("chinwag {flags:?} with {environment:?}"))
 }
