@@ -4,8 +4,9 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::mpsc;
 
-use common::{Client, PASSWORD, TestServer, chinwag, chinwag_reading, contents, ids};
+use common::{Client, PASSWORD, PATIENCE, TestServer, chinwag, chinwag_reading, contents, ids, skip};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -216,7 +217,8 @@ async fn a_server_that_starts_waits_for_who_only_looks_at_the_lock() {
     looking.lock_shared().expect("nobody has it");
     let watch = inotify::init(inotify::CreateFlags::empty()).expect("the kernel can watch");
     inotify::add_watch(&watch, server.directory(), inotify::WatchFlags::OPEN).expect("the kernel can watch");
-    let waiting = std::thread::spawn(move || {
+    let (done, seen) = mpsc::channel();
+    std::thread::spawn(move || {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4_096];
         let mut events = inotify::Reader::new(&watch, &mut buffer);
         let mut tries = 0;
@@ -226,9 +228,10 @@ async fn a_server_that_starts_waits_for_who_only_looks_at_the_lock() {
             tries += usize::from(event.file_name().is_some_and(|name| name == c"chinwag.db.lock"));
         }
         drop(looking);
+        done.send(()).ok();
     });
     server.restart();
-    waiting.join().expect("the server tried again");
+    seen.recv_timeout(PATIENCE).expect("the server tried again");
 }
 
 #[test]
@@ -268,7 +271,7 @@ async fn all_files_of_a_database_are_for_their_owner_only() {
 fn what_root_makes_belongs_to_whom_the_directory_belongs_to() {
     use std::os::unix::fs::{MetadataExt, chown};
     if !rustix::process::geteuid().is_root() {
-        return;
+        return skip("this needs root");
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     chown(directory.path(), Some(SOMEBODY), Some(SOMEBODY)).expect("root gives things away");
@@ -316,16 +319,18 @@ async fn the_control_socket_goes_with_the_server_and_a_stale_one_is_replaced() {
 
 #[tokio::test]
 async fn nonsense_at_the_control_socket_changes_nothing() {
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     for nonsense in [&b"\n"[..], b"drop users\n", b"disable-user ada now\n", b"\xff\xfe\n", &[b'x'; 4096]] {
         let socket = server.directory().join("chinwag.db.sock");
         let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         // It may have hung up before it was sent all.
         stream.write_all(nonsense).ok();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok();
+        let end = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?} after {nonsense:?}");
         assert!(!answer.starts_with(b"done"), "{nonsense:?}");
     }
     ada.connect().await;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, PASSWORD, RawClient, TestServer, ids, int, text, unix_millis, within};
+use common::{Client, Connection, PASSWORD, RawClient, STOP, TestServer, ids, int, skip, text, unix_millis, within};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 
@@ -46,12 +46,6 @@ async fn settle(connection: &mut Connection, nonce: &str, content: &str) -> i64 
         }
     })
     .await
-}
-
-fn skip(why: &str) {
-    assert!(std::env::var_os("CHINWAG_NO_SKIP").is_none(), "nothing is to be skipped, but {why}");
-    let mut stderr = std::io::stderr();
-    writeln!(stderr, "skipped: {why}").expect("standard error takes a line");
 }
 
 fn run(program: &str, arguments: &[&str]) -> bool {
@@ -103,14 +97,14 @@ async fn a_full_disk_refuses_messages_until_there_is_room() {
     }
     let refused = refused.expect("a full disk refuses what it cannot hold");
     assert_eq!(server.get("/healthz").send().await.status, 503);
-    assert!(server.log().contains("the database fails"), "{}", server.log());
+    server.logged("the database fails").await;
     let history = server.history(&ada).await;
     assert_eq!(history.len(), acknowledged.len() + 1, "readers go on, and what was acknowledged is there");
 
     fs::remove_file(&filler).expect("room");
     server.healthy(200).await;
     settle(&mut connection, &refused, &content).await;
-    assert!(server.log().contains("the database works again"));
+    server.logged("the database works again").await;
     server.kill().await;
     server.restart();
     assert_eq!(server.history(&ada).await.len(), acknowledged.len() + 2);
@@ -158,6 +152,7 @@ async fn a_database_that_another_process_holds_is_unavailable_in_bounded_time() 
     assert_eq!(server.get("/healthz").send().await.status, 503);
     assert!(server.history(&ada).await.is_empty());
     assert!(server.resident_bytes() < before + (16 << 20), "what is refused is not kept");
+    server.logged("the database fails").await;
     assert_eq!(server.log().matches("the database fails").count(), 1, "{}", server.log());
 
     blocker.execute_batch("ROLLBACK").expect("the end of the lock");
@@ -177,7 +172,7 @@ async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
     assert_eq!(try_store(&mut connection, "during", "during").await, None);
     assert_eq!(server.get("/healthz").send().await.status, 503);
     assert_eq!(server.history(&ada).await.len(), 1, "readers go on");
-    assert!(server.log().contains("gone or was replaced"), "{}", server.log());
+    server.logged("gone or was replaced").await;
 
     fs::rename(&away, server.directory()).expect("the directory comes back");
     server.healthy(200).await;
@@ -225,6 +220,7 @@ async fn a_corrupted_page_is_unavailable_and_the_rest_goes_on() {
         let response = server.get("/messages?after=0").by(&ada).send().await;
         assert_eq!(response.error(), (503, "unavailable".to_owned()));
     }
+    server.logged("reading from the database fails").await;
     assert_eq!(server.log().matches("reading from the database fails").count(), 1, "{}", server.log());
     Client::register(&server, "bob").await;
     assert_eq!(server.get("/").send().await.status, 200);
@@ -264,11 +260,12 @@ async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
     let used = server.cpu_time().saturating_sub(cpu);
     // A loop that spins takes all of a core, however slow the machine.
     assert!(used * 10 < begun.elapsed() * 7, "it spins: {used:?} of {:?}", begun.elapsed());
+    server.logged("cannot accept connections").await;
     assert_eq!(server.log().matches("cannot accept connections").count(), 1, "{}", server.log());
     prlimit(Some(server.pid()), Resource::Nofile, before).expect("the limit may be raised again");
     drop(crowd);
     server.healthy(200).await;
-    assert!(server.log().contains("accepting connections again"));
+    server.logged("accepting connections again").await;
 }
 
 fn limit(current: u64) -> Rlimit {
@@ -290,19 +287,21 @@ impl Tracer {
             .stderr(Stdio::null())
             .spawn();
         let mut tracer = Tracer(child.ok()?);
-        loop {
-            if tracer.0.try_wait().expect("a child can be asked").is_some() {
-                return None;
+        let is_traced = |task: fs::DirEntry| {
+            fs::read_to_string(task.path().join("status")).is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+        };
+        let is_attached = within("strace to attach", async {
+            while tracer.0.try_wait().expect("a child can be asked").is_none() {
+                let mut tasks =
+                    fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs").map_while(Result::ok);
+                if tasks.all(is_traced) {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
-            let is_traced = |task: fs::DirEntry| {
-                fs::read_to_string(task.path().join("status")).is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
-            };
-            if tasks.map_while(Result::ok).all(is_traced) {
-                return Some(tracer);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            false
+        });
+        is_attached.await.then_some(tracer)
     }
 
     /// Ends at once: strace does not even let a thread die that it holds up.
@@ -338,7 +337,7 @@ async fn a_sync_that_fails_acknowledges_nothing_and_shows_nothing() {
         assert_eq!(try_store(&mut connection, &format!("during {number}"), "during").await, None);
     }
     assert_eq!(server.get("/healthz").send().await.status, 503);
-    assert!(server.log().contains("the database fails"));
+    server.logged("the database fails").await;
     drop(tracer);
     server.healthy(200).await;
 
@@ -377,6 +376,7 @@ async fn a_disk_that_turns_read_only_is_a_fault_that_ends() {
     assert_eq!(server.post("/register").json(&account).send().await.error(), (503, "unavailable".to_owned()));
     assert_eq!(server.get("/healthz").send().await.status, 503);
     assert_eq!(server.history(&ada).await.len(), 1, "readers go on");
+    server.logged("the database fails").await;
     assert_eq!(server.log().matches("the database fails").count(), 1, "{}", server.log());
 
     drop(tracer);
@@ -386,7 +386,7 @@ async fn a_disk_that_turns_read_only_is_a_fault_that_ends() {
     let heard = reader.messages(3).await;
     assert_eq!(ids(&heard)[1..], [during, after], "live, what was refused is shown once");
     assert_eq!(server.history(&ada).await, heard);
-    assert!(server.log().contains("the database works again"));
+    server.logged("the database works again").await;
 }
 
 #[tokio::test]
@@ -449,7 +449,7 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     let started = Instant::now();
     server.signal(Signal::TERM);
     server.logged("stopped").await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < STOP, "{:?}", started.elapsed());
     tracer.kill();
     assert_eq!(server.ended().await.code(), Some(0));
     let (heard_by_reader, code) = reader.await.expect("no panic");
@@ -475,7 +475,7 @@ async fn a_stop_does_not_wait_for_a_database_that_another_process_holds() {
     let codes = tokio::spawn(async move { connection.close_code().await });
     let started = Instant::now();
     assert_eq!(server.stop().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < STOP, "{:?}", started.elapsed());
     assert_eq!(codes.await.expect("no panic"), 1001);
 }
 
