@@ -397,7 +397,8 @@ async fn a_login_that_cannot_succeed_costs_the_same_work_as_a_wrong_password() {
     Client::register(&server, "dora").await;
     chinwag(&server.database_path(), &["user", "disable", "dora"]).ok();
     let names = ["ada", "eve", "no name at all!", "dora"];
-    let mut cost = [Duration::ZERO; 4];
+    // The least that each took: what else a machine does at the time only adds to it.
+    let mut cost = [Duration::MAX; 4];
     for round in 0..6 {
         for (name, cost) in names.iter().zip(&mut cost) {
             let before = server.cpu_time();
@@ -405,7 +406,7 @@ async fn a_login_that_cannot_succeed_costs_the_same_work_as_a_wrong_password() {
                 let account = json!({"username": name, "password": format!("guess {round} {attempt}")});
                 assert_eq!(server.post("/login").json(&account).send().await.status, 401);
             }
-            *cost += server.cpu_time().saturating_sub(before);
+            *cost = (*cost).min(server.cpu_time().saturating_sub(before));
         }
     }
     // The work is almost all argon2's; without it, a login costs a hundredth.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::mpsc as blocking;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -53,11 +54,15 @@ impl Held {
     /// Stores a message, whose commit then stands still.
     async fn stand_still(&self) {
         self.store("first").await.unwrap();
-        self.waits.recv().unwrap();
+        self.waits.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
     fn store(&self, content: &str) -> impl Future<Output = Result<Vec<MessageId>, Error>> + use<> {
-        let messages = vec![NewMessage { content: Content::parse(content).unwrap(), nonce: None }];
+        self.store_content(Content::parse(content).unwrap())
+    }
+
+    fn store_content(&self, content: Content) -> impl Future<Output = Result<Vec<MessageId>, Error>> + use<> {
+        let messages = vec![NewMessage { content, nonce: None }];
         let (db, sender) = (self.db.clone(), self.ada.clone());
         async move { db.store_messages(sender, messages).await }
     }
@@ -84,9 +89,10 @@ async fn begin<T: Send + 'static>(
 async fn messages_that_wait_take_a_bounded_number_of_bytes() {
     let held = Held::open().await;
     held.stand_still().await;
-    let content = "\u{1f642}".repeat(4_000);
+    // Once, since all of them are to be there before the first has waited for too long.
+    let content = Content::parse(&"\u{1f642}".repeat(4_000)).unwrap();
     // More than fit, and fewer than there are places.
-    let (waiting, refused) = begin((0..2_000).map(|_| held.store(&content))).await;
+    let (waiting, refused) = begin((0..2_000).map(|_| held.store_content(content.clone()))).await;
     assert!(waiting.len() * 16_000 <= WRITE_QUEUE_BYTES, "{} wait", waiting.len());
     assert!(waiting.len() * 17_000 > WRITE_QUEUE_BYTES, "{} wait", waiting.len());
     assert_eq!(waiting.len() + refused, 2_000);
