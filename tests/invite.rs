@@ -106,7 +106,7 @@ async fn a_link_names_the_server_as_people_reach_it() {
 
 #[tokio::test]
 async fn the_code_itself_is_stored_nowhere() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let code = invite(&server, &[]);
     let holds = |path: &std::path::Path| {
         let bytes = std::fs::read(path).expect("the file is read");
@@ -117,5 +117,6 @@ async fn the_code_itself_is_stored_nowhere() {
         path.push(suffix);
         assert!(!holds(path.as_ref()), "{path:?}");
     }
+    server.stop().await;
     assert!(!server.log().contains(&code));
 }

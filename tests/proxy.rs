@@ -23,19 +23,20 @@ async fn upgrade_for(server: &TestServer, address: &str) -> (RawClient, u16) {
 
 #[tokio::test]
 async fn what_an_untrusted_peer_forwards_counts_for_nothing_and_is_warned_about_once() {
-    let server = TestServer::with(&["--auth-rate", "2", "--trusted-proxy", "192.0.2.1"]);
+    let mut server = TestServer::with(&["--auth-rate", "2", "--trusted-proxy", "192.0.2.1"]);
     for last in 1..=2 {
         assert_eq!(login_for(&server, &[&format!("198.51.100.{last}")]).await.status, 401);
     }
     assert_eq!(login_for(&server, &["198.51.100.3"]).await.status, 429, "it is one address all the same");
     let line = server.logged("X-Forwarded-For").await;
     assert!(line.contains("WARN") && line.contains("--trusted-proxy 127.0.0.1"), "{line}");
+    server.stop().await;
     assert_eq!(server.log().matches("X-Forwarded-For").count(), 1);
 }
 
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
-    let server = TestServer::with(&["--auth-rate", "1", "--trusted-proxy", "127.0.0.0/8,10.0.0.0/8"]);
+    let mut server = TestServer::with(&["--auth-rate", "1", "--trusted-proxy", "127.0.0.0/8,10.0.0.0/8"]);
     assert_eq!(login_for(&server, &["198.51.100.1"]).await.status, 401);
     assert_eq!(login_for(&server, &["198.51.100.2"]).await.status, 401);
     assert_eq!(login_for(&server, &["198.51.100.1"]).await.status, 429);
@@ -45,6 +46,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     assert_eq!(login_for(&server, &["caf\u{e9}, 198.51.100.1"]).await.status, 429, "nor bytes that are no address");
     assert_eq!(login_for(&server, &["2001:db8::1"]).await.status, 401);
     assert_eq!(login_for(&server, &["2001:db8::2"]).await.status, 429, "one /64 is one address");
+    server.stop().await;
     assert!(!server.log().contains("is ignored"), "there is nothing to warn about");
 }
 
@@ -69,7 +71,7 @@ async fn behind_a_trusted_proxy_unauthenticated_sockets_are_counted_by_client() 
 
 #[tokio::test]
 async fn an_error_answer_and_its_log_line_have_one_id() {
-    let server = TestServer::with_environment(&[], &[("RUST_LOG", "debug")]);
+    let mut server = TestServer::with_environment(&[], &[("RUST_LOG", "debug")]);
     let answer = server.get("/nowhere?secret=1").send().await;
     let id = answer.header("X-Request-Id").expect("an id").to_owned();
     let line = server.logged(&id).await;
@@ -77,10 +79,11 @@ async fn an_error_answer_and_its_log_line_have_one_id() {
     {
         assert!(line.contains(part), "{part} is missing: {line}");
     }
-    assert!(!server.log().contains("secret"), "a query is nobody's business");
     let other = server.get("/nowhere").send().await;
     assert_ne!(other.header("X-Request-Id"), Some(&*id));
     assert_eq!(server.get("/healthz").send().await.header("X-Request-Id"), None, "there is nothing to join");
+    server.stop().await;
+    assert!(!server.log().contains("secret"), "a query is nobody's business");
 }
 
 #[tokio::test]
@@ -111,7 +114,7 @@ async fn a_wrong_password_is_logged_with_the_clients_address_but_not_without_bou
     let line = server.logged("invalid_credentials").await;
     assert!(line.contains("INFO") && line.contains("address=198.51.100.1"), "{line}");
 
-    let server = TestServer::with(&["--registration", "closed"]);
+    let mut server = TestServer::with(&["--registration", "closed"]);
     let mut connection = RawClient::connect(&server).await;
     let request = Request::new(server.address(), "POST", "/register").json(&json!({})).bytes();
     for _ in 0..1_000 {
@@ -121,6 +124,7 @@ async fn a_wrong_password_is_logged_with_the_clients_address_but_not_without_bou
             connection = RawClient::connect(&server).await;
         }
     }
+    server.stop().await;
     let lines = server.log().matches("registration_closed").count();
     assert!((1..500).contains(&lines), "{lines} lines for 1,000 refusals");
 }
