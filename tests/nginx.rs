@@ -44,13 +44,15 @@ impl Nginx {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx is installed");
+        // It owns the process before anything can fail.
+        let nginx = Nginx { process, address, _directory: directory };
         within("nginx to listen", async {
             while tokio::net::TcpStream::connect(address).await.is_err() {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         })
         .await;
-        Nginx { process, address, _directory: directory }
+        nginx
     }
 
     /// Logs in over nginx as somebody who does not exist, claiming to be forwarded for `claim`.

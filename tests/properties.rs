@@ -13,7 +13,14 @@ use serde_json::{Value, json};
 /// teaches becomes a test with a name, so no seeds are kept.
 fn always<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(S::Value)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        // Milliseconds: what hangs takes its whole patience each time.
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
     let outcome = TestRunner::new(config).run(strategy, |value| {
         runtime.block_on(property(value));
         Ok(())
