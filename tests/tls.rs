@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{Client, PATIENCE, RawClient, Request, TestServer, run_to_end, text, within};
 use rustls::crypto::CryptoProvider;
@@ -304,15 +305,18 @@ async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_n
     identity.renew();
     within("the new certificate", async {
         while !identity.is_served(&server).await {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
+    // A key that was looked at before its certificate was there is complained of, too.
+    let complaints = || server.log().matches("the old one stays").count();
+    let before = complaints();
     std::fs::write(identity.key(), "no key").expect("a file");
     within("the complaint", async {
-        while !server.log().contains("the old one stays") {
+        while complaints() == before {
             assert!(identity.is_served(&server).await, "the old one stays");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
@@ -358,6 +362,7 @@ async fn a_flood_of_records_that_carry_nothing_holds_nobody_up_and_is_ended() {
     let identity = Identity::new();
     let server = identity.server();
     let others = bridge(&identity, &server);
+    let begun = Instant::now();
     let (mut session, mut stream) =
         shake_hands(identity.clients_by(Hollow::provider())(), &server).await.expect("a handshake");
     // Either kind alone is soon refused by rustls; each makes it forget the other. More than the sockets hold.
@@ -379,6 +384,10 @@ async fn a_flood_of_records_that_carry_nothing_holds_nobody_up_and_is_ended() {
             assert!(flooded.is_err(), "all of it was read");
         }
     }
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it may have ended as any connection does that asks for nothing"
+    );
     assert_eq!(Request::new(others, "GET", "/healthz").send().await.status, 200);
 }
 
@@ -387,10 +396,18 @@ async fn who_connects_again_and_again_is_not_answered_before_a_while() {
     let identity = Identity::new();
     let server = identity.server_with(&["--address-connections", "10000"]);
     assert!(identity.is_served(&server).await);
-    for _ in 0..1_000 {
-        drop(RawClient::connect(&server).await);
+    let mut is_silent = false;
+    for _ in 0..3 {
+        for _ in 0..1_000 {
+            drop(RawClient::connect(&server).await);
+        }
+        is_silent = identity.answer_to_hello(&server).await.is_empty();
+        // Their turn may have come round just then.
+        if is_silent {
+            break;
+        }
     }
-    assert!(identity.answer_to_hello(&server).await.is_empty(), "no word, and so no signature");
+    assert!(is_silent, "no word, and so no signature");
     within("another turn", async { while !identity.is_served(&server).await {} }).await;
 
     let trusted = ["--address-connections", "10000", "--trusted-proxy", "127.0.0.1"];
