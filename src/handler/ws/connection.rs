@@ -30,22 +30,48 @@ use crate::rate_limit::{Allowance, Bucket};
 use crate::stream::Stream;
 
 /// Serves one upgraded stream, from which `early` was read already, until it ends.
-pub(super) async fn serve(app: Arc<App>, stream: Stream, early: Bytes, admission: Admission) {
-    let mut reader = Reader::new(&early, FRAME_MAX_BYTES);
-    drop(early);
-    let Admission { place, address } = admission;
-    let arrival = match Box::pin(identify(&app, &stream, &mut reader)).await {
+///
+/// No `async fn`: its future would keep room for the arguments as long as the connection lives.
+pub(super) fn serve(
+    app: Arc<App>,
+    stream: Stream,
+    early: &[u8],
+    admission: Admission,
+) -> impl Future<Output = ()> + use<> {
+    let reader = Reader::new(early, FRAME_MAX_BYTES);
+    let entering = Box::pin(enter(app, stream, reader, admission));
+    async {
+        let Some((mut connection, mut reader)) = entering.await else { return };
+        let ended = connection.run(&mut reader).await;
+        Box::pin(connection.close(ended)).await;
+    }
+}
+
+/// Has the client say who it is and what it has, and brings it up to where its shard takes over. None if it was turned
+/// away, or did not stay so long.
+async fn enter(
+    app: Arc<App>,
+    stream: Stream,
+    mut reader: Reader,
+    Admission { place, address }: Admission,
+) -> Option<(Connection, Reader)> {
+    let arrival = match identify(&app, &stream, &mut reader).await {
         Ok(arrival) => arrival,
-        Err(turned_away) => return Box::pin(turn_away(&app, &stream, turned_away)).await,
+        Err(turned_away) => {
+            turn_away(&app, &stream, turned_away).await;
+            return None;
+        }
     };
     // No stranger to its address any more.
     drop(address);
     let (mut connection, welcome) = Connection::open(app, stream, place, arrival);
-    let ended = match Box::pin(connection.welcome(welcome)).await {
-        Ok(()) => connection.run(&mut reader).await,
-        Err(ended) => ended,
-    };
-    Box::pin(connection.close(ended)).await;
+    match connection.welcome(welcome).await {
+        Ok(()) => Some((connection, reader)),
+        Err(ended) => {
+            connection.close(ended).await;
+            None
+        }
+    }
 }
 
 /// How a connection ended, and the answers that are still due: what was stored is acknowledged, whatever ends it.
@@ -98,7 +124,7 @@ struct Arrival {
     resume: Resume,
 }
 
-/// Has the client say who it is and what it has, and lets it in.
+/// Has the client say who it is and what it has, and finds it a place among its user's connections.
 async fn identify(app: &App, stream: &Stream, reader: &mut Reader) -> Result<Arrival, TurnedAway> {
     // The shard's count of revocations is taken before the session is checked: one that comes after is seen, either by
     // the check or by the count.

@@ -37,7 +37,7 @@ pub(crate) fn upgrade(app: &Arc<App>, peer: &Peer, request: &mut Request<Incomin
     tokio::spawn(async move {
         if let Some((stream, early)) = take_over(upgrade).await {
             // In a task of its own: nothing of HTTP stays behind.
-            tokio::spawn(connection::serve(app, stream, early, admission));
+            tokio::spawn(connection::serve(app, stream, &early, admission));
         }
     });
     Ok(response)
