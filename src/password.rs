@@ -1,7 +1,6 @@
 //! Passwords: argon2id, a few at once, off the async threads and off the threads of the database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -26,20 +25,22 @@ const _: () = assert!(RESERVED_BLOCKS > MEMORY_KIB as usize, "the reserve holds 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Busy;
 
-/// Hashes and verifies passwords. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Hashes and verifies passwords.
+#[derive(Debug)]
 pub(crate) struct Hasher {
+    /// Those that are hashed.
     slots: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    /// Those, and those that wait for it.
+    places: Semaphore,
     /// What a password for an unknown name is compared to, so that it takes as long as any other.
-    dummy: Arc<str>,
+    dummy: String,
 }
 
 impl Hasher {
     pub(crate) fn new() -> Self {
         let salt = Salt::generate();
         let dummy = phc_string(&salt, [0; HASH_BYTES]);
-        Self { slots: Arc::new(Semaphore::new(HASHES_AT_ONCE)), waiting: Arc::default(), dummy: dummy.into() }
+        Self { slots: Arc::new(Semaphore::new(HASHES_AT_ONCE)), places: Semaphore::new(HASHES_WAITING), dummy }
     }
 
     /// Hashes a new password, to the PHC string that is stored.
@@ -50,12 +51,12 @@ impl Hasher {
     /// Compares a password with a stored PHC string; without one it takes the same time and fails.
     pub(crate) async fn verify(&self, password: Password, stored: Option<String>) -> Result<bool, Busy> {
         let known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.dummy.to_string());
+        let stored = stored.unwrap_or_else(|| self.dummy.clone());
         self.run(move || known & matches(&password, &stored)).await
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let _waiting = Waiting::enter(&self.waiting)?;
+        let _place = self.places.try_acquire().map_err(|_| Busy)?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Busy)?;
         // The slot is held by the work and not by the request: a client that hangs up does not free it early.
         let work = tokio::task::spawn_blocking(move || {
@@ -67,22 +68,6 @@ impl Hasher {
             tracing::error!(%error, "hashing a password failed");
             Busy
         })
-    }
-}
-
-/// Counts a request among those that wait, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize) -> Result<Self, Busy> {
-        let this = Self(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) < HASHES_WAITING { Ok(this) } else { Err(Busy) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -199,8 +184,9 @@ mod tests {
     #[tokio::test]
     async fn past_the_bound_the_answer_is_busy() {
         let hasher = Hasher::new();
-        hasher.waiting.store(HASHES_WAITING, Ordering::Relaxed);
+        let places: Vec<_> = (0..HASHES_WAITING).map(|_| hasher.places.try_acquire().unwrap()).collect();
         assert_eq!(hasher.hash(password("correct horse")).await, Err(Busy));
-        assert_eq!(hasher.waiting.load(Ordering::Relaxed), HASHES_WAITING, "a refusal is not counted as waiting");
+        drop(places);
+        assert!(hasher.hash(password("correct horse")).await.is_ok());
     }
 }
