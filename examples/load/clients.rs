@@ -138,7 +138,8 @@ struct Finders {
 impl<'server> Fleet<'server> {
     /// Connects and authenticates all of the crew, sharing out the server's users among them.
     pub(crate) fn connect(server: &'server Server, crew: Crew) -> Result<Self> {
-        ensure!(crew.senders <= crew.clients && crew.stalling < crew.clients, "more senders or stalling than clients");
+        let readers = crew.clients.saturating_sub(crew.stalling);
+        ensure!(readers > 0 && crew.senders <= readers, "more senders or stalling than clients");
         let mut fleet = Self {
             server,
             crew,
