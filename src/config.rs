@@ -475,3 +475,5 @@ const _: () = assert!(
 pub(crate) const DRAIN_RETRY: Duration = Duration::from_millis(100);
 /// How long it waits for the database then.
 pub(crate) const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
+const _: () =
+    assert!(DRAIN_TIMEOUT.as_millis() + DATABASE_TIMEOUT.as_millis() < 5_000, "the contract gives a stop five seconds");

@@ -88,9 +88,10 @@ fn bind(path: &Path) -> io::Result<Control> {
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    let file = SocketFile::of(path)?;
     // Until this is done, `is_trusted` keeps others out.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Control { listener, _file: SocketFile::of(path)? })
+    Ok(Control { listener, _file: file })
 }
 
 /// Carries out orders, for good.

@@ -11,14 +11,14 @@ use crate::db;
 use crate::model::{PASSWORD_MAX_CHARS, PASSWORD_MIN_CHARS, USERNAME_MAX_CHARS};
 use crate::password;
 
-/// The words of a server that is well, and full.
+/// The words of a server that has no place for who asks, and was not asked anything else.
 pub const TOO_MANY_CONNECTIONS: &str = "too many connections: try again soon";
 
 /// What a request may be refused with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The body is not the JSON object asked for.
-    #[error("the body must be a JSON object with the strings \"username\" and \"password\"")]
+    #[error("the body must be a JSON object with the strings \"username\" and \"password\", and \"invite\" if any")]
     InvalidJson,
     /// A malformed query or parameter; the text says which.
     #[error("{0}")]

@@ -76,7 +76,7 @@ pub(crate) struct Slice {
     /// Who has been told all that came before this slice, and so may be given it whole. A kind of frame that does not
     /// occur has no say.
     after: (Option<MessageId>, Option<u64>),
-    /// Where it leads to.
+    /// Where it leads to, worked out once: to each of a thousand seats it would be a walk over the frames.
     up_to: Position,
     /// Who must not have all of it: one is not told of one's own typing.
     typists: Vec<UserId>,

@@ -33,7 +33,7 @@ pub(crate) struct Presence {
 struct Online {
     /// Sorted, since the list on the wire is.
     users: BTreeMap<Username, User>,
-    /// Of all of them.
+    /// Of all of them: counted where a guard leaves, so that no connection can end and stay in the figure.
     connections: usize,
     /// Presence frames ever published.
     seq: u64,

@@ -1,4 +1,4 @@
-//! The routing table: who answers what, and the checks that come before it: host, origin, proxy.
+//! The routing table, and what is asked of a request first: its host, its origin, and who stands behind its proxy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,6 +46,7 @@ pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incomi
     }
     secure(&mut response);
     let headers = response.headers_mut();
+    // On every answer, allowed or not: a cache must not give one site's to another (RFC 9110 12.5.5).
     if !app.config.allow_origin.is_empty() {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
@@ -58,15 +59,21 @@ pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incomi
     response
 }
 
-/// Refuses a request that does not name its host once (RFC 9112 3.2): with two of them, what stands between the
+/// Refuses a request that does not name its host, well-formed and once (RFC 9112 3.2): with two of them, what stands between the
 /// browser and this server may have gone by the other.
 fn check_host(request: &Request<Incoming>) -> Result<(), ApiError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.is_empty() || Authority::try_from(host.as_bytes()).is_ok() => Ok(()),
+        (Some(host), None) if is_host(host) => Ok(()),
         (None, _) if request.version() < Version::HTTP_11 => Ok(()),
-        _ => Err(ApiError::InvalidRequest("a request names its host, and once")),
+        _ => Err(ApiError::InvalidRequest("a request names its host, well-formed and once")),
     }
+}
+
+/// Whether this is a host and perhaps a port, without a user in front (RFC 9110 7.2).
+fn is_host(host: &HeaderValue) -> bool {
+    let host = host.as_bytes();
+    host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'))
 }
 
 /// The routing table: what there is, and what each path takes.

@@ -74,7 +74,7 @@ pub enum RunError {
     /// A thread of the database ended.
     #[error("a thread of the database ended unexpectedly")]
     Database,
-    /// A shard, or a loop that accepts connections, ended.
+    /// A loop ended: a shard, one that accepts connections, or one that keeps house.
     #[error("a loop of the server ended unexpectedly")]
     Loop,
 }
@@ -234,8 +234,8 @@ impl Server {
     }
 }
 
-/// Resolves when the server has been told to stop, or can serve no longer: when a thread of the database has ended, or a
-/// loop, which none does but by a bug.
+/// Resolves when the server has been told to stop, or when a thread of the database or a loop has ended, which none does
+/// but by a bug: better seen at once than found out by what is missing.
 async fn until_over(app: &App, loops: [&mut JoinSet<Infallible>; 3]) -> Result<(), RunError> {
     let [writing, accepting, housekeeping] = loops;
     tokio::select! {
@@ -327,18 +327,10 @@ async fn accept(app: Arc<App>, listener: Listener, places: Arc<Semaphore>, refus
         if std::mem::take(&mut failing) {
             tracing::info!("accepting connections again");
         }
-        let Some(peer) = admit(&app, &places, address) else {
+        let Some(peer) = admit(&app, &places, address, stream.is_tls()) else {
             app.metrics.refuse(Refused::Connections);
             tracing::debug!(?address, "connection refused");
-            // Over TLS there are no words before a handshake, which is more than a refusal is to cost.
-            if !stream.is_tls()
-                && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
-            {
-                tokio::spawn(async move {
-                    turn_away(&stream).await;
-                    drop(permit);
-                });
-            }
+            turn_away(stream, &refusals);
             continue;
         };
         if stream.is_tls() && !may_shake_hands(&app, &peer) {
@@ -353,13 +345,13 @@ async fn accept(app: Arc<App>, listener: Listener, places: Arc<Semaphore>, refus
 /// Finds a connection its places, if there are any left. A trusted proxy's is nobody's until a client opens a
 /// WebSocket over it, which then counts for the client's address. Whoever may use a Unix socket is trusted, and without
 /// a forwarded address is this machine.
-fn admit(app: &App, places: &Arc<Semaphore>, address: Option<IpAddr>) -> Option<Peer> {
+fn admit(app: &App, places: &Arc<Semaphore>, address: Option<IpAddr>, is_tls: bool) -> Option<Peer> {
     let place = Arc::clone(places).try_acquire_owned().ok()?;
     let proxied = address.is_none_or(|address| app.config.trusts(address));
     let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let guard = if proxied { None } else { Some(app.addresses.enter(address)?) };
     let admission = Admission { place, address: guard };
-    Some(Peer { address, proxied, admission: Arc::new(Mutex::new(Some(admission))) })
+    Some(Peer { address, proxied, is_tls, admission: Arc::new(Mutex::new(Some(admission))) })
 }
 
 /// Whether an address has a TLS handshake left. A trusted proxy's are for its clients, whom nobody can tell apart yet.
@@ -367,11 +359,18 @@ fn may_shake_hands(app: &App, peer: &Peer) -> bool {
     peer.proxied || app.handshake_rate.take(address_key(peer.address), Instant::now()).is_ok()
 }
 
-/// Says that there is no place, to a connection that hyper never sees.
-async fn turn_away(stream: &Stream) {
-    // A socket that was just accepted has room for this; one that has not is gone.
-    if stream.try_write(&last_words(&ApiError::TooManyConnections)).is_ok() {
-        drop(tokio::time::timeout(LINGER_TIMEOUT, stream.finish()).await);
+/// Says that there is no place, to a connection that hyper never sees; to a few at once so that they surely hear it.
+fn turn_away(stream: Stream, refusals: &Arc<Semaphore>) {
+    // Over TLS there are no words before a handshake, which is more than a refusal is to cost. A socket that was just
+    // accepted has room for them; one that has not is gone.
+    if stream.is_tls() || stream.try_write(&last_words(&ApiError::TooManyConnections)).is_err() {
+        return;
+    }
+    if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
+        tokio::spawn(async move {
+            drop(tokio::time::timeout(LINGER_TIMEOUT, stream.finish()).await);
+            drop(permit);
+        });
     }
 }
 

@@ -153,6 +153,7 @@ async fn a_request_names_its_host_once() {
         (400, "GET /healthz HTTP/1.1\r\n\r\n"),
         (400, "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
         (400, "GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        (400, "GET /healthz HTTP/1.1\r\nHost: ada@a\r\n\r\n"),
         (200, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"),
         (200, "GET /healthz HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n"),
         (200, "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n"),

@@ -328,7 +328,7 @@ async fn the_strangers_of_an_address_are_bounded_and_members_do_not_count() {
 }
 
 #[tokio::test]
-async fn a_class_behind_one_address_has_its_page_though_browsers_keep_connections_open() {
+async fn browsers_that_keep_connections_open_do_not_keep_others_of_their_address_out() {
     let server = TestServer::with_defaults();
     let mut browsers = Vec::new();
     for number in 0..200 {
@@ -369,6 +369,19 @@ async fn an_address_has_exactly_as_many_strangers_as_it_may() {
     });
     strangers.push(place.await);
     assert!(Connection::try_open(&server).await.is_none(), "a fifth again");
+}
+
+#[tokio::test]
+async fn all_who_find_no_place_are_told_so_however_many_they_are() {
+    let server = TestServer::with(&["--address-connections", "1"]);
+    let _stranger = Connection::try_open(&server).await.expect("the only place");
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(RawClient::connect(&server).await);
+    }
+    for mut raw in crowd {
+        assert_eq!(raw.response().await.error(), (503, "unavailable".to_owned()));
+    }
 }
 
 #[tokio::test]

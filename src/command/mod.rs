@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 /// Tries at a database that another process has and at whose control socket nobody answers: a server that starts or
 /// stops, or another command, is done soon.
-const TRIES: u32 = 30;
+const TRIES: u32 = 50;
 /// Time between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 

@@ -99,7 +99,7 @@ pub(super) struct Writer {
     last_id: MessageId,
     /// The last message handed to `on_commit`.
     published: MessageId,
-    /// Sessions ended by commits that failed.
+    /// Sessions ended by commits that failed: those that are gone from the disk all the same still have sockets open.
     in_doubt: HashSet<SessionId>,
     nonce_days: NonceDays,
 }

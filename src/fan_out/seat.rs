@@ -1,8 +1,8 @@
 //! A connection's place in a shard: where the task that reads it and the loop that writes to it meet.
 //!
 //! Whose turn it is says who may write; the position, what the connection has been given. All of it is under one lock,
-//! which is held for one write at most. What the connection's task may do is `pub(crate)` here, what its shard may,
-//! `pub(super)`.
+//! which is held for one write at most. The methods are `pub(crate)` for the connection's task and `pub(super)` for its
+//! shard (and the state for the shard's tests).
 
 use std::future::poll_fn;
 use std::io;
@@ -262,7 +262,7 @@ impl Seat {
     }
 
     /// The shard closes a silent connection, and pings one that was not pinged for an interval, if it is its turn: a
-    /// connection that is being brought up has deadlines of its own.
+    /// connection that is being brought up is closed by its own task, when its socket takes nothing for long.
     pub(super) fn heartbeat(&self, now_ms: u32, ping_every_ms: u32, silent_after_ms: u32) {
         let mut state = self.lock();
         if state.turn != Turn::Shard {

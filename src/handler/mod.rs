@@ -187,6 +187,8 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// Whether the connection is of a trusted proxy.
     pub(crate) proxied: bool,
+    /// Whether it cost a handshake, as another in its place would.
+    pub(crate) is_tls: bool,
     pub(crate) admission: Arc<Mutex<Option<Admission>>>,
 }
 
@@ -194,6 +196,9 @@ impl Peer {
     /// Whether the connection is to end with its answer, since its address has many: browsers keep theirs open for a
     /// while, and a class behind one address would keep its own latecomers out.
     pub(crate) fn is_crowded(&self) -> bool {
+        if self.is_tls {
+            return false;
+        }
         let admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         admission.as_ref().and_then(|admission| admission.address.as_ref()).is_some_and(AddressGuard::is_crowded)
     }

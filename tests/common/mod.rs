@@ -34,7 +34,7 @@ pub(crate) use server::{TestServer, run_to_end};
 /// How long any one wait may take: well past the longest deadline of the contract (10 s), since the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Within what a stop is asserted to be over. The contract's 5 s, of which it uses up to 4 by design, leave no room for a
+/// Within what a stop is asserted to be over. The contract's 5 s, of which it uses up to 4.5 by design, leave no room for a
 /// busy machine; a stop that waits for what it must not wait for takes 10 s and more.
 pub(crate) const STOP: Duration = Duration::from_secs(8);
 

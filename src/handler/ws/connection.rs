@@ -107,7 +107,7 @@ enum TurnedAway {
     Refused(AuthFailure),
     /// The user comes too often, or is here often enough.
     TooMany,
-    /// Without a word but the close frame.
+    /// With the close frame alone, as [`TooMany`](Self::TooMany).
     Ended(Close),
 }
 
@@ -143,7 +143,7 @@ async fn identify(app: &App, stream: &Stream, reader: &mut Reader) -> Result<Arr
     Ok(Arrival { shard, revocation, session, presence, snapshot, announced, resume })
 }
 
-/// Tells a stranger why, and closes.
+/// Says why to who does not get in, and closes.
 async fn turn_away(app: &App, stream: &Stream, turned_away: TurnedAway) {
     let (reason, close, answer) = match turned_away {
         TurnedAway::Refused(code) => {
@@ -407,7 +407,7 @@ impl Connection {
                     }
                 }
             }
-            Err(db::Error::SessionEnded) => burst.end = Some(Close::REVOKED),
+            Err(db::Error::SessionEnded) => drop(burst.end.get_or_insert(Close::REVOKED)),
             Err(_) => nonces.for_each(|nonce| self.refuse(&Refusal::unavailable(nonce), now, burst)),
         }
     }
@@ -452,10 +452,7 @@ impl Connection {
                 self.recheck_session().await?;
                 position.revocation = target.revocation;
             } else if position.message < target.message {
-                if !std::mem::replace(&mut counted, true) {
-                    self.app.metrics.catch_ups.add(1);
-                }
-                position = self.replay(position, target.message).await?;
+                position = self.replay(position, target.message, &mut counted).await?;
             } else if position.presence < target.presence {
                 let Snapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
@@ -470,7 +467,7 @@ impl Connection {
         }
     }
 
-    /// Waits for what may take its time, until the connection is to be closed.
+    /// Waits, but not once the connection is to be closed: whoever stands in line hears of a logout or a stop there too.
     async fn unless_ended<T>(&self, wait: impl Future<Output = T>) -> Result<T, Ended> {
         tokio::select! {
             biased;
@@ -485,7 +482,8 @@ impl Connection {
         self.unless_ended(self.app.catch_ups.acquire()).await?.map_err(|_| Close::SHUTDOWN.into())
     }
 
-    /// Checks that the session is still live, since some session was revoked.
+    /// Checks that the session is still live, since some session was revoked. In line like a replay: after one logout
+    /// many may look at once.
     async fn recheck_session(&self) -> Result<(), Ended> {
         let _permit = self.permit_to_read().await?;
         let lives = self.unless_ended(self.app.db.session_lives(self.seat.session())).await?;
@@ -494,10 +492,16 @@ impl Connection {
 
     /// One step from `position` towards the message `target`: writes a chunk of messages from the database; or, if they
     /// are too many, tells the client to fetch them itself. Where the connection then stands.
-    async fn replay(&self, position: Position, target: MessageId) -> Result<Position, Ended> {
+    ///
+    /// `counted` is whether this catch-up was counted: it is one, however many chunks it takes.
+    async fn replay(&self, position: Position, target: MessageId, counted: &mut bool) -> Result<Position, Ended> {
         let permit = self.permit_to_read().await?;
         let missed = self.unless_ended(self.app.db.messages_after(position.message, REPLAY_MAX_MESSAGES)).await?;
-        match missed.map_err(Close::from)? {
+        let missed = missed.map_err(Close::from)?;
+        if matches!(missed, Missed::Messages(_)) && !std::mem::replace(counted, true) {
+            self.app.metrics.catch_ups.add(1);
+        }
+        match missed {
             Missed::TooMany => {
                 drop(permit);
                 self.resync(position).await
