@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {}", whole_story(&error)));
             ExitCode::FAILURE
         }
     }
@@ -98,6 +98,12 @@ fn one_line(explanation: &str) -> String {
     let lines = explanation.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
     format!("{} (see chinwag --help)", lines.join(" "))
+}
+
+/// An error and what caused it. SQLite's bare error number is left out: the message before it says the same in words.
+fn whole_story(error: &anyhow::Error) -> String {
+    let causes = error.chain().filter(|cause| !cause.is::<rusqlite::ffi::Error>());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn complain(line: &str) {

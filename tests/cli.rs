@@ -211,6 +211,7 @@ fn an_unreadable_database_is_one_line_that_names_it_and_exit_code_1() {
         let (code, line) = complaint(&["--listen", "127.0.0.1:0", "--db", path], &[]);
         assert_eq!(code, 1, "{path}: {line}");
         assert!(line.contains(path), "{path}: {line}");
+        assert!(!line.contains("Error code"), "it is said once, and in words: {line}");
     }
 }
 
