@@ -312,8 +312,8 @@ impl Content {
         if text.is_empty() {
             return Err(InvalidContent::Blank);
         }
-        // A character has at most four bytes, so the long count runs on short texts only.
-        if text.len() > 4 * CONTENT_MAX_CHARS || text.chars().count() > CONTENT_MAX_CHARS {
+        // A character has at least one byte, so most texts need not be counted.
+        if text.len() > CONTENT_MAX_CHARS && text.chars().nth(CONTENT_MAX_CHARS).is_some() {
             return Err(InvalidContent::TooLong);
         }
         if text.chars().any(|char| char.is_control() && char != '\n' && char != '\t') {

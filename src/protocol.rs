@@ -174,6 +174,17 @@ impl Auth {
 impl ClientFrame {
     /// Reads any later frame of a connection.
     pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
+        // What comes most, a message with nothing wrong and nothing escaped in it, takes one pass; what else there is, and
+        // what is wrong with it, is found out in several.
+        #[derive(Deserialize)]
+        struct Plain<'a> {
+            r#type: &'a str,
+            content: &'a str,
+            nonce: Option<&'a str>,
+        }
+        if let Some(Plain { r#type: "message", content, nonce }) = parse_object(text.as_bytes()) {
+            return Self::message(content, checked(nonce)?);
+        }
         let tag: Tag<'_> = parse_object(text.as_bytes())
             .ok_or_else(|| Refusal::invalid_json("a frame is a JSON object with a type"))?;
         match tag.r#type.as_ref() {
@@ -195,7 +206,11 @@ impl ClientFrame {
         let Ok(field) = serde_json::from_str::<ContentField<'_>>(text) else {
             return Err(Refusal::invalid_message("a message needs its content as a string", nonce));
         };
-        match Content::parse(&field.content) {
+        Self::message(&field.content, nonce)
+    }
+
+    fn message(content: &str, nonce: Option<Nonce>) -> Result<Self, Refusal> {
+        match Content::parse(content) {
             Ok(content) => Ok(Self::Message { content, nonce }),
             Err(error) => Err(Refusal::invalid_message(error.to_string(), nonce)),
         }
@@ -209,9 +224,16 @@ fn nonce_of(text: &str) -> Result<Option<Nonce>, Refusal> {
         #[serde(borrow)]
         nonce: Option<Cow<'a, str>>,
     }
-    let invalid = || Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None);
-    let field: NonceField<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
-    field.nonce.map(|nonce| Nonce::parse(&nonce).ok_or_else(invalid)).transpose()
+    let field: NonceField<'_> = serde_json::from_str(text).map_err(|_| invalid_nonce())?;
+    checked(field.nonce.as_deref())
+}
+
+fn checked(nonce: Option<&str>) -> Result<Option<Nonce>, Refusal> {
+    nonce.map(|nonce| Nonce::parse(nonce).ok_or_else(invalid_nonce)).transpose()
+}
+
+fn invalid_nonce() -> Refusal {
+    Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None)
 }
 
 // --- What the server says ------------------------------------------------------------------------------------------
@@ -510,6 +532,23 @@ mod tests {
         assert_eq!(refusal.nonce, Nonce::parse("n1"));
         let refusal = ClientFrame::parse(r#"{"type":"message","content":7,"nonce":"n1"}"#).unwrap_err();
         assert_eq!((refusal.code, refusal.nonce), (ErrorCode::InvalidMessage, Nonce::parse("n1")));
+    }
+
+    #[test]
+    fn a_message_is_the_same_however_its_strings_are_written() {
+        let escaped = |text: &str| text.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<Vec<_>>().concat();
+        let as_is = ToOwned::to_owned;
+        let long = "n".repeat(65);
+        for (content, nonce) in [("hello", "n1"), (" hello ", "n1"), (" ", "n1"), ("hello", ""), ("hello", &long)] {
+            let parsed = |write: &dyn Fn(&str) -> String| {
+                let (kind, content, nonce) = (write("message"), write(content), write(nonce));
+                let frame = format!(r#"{{"type":"{kind}","content":"{content}","nonce":"{nonce}"}}"#);
+                format!("{:?}", ClientFrame::parse(&frame))
+            };
+            assert_eq!(parsed(&as_is), parsed(&escaped));
+        }
+        let without = ClientFrame::parse(r#"{"nonce":null,"content":"hello","type":"message"}"#);
+        assert!(matches!(without, Ok(ClientFrame::Message { nonce: None, .. })), "{without:?}");
     }
 
     #[test]
