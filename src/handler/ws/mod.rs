@@ -1,5 +1,6 @@
 //! The upgrade: from an HTTP request to a WebSocket (RFC 6455 4.2).
 
+mod arrival;
 mod connection;
 pub mod echo;
 pub(crate) mod socket;
