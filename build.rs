@@ -1,4 +1,5 @@
-//! Compiles the web client in: every file of `public/`, as it is and compressed, and a module that names them all.
+//! Compiles the web client in: every file of `public/`, compressed where that gains anything, and a module that names
+//! them all.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -31,26 +32,15 @@ fn main() -> io::Result<()> {
     let module = format!("export const VERSION = \"{version}\";\nexport const FILES = {names:?};\n");
     files.push(("/version.js".into(), module.into_bytes()));
 
-    let mut table = format!("const VERSION: &str = \"{version}\";\nstatic ASSETS: &[Asset] = &[\n");
+    let mut table = format!("const VERSION: &str = \"{version}\";\nstatic ASSETS: [Asset; {}] = [\n", files.len());
     for (at, (path, content)) in files.iter().enumerate() {
-        let include = |suffix: &str, content: &[u8]| -> io::Result<String> {
-            let file = out.join(format!("{at}{suffix}"));
-            fs::write(&file, content)?;
-            Ok(format!("include_bytes!({:?})", file.display().to_string()))
-        };
-        let plain = include("", content)?;
-        let (mut brotli, mut gzip) = ("&[]".to_owned(), "&[]".to_owned());
-        let compressed = brotli_of(content)?;
-        if compressed.len() * 100 < content.len() * WORTHWHILE_PERCENT {
-            brotli = include(".br", &compressed)?;
-            gzip = include(".gz", &gzip_of(content)?)?;
-        }
-        let content_type = content_type(path);
-        writeln!(
-            table,
-            "    Asset {{ path: {path:?}, content_type: {content_type:?}, plain: {plain}, brotli: {brotli}, gzip: {gzip} }},"
-        )
-        .expect("a string takes all");
+        let compressed = gzip(content)?;
+        let is_gzip = compressed.len() * 100 < content.len() * WORTHWHILE_PERCENT;
+        let file = out.join(at.to_string());
+        fs::write(&file, if is_gzip { &compressed } else { content })?;
+        let (file, content_type) = (file.display().to_string(), content_type(path));
+        writeln!(table, "    Asset::new({path:?}, {content_type:?}, {is_gzip}, include_bytes!({file:?})),")
+            .expect("a string takes all");
     }
     table.push_str("];\n");
     fs::write(out.join("assets.rs"), table)
@@ -78,22 +68,13 @@ fn content_type(path: &str) -> &'static str {
         "js" => "text/javascript; charset=utf-8",
         "svg" => "image/svg+xml",
         "png" => "image/png",
+        "ico" => "image/x-icon",
         "webmanifest" => "application/manifest+json",
         other => panic!("public/ has a .{other} file, whose content type is not known"),
     }
 }
 
-fn brotli_of(content: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressed = Vec::new();
-    brotli::BrotliCompress(
-        &mut io::Cursor::new(content),
-        &mut compressed,
-        &brotli::enc::BrotliEncoderParams::default(),
-    )?;
-    Ok(compressed)
-}
-
-fn gzip_of(content: &[u8]) -> io::Result<Vec<u8>> {
+fn gzip(content: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(content)?;
     encoder.finish()

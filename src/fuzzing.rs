@@ -1,57 +1,67 @@
-//! What holds of every parser of ours that sees bytes from outside, whatever the bytes.
+//! Invariants of every parser of bytes from outside.
 //!
-//! Each function takes bytes, feeds them to the parsers of one kind, and panics where they break their word. The fuzz
-//! targets under `fuzz/` call them with what libFuzzer makes up, the property tests below with what proptest does, and
-//! nothing else does: a hostile byte that was found once is added to the corpus, and is tried by both.
+//! Each function passes bytes to the parsers of one kind, and panics if an invariant is broken. They are called by the
+//! fuzz targets under `fuzz/` with the bytes of libFuzzer, and by the property tests below with those of proptest.
+//! Hostile bytes that were found once are added to the corpus.
 
 use std::net::IpAddr;
 
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
 
-use crate::config::{PAGE_MAX_MESSAGES, REQUEST_ID_MAX_CHARS, parse_origin};
-use crate::db::Page;
-use crate::handler::ws::socket::Boundary;
-use crate::handler::{assets, rest, ws};
-use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, UnixMillis, Username};
-use crate::protocol::{Auth, ClientFrame, Credentials, Invite, ServerFrame, encode};
-use crate::proxy;
-use crate::response::instead_of_hypers;
+#[cfg(feature = "cluster")]
+use crate::cluster;
+use crate::config::parse_origin;
+use crate::db::PageQuery;
+use crate::http::percent_decode;
+use crate::http::{assets, is_json, messages, override_hyper_error, proxy, rest};
+use crate::limits::{PAGE_MAX_MESSAGES, REQUEST_ID_MAX_CHARS};
+use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, Nonce, UnixMillis, Username};
+use crate::protocol::{Auth, ClientFrame, CredentialsBody, InviteBody, MessageFrame, ServerFrame, encode, parse_body};
+use crate::room::{ALT_MAX_CHARS, REACTIONS};
+use crate::ws::{self, FrameTracker};
 
 /// A frame from a client, and the body of a login.
 pub fn client_frame(bytes: &[u8]) {
-    if let Some(credentials) = Credentials::parse(bytes)
+    if let Some(credentials) = parse_body::<CredentialsBody>(bytes)
         && let Some(username) = Username::parse(&credentials.username)
     {
         assert!(username.as_str().is_ascii() && !username.as_str().starts_with(['.', '_', '-']));
     }
-    drop(Invite::parse(bytes));
+    drop(parse_body::<InviteBody>(bytes));
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(auth) = Auth::parse(text) {
         assert!(auth.last_id.is_none_or(|id| id.get() >= 0));
     }
     match ClientFrame::parse(text) {
-        Ok(ClientFrame::Message { content, nonce }) => {
+        Ok(ClientFrame::Message(MessageFrame { content, nonce, image, .. })) => {
             let chars = content.as_str().chars().count();
-            assert!((1..=CONTENT_MAX_CHARS).contains(&chars));
-            assert!(!content.as_str().contains(|char: char| char.is_control() && char != '\n' && char != '\t'));
-            assert!(nonce.is_none_or(|nonce| (1..=NONCE_MAX_CHARS).contains(&nonce.as_str().chars().count())));
-            assert_eq!(
-                Content::parse(content.as_str()).as_ref(),
-                Ok(&content),
-                "what was parsed needs no more parsing"
-            );
-            shows_as_it_is(content);
+            assert!((usize::from(image.is_none())..=CONTENT_MAX_CHARS).contains(&chars));
+            let description = image.as_ref().map_or("", |(_, alt)| alt.as_str());
+            assert!(description.chars().count() <= ALT_MAX_CHARS && !description.contains(char::is_control));
+            shows(content, nonce.as_ref());
         }
-        Ok(ClientFrame::Typing | ClientFrame::Ping) => {}
+        Ok(ClientFrame::Edit { content, nonce, .. }) => shows(content, nonce.as_ref()),
+        Ok(ClientFrame::React { emoji, .. }) => assert!(REACTIONS.contains(&emoji.as_str())),
+        Ok(_) => {}
         Err(refusal) => drop(encode(&ServerFrame::refusal(&refusal))),
     }
 }
 
-/// What is sent to everyone is JSON in which the text is the text.
-fn shows_as_it_is(content: Content) {
+/// A text that was parsed needs no more parsing, and is sent as it is.
+fn shows(content: Content, nonce: Option<&Nonce>) {
+    assert!(!content.as_str().contains(|char: char| char.is_control() && char != '\n' && char != '\t'));
+    assert!(nonce.is_none_or(|nonce| (1..=NONCE_MAX_CHARS).contains(&nonce.as_str().chars().count())));
+    if !content.as_str().is_empty() {
+        assert_eq!(Content::parse(content.as_str()).as_ref(), Ok(&content));
+    }
+    is_sent_unchanged(content);
+}
+
+/// The JSON sent to everyone contains the text unchanged.
+fn is_sent_unchanged(content: Content) {
     let username = Username::parse("ada").expect("a plain name");
-    let message = Message { id: MessageId::new(1), username, content, created_at: UnixMillis(0) };
+    let message = Message::plain(MessageId::new(1), username, content, UnixMillis(0));
     let frame = encode(&ServerFrame::message(&message));
     let json = frame.windows(2).position(|start| start == b"{\"").expect("an object behind the frame's header");
     let shown: serde_json::Value = serde_json::from_slice(&frame[json..]).expect("frames are JSON");
@@ -61,14 +71,17 @@ fn shows_as_it_is(content: Content) {
 /// The query of `GET /messages`, and a path.
 pub fn address(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok((page, limit)) = rest::parse_page(text) {
-        assert!((1..=PAGE_MAX_MESSAGES).contains(&limit));
-        let place = match page {
-            Page::Newest => String::new(),
-            Page::Before(id) => format!("before={}&", id.get()),
-            Page::After(id) => format!("after={}&", id.get()),
+    assert!(percent_decode(text).is_none_or(|decoded| decoded.len() <= text.len()));
+    if let Ok(request) = messages::parse_page(text) {
+        assert!((1..=PAGE_MAX_MESSAGES).contains(&request.limit));
+        let place = match request.page {
+            PageQuery::Newest => String::new(),
+            PageQuery::Before(id) => format!("before={}&", id.get()),
+            PageQuery::After(id) => format!("after={}&", id.get()),
+            PageQuery::Around(id) => format!("around={}&", id.get()),
         };
-        assert_eq!(rest::parse_page(&format!("{place}limit={limit}")).ok(), Some((page, limit)));
+        let again = format!("{place}room={}&limit={}", request.room.0, request.limit);
+        assert_eq!(messages::parse_page(&again), Ok(request));
     }
     if assets::exists(text) {
         assert!(text.starts_with('/') && !text.contains("..") && !text.contains('%'));
@@ -76,9 +89,9 @@ pub fn address(bytes: &[u8]) {
     }
 }
 
-/// The values of headers, and an answer of hyper's own.
+/// The values of headers, and hyper's own answers.
 pub fn header(bytes: &[u8]) {
-    if let Some(answer) = instead_of_hypers(bytes) {
+    if let Some(answer) = override_hyper_error(bytes) {
         assert!(answer.starts_with(b"HTTP/1.1 4"));
     }
     if let Ok(origin) = std::str::from_utf8(bytes).map(parse_origin)
@@ -89,12 +102,12 @@ pub fn header(bytes: &[u8]) {
     assert!(!ws::is_key(bytes) || bytes.len() == 24);
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let contains = |word: &str| bytes.to_ascii_lowercase().windows(word.len()).any(|window| window == word.as_bytes());
-    assert!(!assets::accepts(&value, "gzip") || contains("gzip"));
+    assert!(!assets::accepts_gzip(&value) || contains("gzip"));
     assert!(!assets::lists(&value, "\"etag\"") || contains("\"etag\"") || contains("*"));
     let headers = HeaderMap::from_iter(
         [ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE].map(|name| (name, value.clone())),
     );
-    assert!(!rest::is_json(&headers) || contains("application/json"));
+    assert!(!is_json(&headers) || contains("application/json"));
     assert!(!ws::lists(&headers, &CONNECTION, "upgrade") || contains("upgrade"));
     let forwarded =
         HeaderMap::from_iter([(proxy::X_FORWARDED_FOR, value.clone()), (proxy::X_REQUEST_ID, value.clone())]);
@@ -102,34 +115,44 @@ pub fn header(bytes: &[u8]) {
     let believed = proxy::client_address(&forwarded, peer, |address| address == peer);
     assert!(believed == peer || contains(".") || contains(":"));
     if proxy::client_address(&forwarded, peer, |_| false) != believed {
-        assert!(contains("192.0.2.1") || contains("::"), "a list is read on only past a proxy that is trusted");
+        assert!(contains("192.0.2.1") || contains("::"), "the list is read only past a trusted proxy");
     }
     let added = HeaderValue::from_bytes(&[bytes, b", 198.51.100.7"].concat()).expect("what is added is plain");
     let added = HeaderMap::from_iter([(proxy::X_FORWARDED_FOR, added)]);
     let client = proxy::client_address(&added, peer, |address| address == peer);
-    assert_eq!(client, IpAddr::from([198, 51, 100, 7]), "what a proxy adds counts, whatever stands before it");
+    assert_eq!(
+        client,
+        IpAddr::from([198, 51, 100, 7]),
+        "the address that a proxy appends counts, whatever precedes it"
+    );
     assert!(proxy::request_id(&forwarded).is_none_or(|id| id.len() <= REQUEST_ID_MAX_CHARS && !id.contains(' ')));
     if rest::bearer(&headers).is_ok() {
         assert!(contains("bearer ") && bytes.iter().filter(|byte| byte.is_ascii_hexdigit()).count() >= 64);
     }
 }
 
-/// The bytes of frames: wherever they are cut, the boundary between messages is the same.
+/// The bytes of frames: wherever they are cut, the boundaries between messages are the same.
 pub fn frames(bytes: &[u8]) {
-    let mut whole = Boundary::default();
+    let mut whole = FrameTracker::default();
     whole.pass(bytes);
     let cut = bytes.first().map_or(1, |byte| usize::from(*byte % 16) + 1);
-    let mut pieces = Boundary::default();
+    let mut pieces = FrameTracker::default();
     bytes.chunks(cut).for_each(|piece| pieces.pass(piece));
-    assert_eq!(whole.is_at_rest(), pieces.is_at_rest());
+    assert_eq!(whole.is_idle(), pieces.is_idle());
     assert_eq!(format!("{whole:?}"), format!("{pieces:?}"));
+}
+
+/// An entry of a cluster's log, and what a NATS server says.
+#[cfg(feature = "cluster")]
+pub fn entry(bytes: &[u8]) {
+    cluster::read_anything(bytes);
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    /// Bytes near what a parser takes: words of its grammar, in any order, with anything between.
+    /// Bytes close to valid input: words of the grammar in any order, with anything in between.
     fn near(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
         let part = prop_oneof![
             4 => prop::sample::select(words).prop_map(|word| word.as_bytes().to_vec()),
@@ -219,23 +242,29 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn client_frames_hold_their_word(bytes in near(JSON)) {
+        fn client_frames_keep_the_invariants(bytes in near(JSON)) {
             super::client_frame(&bytes);
         }
 
         #[test]
-        fn any_text_is_shown_as_it_is_or_refused(content in any::<String>(), nonce in any::<Option<String>>()) {
+        fn any_text_is_sent_unchanged_or_refused(content in any::<String>(), nonce in any::<Option<String>>()) {
             let frame = serde_json::json!({"type": "message", "content": content, "nonce": nonce});
             super::client_frame(frame.to_string().as_bytes());
         }
 
+        #[cfg(feature = "cluster")]
         #[test]
-        fn addresses_hold_their_word(bytes in near(ADDRESS)) {
+        fn entries_of_a_log_are_read_or_refused(bytes in near(JSON)) {
+            super::entry(&bytes);
+        }
+
+        #[test]
+        fn paths_and_queries_keep_the_invariants(bytes in near(ADDRESS)) {
             super::address(&bytes);
         }
 
         #[test]
-        fn headers_hold_their_word(bytes in near(HEADERS)) {
+        fn headers_keep_the_invariants(bytes in near(HEADERS)) {
             super::header(&bytes);
         }
 

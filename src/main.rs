@@ -2,13 +2,14 @@
 
 mod command;
 mod notify;
+mod output;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use chinwag::config::{Config, LogFormat, Registration};
-use chinwag::{Server, shards_for};
+use chinwag::{Server, reachable};
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use command::Command;
@@ -17,7 +18,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// A real-time chat server for small devices
@@ -37,12 +40,12 @@ Logs go to standard error; RUST_LOG=debug shows more.
 Examples:
   chinwag                                        try it: http://127.0.0.1:8080, chinwag.db in this folder
   chinwag --listen 0.0.0.0:8080 --db /srv/chat.db  for everyone who can reach this machine
-  chinwag --registration invite                  nobody comes in without an invitation ...
+  chinwag --registration invite                  registration requires an invitation ...
   chinwag invite --uses 5 --expires 7d           ... such as this one
-  chinwag user disable mallory                   out at once, open windows and all
+  chinwag user disable mallory                   ends their sessions and closes their windows at once
   chinwag backup chat-$(date +%F).db             while the server runs";
 
-/// A bad flag or value, as most programs have it.
+/// The exit code for a bad flag or value, as in most programs.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -56,21 +59,19 @@ fn main() -> ExitCode {
         Err(text) => return if text.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE },
     };
     let done = match cli.command {
-        None => {
-            log_to_stderr(cli.serve.log_format, Level::INFO);
-            serve(cli.serve)
-        }
-        Some(Command::Serve(config)) => {
-            log_to_stderr(config.log_format, Level::INFO);
-            serve(*config)
-        }
+        None => log_and_serve(cli.serve),
+        Some(Command::Serve(config)) => log_and_serve(*config),
         Some(command) => {
-            log_to_stderr(LogFormat::Text, Level::WARN);
+            // A command may wait for those who read it.
+            log_to(BoxMakeWriter::new(std::io::stderr), LogFormat::Text, Level::WARN);
             command::run(command, &cli.serve.db)
         }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            output::end_log(None);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             complain(&format!("error: {}", whole_story(&error)));
             ExitCode::FAILURE
@@ -78,46 +79,69 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the arguments. Flags of the server belong behind `serve`; before another command they would do nothing, which
-/// is said. `--db` is every command's, and may be anywhere.
+fn log_and_serve(config: Config) -> anyhow::Result<()> {
+    let log = output::Log::start().context("cannot start")?;
+    log_to(BoxMakeWriter::new(log), config.log_format, Level::INFO);
+    serve(config)
+}
+
+/// Parses the arguments. Flags of the server belong after `serve`; before another command they would have no effect,
+/// which is an error. `--db` applies to every command and may be anywhere.
+///
+/// A variable that is set and empty, as compose files write it, is one that is not set.
 fn parse() -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
+    let matches = without_empty_variables(Cli::command()).try_get_matches()?;
     let given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     if let Some((command, _)) = matches.subcommand()
         && let Some(stray) = matches.ids().filter(given).find(|id| *id != "db" && *id != "Config")
     {
         let flag = stray.as_str().replace('_', "-");
-        let explanation = format!("--{flag} is a flag of the server: it belongs behind serve, not before {command}");
+        let explanation = format!("--{flag} is a flag of the server: it belongs after serve, not before {command}");
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, explanation));
     }
     Cli::from_arg_matches(&matches)
 }
 
-/// Clap explains over several lines; the contract asks for one.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(None::<&'static str>),
+        _ => arg,
+    });
+    let names: Vec<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_empty_variables))
+}
+
+/// Clap explains in several lines; the contract asks for one.
 fn one_line(explanation: &str) -> String {
     let lines = explanation.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
     format!("{} (see chinwag --help)", lines.join(" "))
 }
 
-/// An error and what caused it. SQLite's bare error number is left out: the message before it says the same in words.
+/// An error and its causes. SQLite's bare error number is left out: the message before it says the same in words.
 fn whole_story(error: &anyhow::Error) -> String {
     let causes = error.chain().filter(|cause| !cause.is::<rusqlite::ffi::Error>());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn complain(line: &str) {
-    // Without a standard error there is nowhere left to complain.
-    drop(writeln!(std::io::stderr(), "{}", line.replace('\n', " ")));
+    // What it quotes, of an argument or a file, must not reach a terminal as a command to it.
+    let printable = |char: char| match char {
+        '\n' => ' ',
+        _ if char.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => char,
+    };
+    output::end_log(Some(&line.chars().map(printable).collect::<String>()));
 }
 
-/// Logs to standard error, as `RUST_LOG` says: a level, or levels by module; if it says nothing, up to `level`.
-fn log_to_stderr(format: LogFormat, level: Level) {
+/// Logs to `output`, as `RUST_LOG` says: a level, or levels by module; up to `level` if it says nothing.
+fn log_to(output: BoxMakeWriter, format: LogFormat, level: Level) {
     let asked = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = asked.as_ref().map(|filter| filter.parse::<Targets>());
     let understood = !matches!(filter, Some(Err(_)));
     let filter = filter.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(output).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -129,19 +153,17 @@ fn log_to_stderr(format: LogFormat, level: Level) {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    let shards = shards_for(std::thread::available_parallelism().map_or(1, Into::into));
-    // One shard needs one thread: the writer thread and the kernel's part of each write keep the other core busy.
-    let mut runtime = match shards {
+    let mut runtime = match config.shards() {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime =
-        runtime.worker_threads(shards).max_blocking_threads(8).enable_all().build().context("cannot start")?;
-    let registration = config.registration;
+        runtime.worker_threads(config.shards()).max_blocking_threads(8).enable_all().build().context("cannot start")?;
+    let (registration, public_url) = (config.registration(), config.public_url.clone());
     let served = runtime.block_on(async {
-        let server = Server::bind(config, shards).await?;
+        let server = Server::bind(config).await?;
         let supervisor = Supervisor::from_environment();
-        // Before the address is printed: whoever reads it may stop the server at once.
+        // Before the address is printed: a process that reads it may stop the server at once.
         stop_on_signals(server.shutdown_handle(), supervisor.clone())?;
         let addresses = server.addresses();
         server.announce(&addresses).context("cannot write to the lock file")?;
@@ -149,7 +171,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
         if let Some(address) = addresses.first()
             && server.is_new()
         {
-            welcome(address, registration);
+            let address = public_url.map_or_else(|| reachable(address), |url| url.as_str().to_owned());
+            welcome(&server, &address, registration).await?;
         }
         if let Some(address) = server.metrics_addr() {
             tracing::info!(%address, "serving metrics");
@@ -159,39 +182,48 @@ fn serve(config: Config) -> anyhow::Result<()> {
         tracing::info!("stopped");
         anyhow::Ok(())
     });
-    // Work that does not end by itself was given up already.
+    // Work that does not end by itself has been given up already.
     runtime.shutdown_background();
     served
 }
 
 fn announce(addresses: &[String]) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout();
     for address in addresses {
-        writeln!(stdout, "chinwag is listening on {address}").context("cannot print the address")?;
         tracing::info!(address, "listening");
     }
-    stdout.flush().context("cannot print the address")
+    let lines: Vec<_> = addresses.iter().map(|address| format!("chinwag is listening on {address}\n")).collect();
+    output::print(&lines.concat()).context("cannot print the address")
 }
 
-/// Says to who starts a server for the first time what to do next.
-fn welcome(url: &str, registration: Registration) {
+/// Says what to do next when a server starts for the first time.
+async fn welcome(server: &Server, url: &str, registration: Registration) -> anyhow::Result<()> {
     match registration {
         Registration::Open => tracing::info!("nobody has an account yet: open {url} and create one"),
-        Registration::Invite => tracing::info!("nobody has an account yet: `chinwag invite` prints a link to {url}"),
+        Registration::Invite => {
+            let code = server.first_invite().await.context("cannot make the first invitation")?;
+            tracing::info!("nobody has an account yet: the link on standard output makes the first one");
+            // Not in the log: the person who has the link administers the server from then on.
+            output::print(&format!("the first account is made at {url}/#invite={}\n", code.reveal()))
+                .context("cannot print the link")?;
+        }
         Registration::Closed => {
             tracing::info!("nobody has an account yet: `chinwag user add NAME` makes one, for {url}");
         }
     }
+    Ok(())
 }
 
-/// The first SIGTERM or SIGINT stops the server cleanly, the second at once.
+/// The first SIGTERM, SIGINT or SIGHUP stops the server cleanly, the second at once.
 fn stop_on_signals(handle: chinwag::ShutdownHandle, supervisor: Supervisor) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            // Its terminal is gone.
+            _ = hangup.recv() => {}
         }
         tracing::info!("stopping; a second signal ends at once");
         supervisor.stopping();
@@ -200,6 +232,7 @@ fn stop_on_signals(handle: chinwag::ShutdownHandle, supervisor: Supervisor) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        output::end_log(None);
         std::process::exit(1);
     });
     Ok(())

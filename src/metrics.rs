@@ -1,7 +1,7 @@
-//! What the server counts, as the text that Prometheus reads (text exposition format 0.0.4).
+//! The metrics, as text for Prometheus (text exposition format 0.0.4).
 //!
-//! Counters are relaxed atomics: each says how often, none orders anything. There is no label whose values grow with
-//! the number of users.
+//! Counters are relaxed atomics: each only counts, and none orders anything. No label has values that grow with the
+//! number of users.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 
-/// A number that only rises.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -23,11 +23,11 @@ impl Counter {
     }
 }
 
-/// How often a value fell under each of `N` bounds.
+/// How many values fell under each of `N` bounds.
 #[derive(Debug)]
 pub(crate) struct Histogram<const N: usize> {
     bounds: [u64; N],
-    /// One for each bound; `over` has the rest.
+    /// One for each bound; `over` counts the rest.
     counts: [AtomicU64; N],
     over: AtomicU64,
     sum: AtomicU64,
@@ -50,18 +50,18 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// Why something was refused.
+/// Why a request, frame or connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The client was too fast.
     Rate,
-    /// The database failed or its queue was full.
+    /// The database failed, its queue was full, or there is no room for more text.
     Unavailable,
-    /// The server, the user or the address had as many connections as it may.
+    /// The server, the user or the address has as many connections as allowed.
     Connections,
-    /// The input was not what the contract asks for.
+    /// The input violates the contract.
     Invalid,
-    /// No session, or not one that may.
+    /// There is no session, or it does not allow this.
     Unauthorized,
 }
 
@@ -73,7 +73,23 @@ const REFUSALS: [(Refused, &str); 5] = [
     (Refused::Unauthorized, "unauthorized"),
 ];
 
-/// All that is counted.
+/// The outcomes of pushes.
+#[cfg(feature = "push")]
+#[derive(Debug, Default)]
+pub(crate) struct Pushes {
+    /// Accepted by a push service.
+    pub(crate) sent: Counter,
+    /// Ended a subscription.
+    pub(crate) ended: Counter,
+    /// Rejected for good.
+    pub(crate) refused: Counter,
+    /// Rejected for now.
+    pub(crate) deferred: Counter,
+    /// Never sent, since the queue was full or the wait too long.
+    pub(crate) dropped: Counter,
+}
+
+/// Everything that is counted.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) connections_opened: Counter,
@@ -84,6 +100,8 @@ pub(crate) struct Metrics {
     pub(crate) batch_messages: Histogram<8>,
     pub(crate) commit_micros: Histogram<10>,
     pub(crate) queue_commands: Histogram<8>,
+    #[cfg(feature = "push")]
+    pub(crate) pushes: Pushes,
     refusals: [Counter; REFUSALS.len()],
     started_at: SystemTime,
 }
@@ -99,6 +117,8 @@ impl Metrics {
             batch_messages: Histogram::new([1, 2, 5, 10, 50, 100, 500, 2_000]),
             commit_micros: Histogram::new([100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000]),
             queue_commands: Histogram::new([0, 1, 5, 10, 50, 100, 500, 2_000]),
+            #[cfg(feature = "push")]
+            pushes: Pushes::default(),
             refusals: Default::default(),
             started_at: SystemTime::now(),
         }
@@ -109,7 +129,7 @@ impl Metrics {
         self.refusals[at].add(1);
     }
 
-    /// The exposition. Who is online and the process's own figures are read when it is asked for.
+    /// The exposition. Users online and the process's own figures are read on request.
     pub(crate) fn render(&self, (users, connections): (usize, usize)) -> String {
         let mut text = Exposition(String::with_capacity(8 * 1024));
         text.head("chinwag_build_info", "The version, as a label.", "gauge");
@@ -125,7 +145,7 @@ impl Metrics {
         text.counter("chinwag_deliveries_total", "Frames written by the fan-out.", self.deliveries.get());
         text.counter(
             "chinwag_catch_ups_total",
-            "Times a connection was brought up from the database.",
+            "Times a connection caught up from the database.",
             self.catch_ups.get(),
         );
         text.counter("chinwag_resyncs_total", "Times a connection was told to resync.", self.resyncs.get());
@@ -137,16 +157,25 @@ impl Metrics {
         text.histogram("chinwag_commit_seconds", "Time of one transaction.", &self.commit_micros, 1e6);
         text.histogram(
             "chinwag_queue_commands",
-            "Commands waiting when a transaction was done.",
+            "Commands waiting when a transaction had finished.",
             &self.queue_commands,
             1.0,
         );
+        #[cfg(feature = "push")]
+        {
+            text.head("chinwag_pushes_total", "Pushes, by what a push service said to them.", "counter");
+            let Pushes { sent, ended, refused, deferred, dropped } = &self.pushes;
+            for (outcome, counter) in [("sent", sent), ("ended", ended), ("refused", refused), ("deferred", deferred)] {
+                text.line(format_args!("chinwag_pushes_total{{outcome=\"{outcome}\"}} {}", counter.get()));
+            }
+            text.counter("chinwag_pushes_dropped_total", "Pushes given up before they were sent.", dropped.get());
+        }
         if let Some(process) = Process::read() {
             text.gauge("process_resident_memory_bytes", "Resident memory.", process.resident_bytes);
             text.counter("process_cpu_seconds_total", "User and system CPU time.", process.cpu.as_secs_f64());
             text.gauge("process_open_fds", "Open file descriptors.", process.descriptors);
             let most = getrlimit(Resource::Nofile).current.map_or_else(|| "+Inf".into(), |most| most.to_string());
-            text.gauge("process_max_fds", "File descriptors there may be.", most);
+            text.gauge("process_max_fds", "Maximum number of open file descriptors.", most);
             let started = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
             text.gauge("process_start_time_seconds", "Start, in Unix seconds.", started.as_secs_f64());
         }
@@ -154,11 +183,27 @@ impl Metrics {
     }
 }
 
+/// The exposition of a node's place in the log of its cluster.
+#[cfg(feature = "cluster")]
+pub(crate) fn render_log(figures: &crate::cluster::LogFigures) -> String {
+    let mut text = Exposition(String::with_capacity(1_024));
+    text.gauge("chinwag_log_applied", "The last entry of the log that is applied.", figures.applied);
+    text.gauge("chinwag_log_behind", "Entries that the log is known to have after it.", figures.behind);
+    // What a float holds exactly.
+    text.gauge("chinwag_log_chain", "What the entries come to: equal where applied is.", figures.chain >> 32);
+    text.gauge("chinwag_log_nodes", "Nodes that live, this one included.", figures.nodes);
+    text.gauge("chinwag_log_up", "Whether entries are applied and published.", u8::from(figures.is_sound));
+    let ahead = Duration::from_millis(figures.clock_ahead.unsigned_abs()).as_secs_f64();
+    let ahead = if figures.clock_ahead < 0 { -ahead } else { ahead };
+    text.gauge("chinwag_log_clock_ahead_seconds", "By how much this clock is ahead of the log's.", ahead);
+    text.0
+}
+
 struct Exposition(String);
 
 impl Exposition {
     fn line(&mut self, line: fmt::Arguments<'_>) {
-        writeln!(self.0, "{line}").expect("a string takes all");
+        writeln!(self.0, "{line}").expect("writing to a string cannot fail");
     }
 
     fn head(&mut self, name: &str, help: &str, kind: &str) {

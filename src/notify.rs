@@ -1,8 +1,8 @@
-//! Telling systemd how the service is: ready, stopping, alive (`sd_notify(3)`).
+//! Tells systemd the state of the service: ready, stopping, alive (`sd_notify(3)`).
 //!
-//! A datagram of text to a socket that the environment names: too little for a library. Without systemd nothing is
-//! told. The watchdog is fed by a timer of the runtime that serves the connections, so it starves when that hangs; a
-//! failing disk does not starve it, since a restart would end every connection and mend nothing.
+//! It is one datagram of text to a socket named in the environment, too little for a library. Without systemd nothing
+//! is sent. The watchdog is fed by a timer of the runtime that serves the connections, so that it is not when the
+//! runtime hangs; a failing disk does not stop it, since a restart would end every connection and repair nothing.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,19 +18,19 @@ use std::time::Duration;
 pub(crate) struct Supervisor(Option<Arc<UnixDatagram>>);
 
 impl Supervisor {
-    /// Finds the supervisor that the environment names.
+    /// Finds the supervisor named in the environment.
     pub(crate) fn from_environment() -> Self {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| match connect(&name) {
             Ok(socket) => Some(Arc::new(socket)),
             Err(error) => {
-                tracing::warn!(%error, "cannot reach the supervisor that NOTIFY_SOCKET names");
+                tracing::warn!(%error, "cannot reach the supervisor named by NOTIFY_SOCKET");
                 None
             }
         });
         Self(socket)
     }
 
-    /// The server answers from now on. Has the watchdog fed, if there is one.
+    /// The server is ready. Starts feeding the watchdog, if there is one.
     pub(crate) fn ready(&self) {
         self.tell("READY=1");
         if self.0.is_some()
@@ -57,12 +57,12 @@ impl Supervisor {
         if let Some(socket) = &self.0
             && let Err(error) = socket.send(state.as_bytes())
         {
-            tracing::warn!(state, %error, "cannot tell the supervisor");
+            tracing::warn!(state, %error, "cannot notify the supervisor");
         }
     }
 }
 
-/// A name that begins with `@` is one of Linux's abstract namespace, and any other a path.
+/// A name that begins with `@` is in Linux's abstract namespace; any other is a path.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -70,7 +70,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // The server does not wait for whoever watches it.
+    // The server does not wait for its supervisor.
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

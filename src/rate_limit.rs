@@ -1,7 +1,7 @@
 //! Token buckets, with the clock passed in.
 //!
-//! A bucket holds `burst` tokens and regains `rate` a second; each thing done takes one. It is kept as the moment at
-//! which it would be full again, which is all there is to know of it (the "generic cell rate algorithm").
+//! A bucket holds up to `burst` tokens and regains `rate` a second; each action takes one. It is stored as the moment
+//! at which it would be full again, which is its whole state (the "generic cell rate algorithm").
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,27 +9,35 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::BUCKETS_MAX;
+use crate::limits::BUCKETS_MAX;
 
 /// What a bucket allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     /// Time to regain one token.
     interval: Duration,
-    /// Time to regain all.
+    /// Time to regain all tokens.
     depth: Duration,
 }
 
 impl Allowance {
-    /// `count` things in a second, and `burst` of them at once.
+    /// `count` actions per second, with a burst of `burst`.
     pub(crate) fn per_second(count: u32, burst: u32) -> Self {
         Self::new(count, Duration::from_secs(1), burst)
     }
 
-    /// `count` things in `period`, and `burst` of them at once.
+    /// `count` actions per `period`, with a burst of `burst`.
     pub(crate) fn new(count: u32, period: Duration, burst: u32) -> Self {
         let interval = period / count.max(1);
         Self { interval, depth: interval * burst.max(1) }
+    }
+}
+
+impl Allowance {
+    /// So many times as much, at the same pace for each.
+    fn times(self, count: u32) -> Self {
+        let interval = self.interval / count.max(1);
+        Self { interval, depth: self.depth }
     }
 }
 
@@ -50,7 +58,7 @@ impl Bucket {
         self.take_many(1, allowance, now)
     }
 
-    /// Takes so many tokens, or says how long to wait for them.
+    /// Takes `count` tokens, or says how long to wait for them.
     pub(crate) fn take_many(&mut self, count: u32, allowance: Allowance, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at.max(now) + allowance.interval * count;
         let missing = full_at - now;
@@ -61,8 +69,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Puts so many tokens back; those there is no room for are lost.
-    #[cfg(feature = "tls")]
+    /// Puts `count` tokens back, as far as there is room.
     pub(crate) fn put_back(&mut self, count: u32, allowance: Allowance, now: Instant) {
         let taken = self.full_at.saturating_duration_since(now);
         self.full_at = now + taken.saturating_sub(allowance.interval * count);
@@ -71,8 +78,8 @@ impl Bucket {
 
 /// A bucket for each key, for a bounded number of keys.
 ///
-/// A full bucket is forgotten when the table is: it says no more than a new one. If that makes no room, newcomers
-/// share one bucket, so that a flood of addresses neither grows the table nor lets each of them in afresh.
+/// When the table is full, full buckets are removed: they are the same as new ones. If that makes no room, new keys
+/// share one bucket, so that a flood of addresses neither grows the table nor gets a burst for each.
 #[derive(Debug)]
 pub(crate) struct Limiter<K> {
     /// `None`: no limit.
@@ -95,27 +102,101 @@ impl<K: Hash + Eq> Limiter<K> {
 
     /// Takes a token from the bucket of `key`, or says how long to wait for one.
     pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        self.take_many(key, 1, now)
+    }
+
+    /// Takes so many tokens from the bucket of `key`, or returns how long to wait for them.
+    pub(crate) fn take_many(&self, key: K, count: u32, now: Instant) -> Result<(), Duration> {
         let Some(allowance) = self.allowance else { return Ok(()) };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.known.get_mut(&key) {
-            return bucket.take(allowance, now);
+            return bucket.take_many(count, allowance, now);
         }
-        // At most one sweep for each time a token takes to come back: between two, few buckets fill.
+        // At most one sweep in the time that a token takes to come back: few buckets fill in less.
         if buckets.known.len() >= BUCKETS_MAX && buckets.sweep_at.is_none_or(|at| at <= now) {
             buckets.known.retain(|_, bucket| bucket.full_at > now);
             buckets.sweep_at = Some(now + allowance.interval);
         }
         if buckets.known.len() >= BUCKETS_MAX {
-            return buckets.newcomers.get_or_insert(Bucket::full(now)).take(allowance, now);
+            return buckets.newcomers.get_or_insert(Bucket::full(now)).take_many(count, allowance, now);
         }
         let mut bucket = Bucket::full(now);
-        let taken = bucket.take(allowance, now);
+        let taken = bucket.take_many(count, allowance, now);
         buckets.known.insert(key, bucket);
         taken
     }
+
+    /// Puts so many tokens back into the bucket of `key`.
+    pub(crate) fn put_back(&self, key: &K, count: u32, now: Instant) {
+        let Some(allowance) = self.allowance else { return };
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.known.get_mut(key) {
+            bucket.put_back(count, allowance, now);
+        }
+    }
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 customer has.
+/// A bucket for each address; of IPv6 for each /64, and wider ones for the /56 and the /48 around it: a customer may
+/// have as many as 65,536 of the smaller ones.
+#[derive(Debug)]
+pub(crate) struct IpLimiter([Limiter<IpAddr>; 3]);
+
+/// Bits of the networks, and how many times what the smallest may each may.
+const NETWORKS: [(u32, u32); 3] = [(64, 1), (56, 4), (48, 16)];
+
+impl IpLimiter {
+    pub(crate) fn new(allowance: Option<Allowance>) -> Self {
+        Self(NETWORKS.map(|(_, times)| Limiter::new(allowance.map(|allowance| allowance.times(times)))))
+    }
+
+    /// Takes a token from the bucket of `address` and from those around it, or from none and returns how long to wait.
+    pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        for (level, (limiter, network)) in self.each(address).enumerate() {
+            if let Err(wait) = limiter.take(network, now) {
+                let taken = self.each(address).take(level);
+                taken.for_each(|(limiter, network)| limiter.put_back(&network, 1, now));
+                return Err(wait);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a token back into the bucket of `address` and into those around it.
+    pub(crate) fn put_back(&self, address: IpAddr, now: Instant) {
+        self.each(address).for_each(|(limiter, network)| limiter.put_back(&network, 1, now));
+    }
+
+    /// The limiters that count for an address, each with the network it is counted in.
+    fn each(&self, address: IpAddr) -> impl Iterator<Item = (&Limiter<IpAddr>, IpAddr)> {
+        self.0.iter().zip(networks_of(address)).map(|(limiter, network)| (limiter, network.base))
+    }
+}
+
+/// A network that an address counts in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CountedNetwork {
+    pub(crate) base: IpAddr,
+    /// Its bits, for IPv6.
+    pub(crate) prefix: u32,
+    /// How many times what the smallest network may this one may.
+    pub(crate) times: u32,
+}
+
+/// The networks that an address counts in, from the smallest: itself, or of IPv6 the /64, the /56 and the /48 around
+/// it.
+pub(crate) fn networks_of(address: IpAddr) -> impl Iterator<Item = CountedNetwork> {
+    let address = address.to_canonical();
+    let levels = if address.is_ipv4() { 1 } else { NETWORKS.len() };
+    NETWORKS.into_iter().take(levels).map(move |(prefix, times)| {
+        let base = match address {
+            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & (u128::MAX << (128 - prefix))).to_be_bytes()),
+            IpAddr::V4(_) => address,
+        };
+        CountedNetwork { base, prefix, times }
+    })
+}
+
+/// What counts as one address: an IPv4 address, or the /64 of one IPv6 customer.
 pub(crate) fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -154,7 +235,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "tls")]
     #[test]
     fn what_is_put_back_can_be_taken_again_up_to_the_burst() {
         let (allowance, start) = (Allowance::per_second(10, 30), Instant::now());
@@ -174,10 +254,52 @@ mod tests {
             limiter.take(key, now).unwrap();
         }
         limiter.take(BUCKETS_MAX, now).unwrap();
+        // One of them is full again, but that is not looked for at once.
+        limiter.put_back(&0, 1, now);
         assert!(limiter.take(BUCKETS_MAX + 1, now).is_err());
         assert_eq!(limiter.buckets.lock().unwrap().known.len(), BUCKETS_MAX);
-        limiter.take(BUCKETS_MAX + 1, now + 2 * SECOND).unwrap();
+        limiter.take(BUCKETS_MAX + 1, now + SECOND).unwrap();
         assert_eq!(limiter.buckets.lock().unwrap().known.len(), 1, "buckets that are full again are forgotten");
+    }
+
+    #[test]
+    fn a_table_with_room_is_not_walked() {
+        let (limiter, start) = (Limiter::new(Some(Allowance::per_second(1, 1))), Instant::now());
+        limiter.take(1, start).unwrap();
+        limiter.take(2, start + Duration::from_mins(1)).unwrap();
+        assert_eq!(limiter.buckets.lock().unwrap().known.len(), 2, "the full one is looked for when that is worth it");
+    }
+
+    #[test]
+    fn the_networks_around_an_ipv6_address_have_limits_of_their_own() {
+        let (limiter, now) = (IpLimiter::new(Some(Allowance::per_second(2, 2))), Instant::now());
+        let take = |address: String| limiter.take(address.parse().unwrap(), now).is_ok();
+        let of_64s = (0..=255).filter(|network| take(format!("2001:db8:0:{network:x}::1"))).count();
+        assert_eq!(of_64s, 8, "256 of them are one /56");
+        let of_56s = (1..=255).filter(|network| take(format!("2001:db8:0:{network:x}00::1"))).count();
+        assert_eq!(8 + of_56s, 32, "256 of those are one /48");
+        assert!(take("2001:db8:1::1".into()), "another customer");
+    }
+
+    #[test]
+    fn a_refusal_by_a_wider_network_takes_nothing_from_the_one_inside() {
+        let (limiter, now) = (IpLimiter::new(Some(Allowance::per_second(1, 1))), Instant::now());
+        let address = |network: u16| format!("2001:db8:0:{network:x}::1").parse().unwrap();
+        for network in 0..4 {
+            limiter.take(address(network), now).unwrap();
+        }
+        assert_eq!(limiter.take(address(4), now), Err(SECOND / 4), "the /56 has no more");
+        limiter.take(address(4), now + SECOND / 4).unwrap();
+    }
+
+    #[test]
+    fn what_is_put_back_can_be_taken_again_in_all_networks_around_an_address() {
+        let (limiter, now) = (IpLimiter::new(Some(Allowance::per_second(1, 1))), Instant::now());
+        for network in 0..64 {
+            let address = format!("2001:db8:0:{network:x}::1").parse().unwrap();
+            limiter.take(address, now).unwrap();
+            limiter.put_back(address, now);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use chinwag::db::{self, Archive, ArchiveError, Order};
+use chinwag::db::{self, AdminCommand, Snapshot, SnapshotError};
 use chinwag::model::{MessageId, UnixMillis};
 
 use super::time::ago;
@@ -23,7 +23,7 @@ pub(super) fn back_up(path: &Path, file: &Path) -> anyhow::Result<()> {
     let done = archive.back_up(file, |percent| progress.show(&format!("{percent} % copied")));
     progress.end();
     done.with_context(|| format!("cannot back up to {}", file.display()))?;
-    let contents = Archive::open(file).map_err(ArchiveError::from).and_then(|copy| copy.contents())?;
+    let contents = Snapshot::open(file).map_err(SnapshotError::from).and_then(|copy| copy.contents())?;
     say(&format!(
         "{} is complete and verified: {}, {}, {} bytes",
         file.display(),
@@ -62,10 +62,13 @@ pub(super) fn prune(path: &Path, older_than: Duration) -> anyhow::Result<()> {
     let (before, mut next, mut removed) = (ago(older_than), Some(MessageId::default()), 0);
     let mut progress = Progress::begin();
     while let Some(after) = next {
-        let report = hands.carry_out(Order::Prune { before, after }).context("cannot go on")?;
+        let step = Instant::now();
+        let report = hands.administer(AdminCommand::Prune { before, after }).context("cannot go on")?;
         removed += report.removed;
         next = report.next;
         progress.show(&format!("{removed} messages removed"));
+        // A disk that took long has as long for everybody else.
+        std::thread::sleep(if next.is_some() { step.elapsed() } else { Duration::ZERO });
     }
     progress.end();
     say(&format!("removed {}; the room they took is used again", count(removed as u64, "message")))

@@ -11,7 +11,7 @@ use chinwag::{TOO_MANY_CONNECTIONS, db};
 
 use super::say;
 
-/// Time for each step of asking: more than the server gives its database, and less than whoever asks gives this.
+/// Time for each step of asking: more than the server gives its database, and less than a watchdog gives this command.
 const PATIENCE: Duration = Duration::from_secs(4);
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -28,7 +28,7 @@ pub(super) fn ask(path: &Path) -> anyhow::Result<()> {
     if answer.starts_with("HTTP/1.1 200 ") {
         say("ok")
     } else if answer.contains(TOO_MANY_CONNECTIONS) {
-        // Whoever watches may restart what is not well: that would send away everybody who is inside.
+        // A watchdog may restart what is not well: that would send away everybody who is inside.
         say("full")
     } else {
         bail!("the server at {address} is not well: {}", answer.lines().next().unwrap_or_default())

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chinwag::db::{Order, server_addresses};
-use chinwag::model::InviteCode;
+use chinwag::db::{AdminCommand, RECORD_TIME_MAX, server_addresses};
+use chinwag::model::UnixMillis;
+use chinwag::reachable;
+use chinwag::secret::InviteCode;
 use clap::Args;
 use clap::builder::TypedValueParser as _;
 
@@ -31,11 +33,13 @@ pub(crate) struct Invite {
 
 impl Invite {
     pub(crate) fn run(self, path: &Path) -> anyhow::Result<()> {
-        let (code, expires_at) = (InviteCode::random(), ahead(self.expires));
-        let order = Order::CreateInvite { digest: code.digest(), uses: self.uses, expires_at };
-        Hands::on_or_new(path)?.carry_out(order).context("cannot invite")?;
+        let (code, expires_at) = (InviteCode::random(), UnixMillis(ahead(self.expires).0.min(RECORD_TIME_MAX)));
+        let order = AdminCommand::CreateInvite { digest: code.digest(), uses: self.uses, expires_at };
+        Hands::on_or_new(path)?.administer(order).context("cannot invite")?;
         let listening = server_addresses(path).into_iter().find(|address| address.starts_with("http"));
-        let url = self.url.or(listening).unwrap_or_else(|| FALLBACK_URL.into());
+        let public = std::env::var("CHINWAG_PUBLIC_URL").ok().filter(|url| !url.is_empty());
+        let listening = listening.as_deref().map(reachable);
+        let url = self.url.or(public).or(listening).unwrap_or_else(|| FALLBACK_URL.into());
         say(&format!("{}/#invite={}", url.trim_end_matches('/'), code.reveal()))?;
         let people = if self.uses.get() == 1 { "one person".to_owned() } else { format!("{} people", self.uses) };
         note(&format!("it lets {people} register until {} UTC, with --registration invite", utc(expires_at)));

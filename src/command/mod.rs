@@ -1,8 +1,11 @@
 //! The commands beside `serve`: what an administrator does to a database from a shell.
 //!
-//! What only reads opens the file by itself. What changes something becomes an [`Order`], which the server carries out
-//! if one runs, and this process if none does. What replaces a whole database is refused while a server runs.
+//! What only reads opens the file by itself. What changes something becomes an [`AdminCommand`], which the server
+//! carries out if one runs, and this process if none does. What replaces a whole database is refused while a server
+//! runs.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod files;
 mod health;
 mod invite;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chinwag::config::Config;
 use chinwag::control::{self, Report};
-use chinwag::db::{Archive, Db, LockError, OpenError, Options, Order, Threads};
+use chinwag::db::{AdminCommand, Db, LockError, OpenError, Options, Snapshot, Threads};
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
@@ -35,6 +38,9 @@ pub(crate) enum Command {
     /// Add, list, disable and delete users, and set their passwords
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Add bots, and give them other tokens
+    #[command(subcommand)]
+    Bot(user::BotCommand),
     /// List the sessions, and end them
     #[command(subcommand)]
     Session(user::SessionCommand),
@@ -70,6 +76,10 @@ pub(crate) enum Command {
     Check,
     /// Ask the server of this database whether it is well (exit code 0) or not (1)
     Health,
+    /// Make and look at the log that several nodes have in common
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
 }
 
 /// Runs a command on the database at `path`.
@@ -77,6 +87,7 @@ pub(crate) fn run(command: Command, path: &Path) -> anyhow::Result<()> {
     match command {
         Command::Serve(_) => unreachable!("main serves"),
         Command::User(command) => user::run_user(command, path),
+        Command::Bot(command) => user::run_bot(command, path),
         Command::Session(command) => user::run_session(command, path),
         Command::Invite(invite) => invite.run(path),
         Command::Backup { file } => files::back_up(path, &file),
@@ -86,12 +97,23 @@ pub(crate) fn run(command: Command, path: &Path) -> anyhow::Result<()> {
         Command::Prune { older_than } => files::prune(path, older_than),
         Command::Check => files::check(path),
         Command::Health => health::ask(path),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(command) => cluster::run(command, path),
     }
 }
 
-/// Prints a line for whoever asked.
+/// Prints a line on standard output.
 fn say(line: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot print")
+    match writeln!(std::io::stdout(), "{}", printable(line)) {
+        // `chinwag check | grep -q` has read what it wanted, and the exit code is about the database.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.context("cannot print"),
+    }
+}
+
+/// A line without control characters: what a file says must not reach a terminal as a command to it.
+fn printable(line: &str) -> String {
+    line.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// A number of things, in words.
@@ -102,12 +124,12 @@ fn count(number: u64, thing: &str) -> String {
 /// Notes something beside the result.
 fn note(line: &str) {
     // Without a standard error there is nobody to tell.
-    drop(writeln!(std::io::stderr(), "{line}"));
+    drop(writeln!(std::io::stderr(), "{}", printable(line)));
 }
 
 /// Looks at the database at `path`.
-fn look(path: &Path) -> anyhow::Result<Archive> {
-    Archive::open(path).with_context(|| format!("cannot open the database {}", path.display()))
+fn look(path: &Path) -> anyhow::Result<Snapshot> {
+    Snapshot::open(path).with_context(|| format!("cannot open the database {}", path.display()))
 }
 
 /// Who carries out orders: the server that has the database, or, while there is none, this process.
@@ -144,7 +166,7 @@ impl<'a> Hands<'a> {
                     return Ok(Self::Ours(Box::new(Ours { runtime, db, threads: Some(threads) })));
                 }
                 Err(OpenError::Lock(LockError::Held)) if control::is_open(path) => return Ok(Self::Server(path)),
-                Err(OpenError::Lock(LockError::Held)) => std::thread::sleep(TRY_EVERY),
+                Err(OpenError::Lock(LockError::Held | LockError::HeldByAnotherName)) => std::thread::sleep(TRY_EVERY),
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot open the database {}", path.display()));
                 }
@@ -154,11 +176,11 @@ impl<'a> Hands<'a> {
     }
 
     /// Has one order carried out.
-    fn carry_out(&self, order: Order) -> anyhow::Result<Report> {
+    fn administer(&self, order: AdminCommand) -> anyhow::Result<Report> {
         let done = match self {
             Self::Server(path) => control::send(path, &order)
-                .context("the server does not answer; the order may be carried out all the same")?,
-            Self::Ours(ours) => ours.runtime.block_on(ours.db.carry_out(order)).map(|outcome| Report::from(&outcome)),
+                .context("the server does not answer; the command may still be carried out")?,
+            Self::Ours(ours) => ours.runtime.block_on(ours.db.administer(order)).map(|outcome| Report::from(&outcome)),
         };
         Ok(done?)
     }

@@ -12,7 +12,26 @@ const LINE_MAX_BYTES: usize = 1_026;
 const INTERRUPT: u8 = 3;
 
 /// A password as it was entered: twice at a terminal, or as the first line of what is not one.
+///
+/// The page composes what is typed (NFC), and this program does not know how: what the page may send otherwise is
+/// refused, since nobody could log in there by it.
 pub(super) fn new_password() -> anyhow::Result<String> {
+    let password = entered()?;
+    if password.chars().any(may_be_composed) {
+        bail!(
+            "this password has a letter and its accent as two characters, which the page joins: type it as one (NFC)"
+        );
+    }
+    Ok(password)
+}
+
+/// Whether a character may become one with those before it: the accents of the alphabets, the sound marks of Japanese
+/// and the letters that Korean syllables are made of.
+fn may_be_composed(char: char) -> bool {
+    matches!(char, '\u{300}'..='\u{36f}' | '\u{3099}' | '\u{309a}' | '\u{1160}'..='\u{11ff}')
+}
+
+fn entered() -> anyhow::Result<String> {
     if !io::stdin().is_terminal() {
         return read_line();
     }
@@ -46,7 +65,8 @@ fn read_line() -> anyhow::Result<String> {
         }
     }
     let line = String::from_utf8(line).context("a password is text")?;
-    Ok(line.trim_end_matches('\r').to_owned())
+    // Some editors begin a file with a byte order mark, which nobody types.
+    Ok(line.trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned())
 }
 
 /// A terminal that does not show what is typed, until this is dropped.

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use chinwag::db::{ArchiveError, Order, StoredUser};
-use chinwag::model::{
-    MessageId, PASSWORD_MAX_CHARS, PASSWORD_MIN_CHARS, Password, SessionId, USERNAME_MAX_CHARS, Username,
-};
+use chinwag::db::{AdminCommand, SnapshotError, StoredUser};
+use chinwag::model::{MessageId, SessionId, USERNAME_MAX_CHARS, Username};
 use chinwag::password;
-use clap::Subcommand;
+use chinwag::secret::{PASSWORD_MAX_CHARS, PASSWORD_MIN_CHARS, Password, Token};
+use clap::{Subcommand, ValueEnum};
 
 use super::time::utc;
-use super::{Hands, count, look, prompt, say};
+use super::{Hands, count, look, note, prompt, say};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
@@ -26,6 +25,12 @@ pub(crate) enum UserCommand {
     Disable { name: String },
     /// Let a disabled user in again
     Enable { name: String },
+    /// Make a user a moderator, or a member again
+    Role {
+        name: String,
+        #[arg(value_name = "moderator|member", hide_possible_values = true)]
+        role: Role,
+    },
     /// Delete a user; their messages stay, under a neutral name
     Delete {
         name: String,
@@ -33,6 +38,42 @@ pub(crate) enum UserCommand {
         #[arg(long)]
         messages: bool,
     },
+}
+
+/// What a user may do beside talking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Looks after open rooms, members and invitations.
+    Moderator,
+    /// Nothing.
+    Member,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BotCommand {
+    /// Create a bot and print its token, which is shown this once
+    Add { name: String },
+    /// Give a bot another token and print it; the old one ends
+    Rotate { name: String },
+}
+
+pub(crate) fn run_bot(command: BotCommand, path: &Path) -> anyhow::Result<()> {
+    let token = Token::random();
+    let digest = token.digest();
+    let (hands, order, name) = match command {
+        BotCommand::Add { name } => {
+            let username = parse_new_name(&name)?;
+            (Hands::on_or_new(path)?, AdminCommand::AddBot { username, digest }, name)
+        }
+        BotCommand::Rotate { name } => {
+            let username = parse_name(&name)?;
+            (Hands::on(path)?, AdminCommand::RotateBot { username, digest }, name)
+        }
+    };
+    hands.administer(order).with_context(|| format!("cannot give {name} a token"))?;
+    say(token.reveal())?;
+    note("this is the token of the bot; it is stored as a digest only, and not shown again");
+    Ok(())
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,9 +98,9 @@ pub(crate) enum SessionCommand {
 pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> {
     match command {
         UserCommand::Add { name } => {
-            let username = parse_name(&name)?;
+            let username = parse_new_name(&name)?;
             let password_hash = ask_for_password()?;
-            let added = Hands::on_or_new(path)?.carry_out(Order::AddUser { username, password_hash });
+            let added = Hands::on_or_new(path)?.administer(AdminCommand::AddUser { username, password_hash });
             added.with_context(|| format!("cannot add {name}"))?;
             say(&format!("added {name}"))
         }
@@ -68,21 +109,27 @@ pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> 
             let username = parse_name(&name)?;
             // Nobody waits for the database while a person types.
             let password_hash = ask_for_password()?;
-            let set = Hands::on(path)?.carry_out(Order::SetPassword { username, password_hash });
+            let set = Hands::on(path)?.administer(AdminCommand::SetPassword { username, password_hash });
             let report = set.with_context(|| format!("cannot set the password of {name}"))?;
             say(&format!("{name} has a new password; {}", sessions_ended(report.ended)))
         }
         UserCommand::Disable { name } => {
             let username = parse_name(&name)?;
-            let disabled = Hands::on(path)?.carry_out(Order::DisableUser { username });
+            let disabled = Hands::on(path)?.administer(AdminCommand::DisableUser { username });
             let report = disabled.with_context(|| format!("cannot disable {name}"))?;
             say(&format!("{name} is disabled; {}", sessions_ended(report.ended)))
         }
         UserCommand::Enable { name } => {
             let username = parse_name(&name)?;
-            let enabled = Hands::on(path)?.carry_out(Order::EnableUser { username });
+            let enabled = Hands::on(path)?.administer(AdminCommand::EnableUser { username });
             enabled.with_context(|| format!("cannot enable {name}"))?;
             say(&format!("{name} is enabled"))
+        }
+        UserCommand::Role { name, role } => {
+            let (username, is_moderator) = (parse_name(&name)?, role == Role::Moderator);
+            let set = Hands::on(path)?.administer(AdminCommand::SetRole { username, is_moderator });
+            set.with_context(|| format!("cannot set the role of {name}"))?;
+            say(&format!("{name} is a {}", if is_moderator { "moderator" } else { "member" }))
         }
         UserCommand::Delete { name, messages } => delete(path, &name, messages),
     }
@@ -93,19 +140,24 @@ pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> 
 fn delete(path: &Path, name: &str, messages: bool) -> anyhow::Result<()> {
     let username = parse_name(name)?;
     let hands = Hands::on(path)?;
-    let order = |order| hands.carry_out(order).with_context(|| format!("cannot delete {name}"));
+    let order = |order| hands.administer(order).with_context(|| format!("cannot delete {name}"));
     if !messages {
-        order(Order::DeleteUser { username })?;
+        order(AdminCommand::DeleteUser { username })?;
         return say(&format!("deleted {name}; the messages stay, under a neutral name"));
     }
-    order(Order::DisableUser { username: username.clone() })?;
+    order(AdminCommand::DisableUser { username: username.clone() })?;
     let (mut after, mut removed) = (Some(MessageId::default()), 0);
     while let Some(from) = after {
-        let report = order(Order::EraseMessages { username: username.clone(), after: from })?;
+        let step = std::time::Instant::now();
+        let report = order(AdminCommand::EraseMessages { username: username.clone(), after: from, by: None })?;
         removed += report.removed;
         after = report.next;
+        if after.is_some() {
+            // A disk that took long has as long for everybody else.
+            std::thread::sleep(step.elapsed());
+        }
     }
-    order(Order::DeleteUser { username })?;
+    order(AdminCommand::DeleteUser { username })?;
     say(&format!("deleted {name} and {}", count(removed as u64, "message")))
 }
 
@@ -114,7 +166,7 @@ fn list_users(path: &Path) -> anyhow::Result<()> {
     let mut sessions = HashMap::<String, usize>::new();
     archive.sessions(|session| {
         *sessions.entry(session.username.to_string()).or_default() += 1;
-        Ok::<_, ArchiveError>(())
+        Ok::<_, SnapshotError>(())
     })?;
     say(&format!("{:<USERNAME_MAX_CHARS$}  {:<8}  {:<16}  SESSIONS", "NAME", "STATE", "SINCE"))?;
     archive.users(|user| {
@@ -148,10 +200,10 @@ pub(crate) fn run_session(command: SessionCommand, path: &Path) -> anyhow::Resul
         }
         SessionCommand::Revoke { session, user } => {
             let order = match (session, user) {
-                (Some(session), _) => Order::RevokeSession { session: SessionId(session) },
-                (None, user) => Order::RevokeSessions { username: parse_name(&user.unwrap_or_default())? },
+                (Some(session), _) => AdminCommand::RevokeSession { session: SessionId(session) },
+                (None, user) => AdminCommand::RevokeSessions { username: parse_name(&user.unwrap_or_default())? },
             };
-            let report = Hands::on(path)?.carry_out(order).context("cannot end it")?;
+            let report = Hands::on(path)?.administer(order).context("cannot end it")?;
             say(&sessions_ended(report.ended))
         }
     }
@@ -169,10 +221,20 @@ fn parse_name(name: &str) -> anyhow::Result<Username> {
     })
 }
 
+/// The name of a user who is to be made.
+fn parse_new_name(name: &str) -> anyhow::Result<Username> {
+    let username = parse_name(name)?;
+    if username.is_reserved() {
+        Err(anyhow!("{name:?} mentions everybody, so nobody can have it"))
+    } else {
+        Ok(username)
+    }
+}
+
 /// The hash of a password that a person types, or a program writes to standard input.
 fn ask_for_password() -> anyhow::Result<String> {
     let password = Password::parse(prompt::new_password()?);
     let password =
         password.ok_or_else(|| anyhow!("a password has {PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters"))?;
-    Ok(password::hash(&password))
+    Ok(password::hash(&password)?)
 }

@@ -1,45 +1,41 @@
-//! One process has the database at a time: the server, or a command while no server runs.
+//! One process has the database open for writing at a time: the server, or a command while no server runs.
 //!
-//! The lock is on a file of its own, `chinwag.db.lock`. SQLite's own locks come and go with transactions, and a lock on
-//! the database file itself would be lost whenever any descriptor of that file is closed. The file stays when the lock
-//! is given up: whoever removes it may remove one that another process has just locked.
+//! There are two locks. One is on a separate file, `chinwag.db.lock`, since the database is replaced by a restore and this
+//! file is not; it also says where the server listens. It stays when the lock is released: removing it could remove one
+//! that another process has just locked. The other is on the database file itself, which may have two names, or be mounted
+//! into two containers: each name has a log of its own, so two writers would lose each other's messages. SQLite's own locks
+//! come and go with transactions and do not see that.
+//!
+//! Both are `flock` locks: those of SQLite are of the other kind (`fcntl`), which is why nothing in this process may open
+//! the database file past SQLite and close it again while a connection is open: that releases SQLite's locks.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::sql::{create_private, directory_of};
-use crate::config::{LOCK_FILE_MAX_BYTES, LOCK_FILE_PATIENCE, LOCK_FILE_RETRY};
+use super::error::LockError;
+use super::files::{create_private, resolve, sibling};
+use crate::limits::{LOCK_FILE_MAX_BYTES, LOCK_FILE_PATIENCE, LOCK_FILE_RETRY};
 
 /// The right to open a database for writing, until it is dropped.
 #[derive(Debug)]
-pub struct Lock(File);
-
-/// Why a database cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Another process has it.
-    #[error("another chinwag has it open")]
-    Held,
-    /// There is something else where the lock file goes.
-    #[error("{0} is a link, or no plain file: it is left alone")]
-    NoFile(PathBuf),
-    /// The lock file cannot be made or locked.
-    #[error("its lock file cannot be used")]
-    Io(#[from] io::Error),
+pub struct Lock {
+    /// Released before the other, so that there is never only this one.
+    _database: Option<File>,
+    name: File,
 }
 
 impl Lock {
-    /// Takes the lock of the database at `path`, or says at once that another process has it.
+    /// Takes the lock of the database at `path`, or fails at once if another process has it.
     pub fn take(path: &Path) -> Result<Self, LockError> {
-        // Private, since whoever can open the file could lock the server out of its own database.
-        let lock = beside(path, ".lock");
+        // Private: a user who can open the file could lock the server out of its own database.
+        let lock = sibling(path, ".lock");
         create_private(&lock)?;
         let file = open(&lock, OpenOptions::new().write(true))?;
         match file.try_lock() {
@@ -47,69 +43,66 @@ impl Lock {
             Err(TryLockError::WouldBlock) => return Err(LockError::Held),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        Ok(Self(file))
+        Ok(Self { _database: lock_database(path)?, name: file })
     }
 
-    /// The same, but waits for a moment. Blocks.
+    /// Takes the lock, waiting a moment if another process has it. Blocks.
     pub fn wait(path: &Path) -> Result<Self, LockError> {
         let started = Instant::now();
         loop {
             match Self::take(path) {
-                Err(LockError::Held) if started.elapsed() < LOCK_FILE_PATIENCE => thread::sleep(LOCK_FILE_RETRY),
+                Err(LockError::Held | LockError::HeldByAnotherName) if started.elapsed() < LOCK_FILE_PATIENCE => {
+                    thread::sleep(LOCK_FILE_RETRY);
+                }
                 taken => return taken,
             }
         }
     }
 
-    /// Notes in the file where the server that holds the lock listens.
+    /// Writes to the lock file where the server that holds it listens.
     pub(super) fn announce(&self, addresses: &[String]) -> io::Result<()> {
-        (&self.0).write_all((addresses.join("\n") + "\n").as_bytes())
+        (&self.name).write_all((addresses.join("\n") + "\n").as_bytes())
     }
 }
 
-/// Where the server that has the database at `path` listens, as it noted itself; nowhere while no server has it.
+/// Locks the database file; none if it is missing, or cannot be opened, which SQLite explains better.
+fn lock_database(path: &Path) -> Result<Option<File>, LockError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    let Ok(file) = options.read(true).custom_flags(flags.bits().cast_signed()).open(resolve(path)?) else {
+        return Ok(None);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(LockError::HeldByAnotherName),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Where the server of the database at `path` listens, as it wrote down itself; empty if no server is running.
 #[must_use]
 pub fn server_addresses(path: &Path) -> Vec<String> {
-    let Ok(file) = open(&beside(path, ".lock"), OpenOptions::new().read(true)) else { return Vec::new() };
+    let Ok(file) = open(&sibling(path, ".lock"), OpenOptions::new().read(true)) else { return Vec::new() };
     if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
         return Vec::new();
     }
     let mut noted = String::new();
-    // What cannot be read is no address, and what was read of it still is one.
+    // If reading stops early, the lines that were read are still addresses.
     drop(file.take(LOCK_FILE_MAX_BYTES).read_to_string(&mut noted));
     noted.lines().map(str::to_owned).collect()
 }
 
-/// Opens a lock file, and nothing that was put in its place. Root runs commands in a directory that belongs to the
-/// server's user: by a link, that user could have any file truncated, and at a pipe root would wait for ever.
+/// Opens a lock file, but nothing else that was put in its place. Root runs commands in a directory that belongs to the
+/// server's user, who could otherwise have any file truncated with a link, or make root wait for ever with a pipe.
 fn open(path: &Path, options: &mut OpenOptions) -> Result<File, LockError> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match options.custom_flags(flags.bits().cast_signed()).open(path) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(LockError::NoFile(path.into())),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            return Err(LockError::NotAFile(path.into()));
+        }
         opened => opened?,
     };
     let metadata = file.metadata()?;
-    // A second name is a link, too.
-    if metadata.is_file() && metadata.nlink() <= 1 { Ok(file) } else { Err(LockError::NoFile(path.into())) }
-}
-
-/// The path of a file that belongs to the database at `path`: beside the file itself, by whatever link it is reached.
-#[must_use]
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    with_suffix(&resolve(path).unwrap_or_else(|_| path.to_owned()), suffix)
-}
-
-/// The same by the path as it is.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// A path without links. The file at its end may be missing.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
-    std::fs::canonicalize(path).or_else(|error| {
-        let name = path.file_name().ok_or(error)?;
-        Ok(std::fs::canonicalize(directory_of(path))?.join(name))
-    })
+    // A second name is a link as well.
+    if metadata.is_file() && metadata.nlink() <= 1 { Ok(file) } else { Err(LockError::NotAFile(path.into())) }
 }

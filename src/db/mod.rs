@@ -1,218 +1,106 @@
 //! The database: an actor on two threads behind a cloneable handle.
 //!
-//! One thread owns the connection that writes, so that there is one order of commits and no lock; it commits all that
-//! waits at once. Another owns a connection that only reads, so that a long read never delays a commit. Both take
-//! commands from channels that are bounded, the writer's in bytes as well: a full one is answered `unavailable` at
-//! once, not waited for. Nothing of SQLite but its errors shows outside, and nothing of JSON or sockets inside; what a
-//! commit stored is handed to a hook, in order, by the writer thread.
+//! One thread owns the connection that writes, so that there is one order of commits and no lock; it commits everything
+//! that waits in one transaction. Another owns a connection that only reads, so that a long read never delays a commit.
+//! Both receive from bounded channels (the writer's is bounded in bytes as well); if one is full, the answer is
+//! `unavailable` at once. Outside this folder nothing of SQLite is visible except its errors, and inside it nothing of
+//! JSON or sockets. The writer thread hands what each commit stored to a hook, in order.
 
-mod archive;
+mod account;
+mod admin;
+mod apply;
+mod change;
+mod cleaner;
+mod data;
+#[cfg(feature = "cluster")]
+mod encoding;
+mod error;
+mod expiry;
+mod files;
+#[cfg(feature = "cluster")]
+mod follow;
+mod import;
 mod lock;
 mod nonce_days;
-mod order;
-mod partial;
+mod open;
+#[cfg(test)]
+mod properties;
+#[cfg(feature = "push")]
+mod push;
 mod reader;
+mod reads;
+mod records;
+#[cfg(feature = "cluster")]
+mod replica;
+mod restore;
+mod room_changes;
+mod search;
+mod settle;
+mod shared;
+mod snapshot;
 mod sql;
+mod temp_file;
 #[cfg(test)]
 mod tests;
+mod write;
 mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::config::{
-    Durability, READ_QUEUE, Retention, SESSION_LIFETIME, SESSION_TOUCH, STORE_TIMEOUT, WRITE_QUEUE, WRITE_QUEUE_BYTES,
+use crate::config::Retention;
+use crate::limits::{
+    READ_QUEUE, SESSION_TOUCH, STORE_TIMEOUT, UNNAMED_IMAGES_MAX, USER_SESSIONS_MAX, WRITE_QUEUE, WRITE_QUEUE_BYTES,
     WRITE_QUEUE_SPARED,
 };
-use crate::model::{Content, Digest, Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
-use reader::{History, Request};
-use writer::Command;
+use crate::model::{Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
+use crate::room::{ImageId, RoomId, RoomView};
+use crate::secret::Digest;
+use change::{Change, Reply};
+use cleaner::Cleaner;
+use data::{expired_at, millis};
+use reader::Request;
+use shared::Shared;
+use writer::{Command, Writer};
 
-pub use archive::{
-    Archive, ArchiveError, Contents, Import, ImportError, SessionRow, StoredMessage, StoredUser, restore,
+pub use account::{AccountCommand, AccountOutcome};
+pub use admin::{AdminCommand, AdminError, AdminOutcome};
+pub use data::{
+    Commit, Committed, Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, NewImage, NewMessage,
+    OnCommit, Options, Page, PageQuery, Person, Sender, Session, Write, WriteRules,
 };
-pub use lock::{Lock, LockError, beside, server_addresses};
-pub use order::{Order, Outcome, Refusal};
-pub use partial::Partial;
-
-/// What a request to the database may be refused with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// Somebody has this name, in whatever case.
-    #[error("the username is taken")]
-    UsernameTaken,
-    /// No such invitation, or not any more.
-    #[error("the invitation is not valid")]
-    InvalidInvite,
-    /// The session was logged out, has expired, or its user was disabled.
-    #[error("the session has ended")]
-    SessionEnded,
-    /// The database fails, or does not answer in time, or its queue is full, or it is stopping. What was to be stored
-    /// may still be, if a commit failed or the answer did not come in time.
-    #[error("the database is unavailable")]
-    Unavailable,
-}
-
-/// Why a database cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file cannot be made or opened.
-    #[error("the file cannot be opened")]
-    Io(#[from] io::Error),
-    /// SQLite cannot use the file.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// A newer chinwag made the file.
-    #[error("it has version {found}, made by a newer chinwag; this one knows version {known}")]
-    Newer {
-        /// The file's version.
-        found: i64,
-        /// The version this program makes.
-        known: i64,
-    },
-    /// The file is a database of some other program.
-    #[error("it is a database, but not one of chinwag")]
-    Foreign,
-    /// Another process has it, or its lock cannot be used.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// It is of an older version, and could not be copied before the upgrade.
-    #[error("it must be upgraded, and cannot be backed up before")]
-    Backup(#[source] Box<ArchiveError>),
-}
-
-/// How a database is kept.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// What an acknowledged message has survived.
-    pub durability: Durability,
-    /// How much of the history stays.
-    pub retention: Retention,
-}
-
-/// A user as the login needs them.
-#[derive(Debug)]
-pub struct Credentials {
-    /// The user's row.
-    pub user: UserId,
-    /// The name as it was registered.
-    pub username: Username,
-    /// The PHC string of the password.
-    pub password_hash: String,
-}
-
-/// A live login.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// The login's row.
-    pub id: SessionId,
-    /// Whose login it is.
-    pub user: UserId,
-    /// The user's name.
-    pub username: Username,
-    /// When it was last used, to about an hour.
-    last_used_at: UnixMillis,
-}
-
-/// Who sends messages.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    /// The login they are sent with: once it is over nothing more is stored.
-    pub session: SessionId,
-    /// Whose login it is.
-    pub user: UserId,
-    /// The user's name, for those the messages are shown to.
-    pub username: Username,
-}
-
-/// A message to be stored.
-#[derive(Debug)]
-pub struct NewMessage {
-    /// What it says.
-    pub content: Content,
-    /// What the sender calls it.
-    pub nonce: Option<Nonce>,
-}
-
-impl NewMessage {
-    /// Memory it takes while it waits.
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + self.content.as_str().len() + self.nonce.as_ref().map_or(0, |nonce| nonce.as_str().len())
-    }
-}
-
-/// Which messages a page of history has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
-    /// The newest.
-    Newest,
-    /// The newest of those before this one.
-    Before(MessageId),
-    /// The oldest of those after this one.
-    After(MessageId),
-}
-
-/// The messages from one id to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// The first of them.
-    pub first: MessageId,
-    /// The last of them.
-    pub last: MessageId,
-}
-
-/// The messages of a page.
-#[derive(Debug)]
-pub enum Found {
-    /// All of them, ascending.
-    Messages(Vec<Message>),
-    /// Where they are: they are more text than is held in memory at once, and are read in pieces by
-    /// [`Db::messages_in`].
-    Run(Run),
-}
-
-/// What a connection that has everything up to a message has missed.
-#[derive(Debug)]
-pub enum Missed {
-    /// The oldest of it, ascending; empty when it is nothing.
-    Messages(Vec<Message>),
-    /// More than was asked for.
-    TooMany,
-}
-
-/// What one transaction stored.
-#[derive(Debug)]
-pub struct Commit<'a> {
-    /// The last message of the commit before.
-    pub after: MessageId,
-    /// The messages, in `id` order; may be empty.
-    pub messages: &'a [Message],
-    /// Commands in the transaction.
-    pub commands: usize,
-    /// Commands that were waiting when it was done.
-    pub waiting: usize,
-    /// Time from the first statement to the end of the commit.
-    pub took: Duration,
-}
-
-/// What everyone is to be told of a commit.
-#[derive(Debug)]
-pub enum Committed<'a> {
-    /// These sessions are over, whoever ended them. Told before who asked for it is answered: nothing that is sent on
-    /// their sockets after that counts.
-    Ended(&'a [SessionId]),
-    /// This was stored. Told when the senders have been answered.
-    Stored(Commit<'a>),
-}
-
-/// What the writer thread calls after each commit.
-pub type OnCommit = Box<dyn FnMut(Committed<'_>) + Send>;
+pub use error::{
+    AccountError, Error, ImageError, ImportError, LockError, OpenError, RoomError, SnapshotError, WriteError,
+};
+pub use files::sibling;
+#[cfg(feature = "cluster")]
+pub(crate) use follow::{Body, Changes, Entry, Progress, Proposal, Proposals, Replies};
+pub use import::Import;
+pub use lock::{Lock, server_addresses};
+#[cfg(feature = "push")]
+pub use push::{DeviceId, News, Notice, Subscription};
+pub use reader::History;
+pub use records::{
+    DeleteRecord, ImageRecord, MemberRecord, MentionRecord, MessageRecord, NotifyRecord, RECORD_ID_MAX,
+    RECORD_MAX_BYTES, RECORD_TIME_MAX, ReactionRecord, ReadRecord, Record, RoomRecord, UserRecord,
+};
+#[cfg(feature = "cluster")]
+pub use replica::{Followed, Offline, Position};
+#[cfg(feature = "cluster")]
+pub(crate) use replica::{Reads, Replica};
+pub use restore::restore;
+pub use room_changes::{RoomChange, RoomCommand, RoomOutcome};
+pub use search::{SearchPage, SearchQuery};
+pub use snapshot::{Contents, SessionRow, Snapshot, StoredUser};
+pub use sql::{Backlog, BacklogQuery};
+pub use temp_file::TempFile;
 
 /// The handle of the database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -222,21 +110,15 @@ pub struct Db {
     room: Arc<Semaphore>,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+    /// How a barrier is asked for; none if this is the only database.
+    #[cfg(feature = "cluster")]
+    barriers: Option<mpsc::Sender<oneshot::Sender<()>>>,
+    /// Where read positions go to be told to other nodes.
+    #[cfg(feature = "cluster")]
+    reads_told: Option<mpsc::Sender<(UserId, RoomId, MessageId)>>,
 }
 
-/// What the threads tell the handles without being asked.
-#[derive(Debug)]
-struct Shared {
-    epoch: Epoch,
-    last_id: AtomicI64,
-    /// Whether the last transaction failed.
-    failing: AtomicBool,
-    /// Whether nobody had registered when it was opened.
-    was_empty: bool,
-    lock: Lock,
-}
-
-/// The database's threads, to be waited for.
+/// The threads of the database; see [`join`](Self::join).
 #[derive(Debug)]
 pub struct Threads {
     writer: JoinHandle<()>,
@@ -244,7 +126,7 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Waits until both threads have ended: after [`Db::stop`], or when every handle is gone. Blocks.
+    /// Waits until both threads have ended, which they do after [`Db::stop`] or when every handle is dropped. Blocks.
     ///
     /// # Errors
     /// If one of them ended in a panic.
@@ -255,16 +137,18 @@ impl Threads {
 }
 
 impl Db {
-    /// Opens the database at `path`, making it if it is missing, and starts its threads. No other process can open it
-    /// for writing until the handles and the threads are gone; one that has it is waited for, for a moment. Blocks.
+    /// Opens the database at `path`, creating it if it is missing, and starts its threads. No other process can open it
+    /// for writing until the handles and the threads are gone. If another process has it open, waits a moment for it to
+    /// finish. Blocks.
     pub fn open(path: &Path, options: Options, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
-        sql::create_private(path)?;
+        files::create_private(path)?;
         Self::open_locked(Lock::wait(path)?, path, options, on_commit)
     }
 
-    /// The same, but does not wait: for who can ask the process that has it.
+    /// Opens the database like [`open`](Self::open), but fails at once if another process has it open: for callers that
+    /// can ask that process instead.
     pub fn open_at_once(path: &Path, options: Options, on_commit: OnCommit) -> Result<(Self, Threads), OpenError> {
-        sql::create_private(path)?;
+        files::create_private(path)?;
         Self::open_locked(Lock::take(path)?, path, options, on_commit)
     }
 
@@ -274,43 +158,66 @@ impl Db {
         options: Options,
         on_commit: OnCommit,
     ) -> Result<(Self, Threads), OpenError> {
-        let connection = sql::open_writer(path, options.durability)?;
-        let shared = Arc::new(Shared {
-            epoch: sql::epoch(&connection)?,
-            last_id: AtomicI64::new(sql::last_id(&connection)?.get()),
-            failing: AtomicBool::new(false),
-            was_empty: !sql::has_users(&connection)?,
-            lock,
-        });
+        let mut connection = open::open_writer(path, options.durability)?;
+        if sql::follows_log(&connection)? {
+            return Err(OpenError::Clustered);
+        }
+        let skipped = sql::skip_reserved(&mut connection)?;
+        if skipped > 0 {
+            tracing::info!(skipped, "the last end was not a clean one: ids that may have been given are skipped");
+        }
         let (commands, command_queue) = mpsc::channel(WRITE_QUEUE);
-        let (requests, request_queue) = mpsc::channel(READ_QUEUE);
-        let reading = sql::open_reader(path)?;
-        let writer = writer::Writer::new(connection, path, Arc::clone(&shared), options.retention, on_commit)?;
-        let threads = Threads {
-            writer: thread::Builder::new().name("db-writer".into()).spawn(move || writer.run(command_queue))?,
-            reader: thread::Builder::new()
-                .name("db-reader".into())
-                .spawn(move || reader::run(reading, request_queue))?,
-        };
-        let room = Arc::new(Semaphore::new(WRITE_QUEUE_BYTES));
-        Ok((Self { commands, room, requests, shared }, threads))
+        let (db, writer, reader) = Self::assemble(connection, lock, path, options.retention, on_commit, commands)?;
+        let writer = thread::Builder::new().name("db-writer".into()).spawn(move || writer.run(command_queue))?;
+        Ok((db, Threads { writer, reader }))
     }
 
-    /// Notes where the server of this database listens, for the commands to know ([`server_addresses`]).
+    /// All but the writer's thread.
+    fn assemble(
+        connection: Connection,
+        lock: Lock,
+        path: &Path,
+        retention: Retention,
+        on_commit: OnCommit,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<(Self, Writer, JoinHandle<()>), OpenError> {
+        let shared = Arc::new(Shared::new(&connection, path, lock, retention)?);
+        let (requests, request_queue) = mpsc::channel(READ_QUEUE);
+        let reading = sql::open_reader(path)?;
+        let writer = Writer::new(connection, path, Arc::clone(&shared), on_commit)?;
+        let read_by = Arc::clone(&shared);
+        let reader = thread::Builder::new()
+            .name("db-reader".into())
+            .spawn(move || reader::run(reading, &read_by, request_queue))?;
+        let room = Arc::new(Semaphore::new(WRITE_QUEUE_BYTES));
+        let db = Self {
+            commands,
+            room,
+            requests,
+            shared,
+            #[cfg(feature = "cluster")]
+            barriers: None,
+            #[cfg(feature = "cluster")]
+            reads_told: None,
+        };
+        Ok((db, writer, reader))
+    }
+
+    /// Writes down where the server of this database listens, for commands to look up with [`server_addresses`].
     ///
     /// # Errors
-    /// If the note cannot be written.
+    /// If the addresses cannot be written.
     pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
         self.shared.lock.announce(addresses)
     }
 
-    /// Whether nobody had registered when the database was opened.
+    /// Whether there were no users when the database was opened.
     #[must_use]
     pub fn was_empty(&self) -> bool {
         self.shared.was_empty
     }
 
-    /// Names this history.
+    /// The name of this history.
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.shared.epoch
@@ -322,48 +229,85 @@ impl Db {
         MessageId::new(self.shared.last_id.load(Ordering::Acquire))
     }
 
-    /// Creates a user; with an invitation, if one is given, of which this is one use.
+    /// Creates a user. If an invitation is given, this uses it once.
     pub async fn register_user(
         &self,
         username: Username,
         password_hash: String,
         invite: Option<Digest>,
     ) -> Result<(), Error> {
-        self.command(|reply| Command::RegisterUser { username, password_hash, invite, reply }).await?
+        self.apply(Change::RegisterUser { username, password_hash, invite }, Reply::Registered).await?
     }
 
-    /// Does what an administrator ordered.
-    pub async fn carry_out(&self, order: Order) -> Result<Outcome, Refusal> {
-        match self.command(|reply| Command::CarryOut { order, reply }).await {
-            Ok(done) => done,
-            Err(_) => Err(Refusal::Unavailable),
+    /// Carries out an administrator's command.
+    pub async fn administer(&self, command: AdminCommand) -> Result<AdminOutcome, AdminError> {
+        let rows = command.rows();
+        let outcome = self.apply(Change::Administer { command, rows }, Reply::Administered).await;
+        outcome.unwrap_or(Err(AdminError::Unavailable))
+    }
+
+    /// Resolves once all that was acknowledged by any node before is applied here, where this is one of several nodes; at
+    /// once where it is the only one. What is read then is no answer of the past: before it says that something is not
+    /// there, callers wait for this.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if this node cannot find out in time.
+    #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "a log is waited for"))]
+    pub async fn barrier(&self) -> Result<(), Error> {
+        #[cfg(feature = "cluster")]
+        if let Some(barriers) = &self.barriers {
+            let (passed, barrier) = oneshot::channel();
+            barriers.try_send(passed).map_err(|_| Error::Unavailable)?;
+            return wait_for(barrier).await;
         }
+        Ok(())
     }
 
-    /// What a login of `username` is checked against. A disabled user has nothing.
+    /// Whether there are other nodes, whose changes come here a moment later.
+    #[must_use]
+    pub fn is_one_of_several(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.barriers.is_some();
+        #[cfg(not(feature = "cluster"))]
+        return false;
+    }
+
+    /// What a login of `username` is checked against; `None` if there is no such user or they are disabled.
     pub async fn credentials(&self, username: Username) -> Result<Option<Credentials>, Error> {
+        // The password may have been changed on another node a moment ago.
+        self.barrier().await?;
         self.request(|reply| Request::Credentials { username, reply }).await
     }
 
-    /// Starts a session of a user whose password was verified against `password_hash`. None if that is not their
-    /// password any more, or they have been disabled meanwhile.
+    /// Starts a session of a user whose password was verified against `password_hash`. `None` if their password has
+    /// changed or they have been disabled meanwhile.
     pub async fn login_user(
         &self,
         user: UserId,
         password_hash: String,
         digest: Digest,
+        client: String,
     ) -> Result<Option<SessionId>, Error> {
-        self.command(|reply| Command::LoginUser { user, password_hash, digest, reply }).await
+        let keep = USER_SESSIONS_MAX;
+        self.apply(Change::LoginUser { user, password_hash, digest, client, keep }, Reply::LoggedIn).await
     }
 
-    /// The live session of a token, which counts as used by this.
+    /// The live session of a token. Counts as a use of the session.
     pub async fn validate_session(&self, digest: Digest) -> Result<Option<Session>, Error> {
         let now = UnixMillis::now();
-        let session = self.request(|reply| Request::Session { digest, used_after: expired_at(now), reply }).await?;
+        let mut session = self.session(digest).await?;
+        if session.is_none() && self.is_one_of_several() {
+            self.barrier().await?;
+            session = self.session(digest).await?;
+        }
         if let Some(session) = &session {
             self.note_use(session, now);
         }
         Ok(session)
+    }
+
+    async fn session(&self, digest: Digest) -> Result<Option<Session>, Error> {
+        self.request(|reply| Request::Session { digest, used_after: expired_at(self.shared.expiry.now()), reply }).await
     }
 
     fn note_use(&self, session: &Session, now: UnixMillis) {
@@ -372,80 +316,238 @@ impl Db {
         }
     }
 
-    /// Notes that a session was used, without waiting.
+    /// Records that a session was used, without waiting for it.
     pub fn touch_session(&self, session: SessionId) {
-        // A full queue is no reason to refuse anything: the next use is noted.
-        drop(self.commands.try_send(Command::TouchSession { session }));
+        // If the queue is full, the next use is recorded instead.
+        drop(self.commands.try_send(Command::Apply { change: Change::TouchSession { session }, reply: Reply::None }));
     }
 
-    /// Whether a session that was validated before is still live.
+    /// Whether a session that was validated earlier is still live.
     pub async fn session_lives(&self, session: SessionId) -> Result<bool, Error> {
-        let used_after = expired_at(UnixMillis::now());
+        let used_after = expired_at(self.shared.expiry.now());
         self.request(|reply| Request::SessionLives { session, used_after, reply }).await
     }
 
-    /// Ends the session of a token; whether there was one.
+    /// Ends the session of a token. Returns whether there was one.
     pub async fn end_session(&self, digest: Digest) -> Result<bool, Error> {
-        self.command_of_a_stranger(|reply| Command::EndSession { digest, reply }).await
+        self.apply_for_a_stranger(Change::EndSession { digest }, Reply::LoggedOut).await
     }
 
-    /// Stores the messages of one sender, in order, and answers with the id of each; of one that was sent before under the
-    /// same nonce, the first it got (promise 5). The answer comes when all of them are on disk (promise 1).
-    pub async fn store_messages(&self, sender: Sender, messages: Vec<NewMessage>) -> Result<Vec<MessageId>, Error> {
-        let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
+    /// Stores what one sender writes, in order, and answers with the event that each was; of one that was sent before
+    /// under the same nonce, the first it was (promise 5). The answer comes when all of them are on disk (promise 1).
+    pub async fn write(&self, sender: Sender, writes: Vec<Write>) -> Result<Vec<Result<MessageId, WriteError>>, Error> {
+        let bytes = writes.iter().map(Write::bytes).sum::<usize>();
         let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
-        self.command(|reply| Command::StoreMessages { sender, messages, room, reply }).await?
+        let rules = WriteRules::current();
+        self.apply(Change::Write { sender, writes, rules }, |reply| Reply::Written { reply, room }).await?
     }
 
-    /// A page of history and whether there is more beyond it, for the live session of a token, which counts as used by
-    /// this; none if there is no such session.
+    /// The events that a user called by these nonces, of each that is remembered.
+    pub async fn seen(&self, user: UserId, nonces: Vec<Nonce>) -> Result<Vec<Option<MessageId>>, Error> {
+        self.request(|reply| Request::Seen { user, nonces, reply }).await
+    }
+
+    /// The first users whose names begin with `prefix`, in whatever case.
+    pub async fn people(&self, prefix: String) -> Result<Vec<Person>, Error> {
+        self.request(|reply| Request::People { prefix, reply }).await
+    }
+
+    /// Whether anybody has registered.
+    pub async fn has_users(&self) -> Result<bool, Error> {
+        self.request(|reply| Request::HasUsers { reply }).await
+    }
+
+    /// Does something to a room, in the name of the user of a live session.
+    pub async fn change_room(
+        &self,
+        session: SessionId,
+        by: UserId,
+        command: RoomCommand,
+    ) -> Result<RoomOutcome, RoomError> {
+        let outcome = self.apply(Change::Room { session, by, command }, Reply::Room).await;
+        outcome.unwrap_or(Err(RoomError::Unavailable))
+    }
+
+    /// Does something to an account, in the name of the user of a live session.
+    pub async fn change_account(
+        &self,
+        session: SessionId,
+        by: UserId,
+        command: AccountCommand,
+    ) -> Result<AccountOutcome, AccountError> {
+        let outcome = self.apply(Change::Account { session, by, command }, Reply::Account).await;
+        outcome.unwrap_or(Err(AccountError::Unavailable))
+    }
+
+    /// Stores a picture that its owner will name in a message.
+    pub async fn store_image(&self, session: SessionId, owner: UserId, image: NewImage) -> Result<ImageId, ImageError> {
+        let change = Change::StoreImage { session, owner, image, at_most: UNNAMED_IMAGES_MAX };
+        self.apply(change, Reply::ImageStored).await.unwrap_or(Err(ImageError::Unavailable))
+    }
+
+    /// What is said of a picture that a user may see.
+    pub async fn image(&self, user: UserId, image: ImageId) -> Result<Option<ImageInfo>, Error> {
+        self.request(|reply| Request::Image { user, image, reply }).await
+    }
+
+    /// A part of a picture, which begins at byte `from`; none once the user may not see it any more.
+    pub async fn image_piece(&self, user: UserId, image: ImageId, from: u32) -> Result<Option<Vec<u8>>, Error> {
+        self.request(|reply| Request::ImagePiece { user, image, from, reply }).await
+    }
+
+    /// Looks through some of the messages, in turn with others who search. `None` if the user may not read the room that
+    /// was named. The look ends when the future is dropped.
+    pub async fn search(&self, query: SearchQuery) -> Result<Option<SearchPage>, Error> {
+        let place = tokio::time::timeout(STORE_TIMEOUT, Arc::clone(&self.shared.searches).acquire_owned()).await;
+        let place = place.map_err(|_| Error::Unavailable)?.map_err(|_| Error::Unavailable)?;
+        let (path, stop) = (self.shared.path.clone(), Arc::new(AtomicBool::new(false)));
+        let _stops = StopOnDrop(Arc::clone(&stop));
+        let looking = tokio::task::spawn_blocking(move || {
+            let found = search::search(&path, &query, &stop);
+            drop(place);
+            found
+        });
+        looking.await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// The live sessions of a user, the last used first.
+    pub async fn sessions_of(&self, user: UserId) -> Result<Vec<LoginRow>, Error> {
+        let used_after = expired_at(self.shared.expiry.now());
+        self.request(|reply| Request::SessionsOf { user, used_after, reply }).await
+    }
+
+    /// The newest invitations that have not expired, of a certain user's if one is given.
+    pub async fn invites(&self, of: Option<UserId>) -> Result<Vec<InviteRow>, Error> {
+        let now = UnixMillis::now();
+        self.request(|reply| Request::Invites { of, now, reply }).await
+    }
+
+    /// Some of what a user has written since `after`, wherever it is, ascending.
+    pub async fn messages_by(&self, user: UserId, after: MessageId) -> Result<MessagesBy, Error> {
+        self.request(|reply| Request::MessagesBy { user, after, reply }).await
+    }
+
+    /// The rooms that a user may read, as they see them.
+    pub async fn rooms(&self, user: UserId) -> Result<Vec<RoomView>, Error> {
+        self.request(|reply| Request::Rooms { user, reply }).await
+    }
+
+    /// A room as a user sees it; none if they may not read it.
+    pub async fn room(&self, user: UserId, room: RoomId) -> Result<Option<RoomView>, Error> {
+        self.request(|reply| Request::Room { user, room, reply }).await
+    }
+
+    /// Whether everybody reads a room.
+    #[must_use]
+    pub fn is_open(&self, room: RoomId) -> bool {
+        room == RoomId::LOBBY || self.shared.open_rooms.read().unwrap_or_else(PoisonError::into_inner).contains(&room)
+    }
+
+    /// Notes that a user has read up to an event in a room that they may read; whether that is further than before, and
+    /// how far it was taken to be.
+    #[must_use]
+    pub fn note_read(&self, user: UserId, room: RoomId, id: MessageId) -> Option<MessageId> {
+        let id = id.min(self.last_id());
+        let is_news = self.shared.reads.note(user, room, id);
+        #[cfg(feature = "cluster")]
+        if is_news && let Some(told) = &self.reads_told {
+            // A position that is not told goes with the next.
+            told.try_send((user, room, id)).ok();
+        }
+        is_news.then_some(id)
+    }
+
+    /// Notes what another node says of how far a user has read there; whether that is further than before.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn note_read_elsewhere(&self, user: UserId, room: RoomId, id: MessageId) -> bool {
+        self.shared.reads.note(user, room, id)
+    }
+
+    /// Has the read positions stored that wait for a commit; called every few seconds.
+    pub async fn store_reads(&self) -> Result<(), Error> {
+        if self.shared.reads.wait() { self.apply(Change::Check, Reply::Applied).await } else { Ok(()) }
+    }
+
+    /// A page of history and whether there is more beyond it, for the live session of a token; `None` if there is no
+    /// such session. Counts as a use of the session.
     pub async fn message_history(
         &self,
         digest: Digest,
-        page: Page,
+        room: RoomId,
+        page: PageQuery,
         limit: u32,
-    ) -> Result<Option<(Found, bool)>, Error> {
+    ) -> Result<Option<History>, Error> {
         let now = UnixMillis::now();
-        let used_after = expired_at(now);
-        let found = self.request(|reply| Request::History { digest, used_after, page, limit, reply }).await?;
-        let Some(History { session, found, has_more }) = found else { return Ok(None) };
-        self.note_use(&session, now);
-        Ok(Some((found, has_more)))
+        let used_after = expired_at(self.shared.expiry.now());
+        let found = self.request(|reply| Request::History { digest, used_after, room, page, limit, reply }).await?;
+        if let Some(found) = &found {
+            self.note_use(&found.session, now);
+        }
+        Ok(found)
     }
 
-    /// The first messages of a run, ascending, as many as are held in memory at once; none when it is over.
-    pub async fn messages_in(&self, run: Run) -> Result<Vec<Message>, Error> {
-        self.request(|reply| Request::MessagesIn { run, reply }).await
+    /// The first messages of a range in a room, ascending, as many as are held in memory at once; none when it is over,
+    /// or the user may not read the room any more.
+    pub async fn messages_in(&self, user: UserId, room: RoomId, range: IdRange) -> Result<Vec<Message>, Error> {
+        self.request(|reply| Request::MessagesIn { user, room, range, reply }).await
     }
 
-    /// A chunk of the messages after `id`, unless there are more than `at_most` of them.
-    pub async fn messages_after(&self, id: MessageId, at_most: u32) -> Result<Missed, Error> {
-        self.request(|reply| Request::MessagesAfter { id, at_most, reply }).await
+    /// A chunk of what a reader has missed, unless that is more than `at_most` events.
+    pub async fn backlog(&self, query: BacklogQuery, at_most: u32) -> Result<Backlog, Error> {
+        self.request(|reply| Request::Backlog { query, at_most, reply }).await
     }
 
-    /// Removes some of what has expired; when to do so again at the latest.
+    /// Removes some of what has expired. Returns how long to wait at most before the next call.
     pub async fn clean(&self) -> Result<Duration, Error> {
-        self.command(|reply| Command::Clean { reply }).await
+        let (now, started) = (self.shared.expiry.now(), Instant::now());
+        let sweep = self.cleaner().next_sweep(self.last_id(), now);
+        let swept = self.apply(Change::Sweep(sweep), Reply::Swept).await?;
+        // A disk that took long has at least as long for everybody else.
+        Ok(self.cleaner().note(swept, now).max(started.elapsed()))
     }
 
-    /// Whether the database works: by a look at its rows, and a transaction, which writes if the last one failed.
+    /// Moves the log into the database if that is due, in a thread where it may wait for the disk.
+    pub async fn settle(&self) {
+        let commits = self.shared.commits.load(Ordering::Relaxed);
+        let settler = |shared: &Shared| {
+            shared.settler.lock().unwrap_or_else(PoisonError::into_inner).is_due(commits, Instant::now())
+        };
+        if !settler(&self.shared) {
+            return;
+        }
+        let path = self.shared.path.clone();
+        match tokio::task::spawn_blocking(move || settle::settle(&path)).await {
+            Ok(Ok(true)) => {
+                self.shared.settler.lock().unwrap_or_else(PoisonError::into_inner).note(commits, Instant::now());
+            }
+            Ok(Ok(false)) => tracing::debug!("the log is still read"),
+            Ok(Err(error)) => tracing::warn!(%error, "the log cannot be moved into the database"),
+            Err(error) => tracing::error!(%error, "the log is not moved into the database"),
+        }
+    }
+
+    fn cleaner(&self) -> MutexGuard<'_, Cleaner> {
+        self.shared.cleaner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks whether the database works, by reading a row and by a transaction, which writes if the last one failed.
     pub async fn check(&self) -> Result<(), Error> {
         let reading = self.request(|reply| Request::Check { reply });
-        let writing = self.command_of_a_stranger(|reply| Command::Check { reply });
+        let writing = self.apply_for_a_stranger(Change::Check, Reply::Applied);
         tokio::try_join!(reading, writing).map(drop)
     }
 
-    /// Has the threads end, when all that was sent before is done.
+    /// Stops the threads once everything that was sent before is done.
     pub async fn stop(&self) {
-        // A queue that is gone has stopped already. The reader is first, since only the last connection that is closed
-        // can move the log into the database, and only one that writes.
+        // If a queue is closed, its thread has ended already. The reader goes first: SQLite moves its log into the
+        // database when the last connection is closed, and only if that one can write.
         drop(self.requests.send(Request::Stop).await);
         self.requests.closed().await;
         drop(self.commands.send(Command::Stop).await);
     }
 
-    /// Resolves when a thread has ended, asked to or not. Cancel safe.
+    /// Resolves when one of the threads has ended, for whatever reason. Cancel safe.
     pub async fn ended(&self) {
         tokio::select! {
             () = self.commands.closed() => {}
@@ -453,18 +555,23 @@ impl Db {
         }
     }
 
-    async fn command<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.try_send(command(reply)).map_err(|_| Error::Unavailable)?;
+    async fn apply<T>(&self, change: Change, reply: impl FnOnce(oneshot::Sender<T>) -> Reply) -> Result<T, Error> {
+        let (sender, answer) = oneshot::channel();
+        let command = Command::Apply { change, reply: reply(sender) };
+        self.commands.try_send(command).map_err(|_| Error::Unavailable)?;
         wait_for(answer).await
     }
 
-    /// The same for what anybody may have done over and over: it leaves [`WRITE_QUEUE_SPARED`] places for the others.
-    async fn command_of_a_stranger<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+    /// Applies what anyone may ask for over and over: [`WRITE_QUEUE_SPARED`] places in the queue are left for the rest.
+    async fn apply_for_a_stranger<T>(
+        &self,
+        change: Change,
+        reply: impl FnOnce(oneshot::Sender<T>) -> Reply,
+    ) -> Result<T, Error> {
         if self.commands.capacity() <= WRITE_QUEUE_SPARED {
             Err(Error::Unavailable)
         } else {
-            self.command(command).await
+            self.apply(change, reply).await
         }
     }
 
@@ -475,19 +582,19 @@ impl Db {
     }
 }
 
-/// A thread that cannot do what was asked drops the reply.
+/// Ends a search that nobody waits for any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for an answer. A thread that cannot give one drops the reply.
 async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Error> {
     match tokio::time::timeout(STORE_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) | Err(_) => Err(Error::Unavailable),
     }
-}
-
-/// Sessions last used at or before this moment are expired.
-fn expired_at(now: UnixMillis) -> UnixMillis {
-    now.plus(-millis(SESSION_LIFETIME))
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,65 +1,78 @@
 //! Which days' nonces are remembered, whatever the clock does.
 //!
-//! Nonces are kept by the day they came in, so that old ones go from one end of their table. But a day of the wall
-//! clock is not 24 hours: a Raspberry Pi starts with the time it stopped at, and is days ahead a minute later. So the
-//! wall clock only names the days. They follow it forwards and never back, and go on without it if it stays behind; and
-//! one that is over is remembered for 24 hours more by a clock that cannot be set (promise 5).
+//! Nonces are kept by the day they came in, so that old ones are removed from one end of their table. But a day of the
+//! wall clock is not always 24 hours: a Raspberry Pi starts with the time it stopped at, and is days ahead a minute
+//! later. So the wall clock only names the days. They follow it forwards and never back, and continue without it if it
+//! stays behind; and a day that is over is remembered for 24 hours more by a clock that cannot be set (promise 5).
+//!
+//! [`NonceClock`] reads the clocks; what changes are given is [`NonceDays`], which is data.
 
 use std::time::Instant;
 
-use super::millis;
-use crate::config::NONCE_DAY;
+use super::data::millis;
+use crate::limits::NONCE_DAY;
 use crate::model::UnixMillis;
 
-/// Today, as far as nonces are concerned, and the days before it that are remembered.
-#[derive(Debug)]
+/// The day of the nonces that come now, and the days before it that are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NonceDays {
     /// In days since the Unix epoch.
-    today: i64,
-    /// When it began.
-    began: Instant,
-    /// The newest first, each with when it was over.
-    before: Vec<(i64, Instant)>,
+    pub(super) today: i64,
+    /// The newest first.
+    pub(super) before: [Option<i64>; NonceDays::REMEMBERED - 1],
 }
 
 impl NonceDays {
     /// Days that are remembered at once. A third is there only while the clock jumps.
     pub(super) const REMEMBERED: usize = 3;
 
-    /// Goes on from the newest days that have nonces already. When they were over is not known: they are kept for 24
-    /// hours, but for those that are long past by the clock as it is now.
+    /// The days before today that are remembered, the newest first.
+    pub(super) fn before(&self) -> impl Iterator<Item = i64> {
+        self.before.iter().copied().flatten()
+    }
+
+    /// The first day that is remembered: the nonces of earlier days can go.
+    pub(super) fn first(&self) -> i64 {
+        self.before().last().unwrap_or(self.today)
+    }
+}
+
+/// Tells which days they are.
+#[derive(Debug)]
+pub(super) struct NonceClock {
+    today: i64,
+    /// When today began.
+    began: Instant,
+    /// The days before it, the newest first, each with when it was over.
+    before: Vec<(i64, Instant)>,
+}
+
+impl NonceClock {
+    /// Continues from the newest days that have nonces already. When they were over is not known: they are kept for 24
+    /// hours, however long past they seem, since it may have been the clock that was behind.
     pub(super) fn since(newest: &[i64], wall: UnixMillis, now: Instant) -> Self {
         let today = newest.iter().copied().fold(day_of(wall), i64::max);
-        let recent = |day: &&i64| **day < today && **day >= day_of(wall) - 1;
-        let before = newest.iter().filter(recent).take(Self::REMEMBERED - 1).map(|day| (*day, now)).collect();
+        let before =
+            newest.iter().filter(|day| **day < today).take(NonceDays::REMEMBERED - 1).map(|day| (*day, now)).collect();
         Self { today, began: now, before }
     }
 
-    /// Notes what time it is.
+    /// Takes note of the time.
     pub(super) fn advance(&mut self, wall: UnixMillis, now: Instant) {
         self.before.retain(|(_, over)| now.duration_since(*over) < NONCE_DAY);
         let by_itself = self.today + i64::from(now.duration_since(self.began) >= NONCE_DAY);
         let day = day_of(wall).max(by_itself);
         if day > self.today {
             self.before.insert(0, (self.today, now));
-            self.before.truncate(Self::REMEMBERED - 1);
+            self.before.truncate(NonceDays::REMEMBERED - 1);
             (self.today, self.began) = (day, now);
         }
     }
 
-    /// The day of what comes now.
-    pub(super) fn today(&self) -> i64 {
-        self.today
-    }
-
-    /// The days before it that are remembered, the newest first.
-    pub(super) fn before(&self) -> impl Iterator<Item = i64> {
-        self.before.iter().map(|(day, _)| *day)
-    }
-
-    /// The first day that is remembered: the nonces of those before it can go.
-    pub(super) fn first(&self) -> i64 {
-        self.before.last().map_or(self.today, |(day, _)| *day)
+    /// The days as they are now.
+    pub(super) fn days(&self) -> NonceDays {
+        let mut before = self.before.iter().map(|(day, _)| *day);
+        NonceDays { today: self.today, before: std::array::from_fn(|_| before.next()) }
     }
 }
 
@@ -80,8 +93,9 @@ mod tests {
         UnixMillis(hours * 3_600_000)
     }
 
-    fn remembered(days: &NonceDays) -> Vec<i64> {
-        let all: Vec<_> = std::iter::once(days.today()).chain(days.before()).collect();
+    fn remembered(clock: &NonceClock) -> Vec<i64> {
+        let days = clock.days();
+        let all: Vec<_> = std::iter::once(days.today).chain(days.before()).collect();
         assert_eq!(all.last(), Some(&days.first()));
         all
     }
@@ -89,7 +103,7 @@ mod tests {
     #[test]
     fn yesterday_is_remembered_to_its_last_nonce() {
         let start = Instant::now();
-        let mut days = NonceDays::since(&[], wall(24), start);
+        let mut days = NonceClock::since(&[], wall(24), start);
         assert_eq!(remembered(&days), [1]);
         days.advance(wall(48), start + 24 * HOUR);
         days.advance(wall(71), start + 47 * HOUR);
@@ -101,7 +115,7 @@ mod tests {
     #[test]
     fn a_clock_set_forward_by_days_forgets_nothing_of_the_last_24_hours() {
         let start = Instant::now();
-        let mut days = NonceDays::since(&[], wall(24), start);
+        let mut days = NonceClock::since(&[], wall(24), start);
         days.advance(wall(24 * 7), start + HOUR);
         assert_eq!(remembered(&days), [7, 1]);
         days.advance(wall(24 * 8), start + 24 * HOUR);
@@ -113,7 +127,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_leaves_the_day_as_it_is() {
         let start = Instant::now();
-        let mut days = NonceDays::since(&[], wall(24 * 9), start);
+        let mut days = NonceClock::since(&[], wall(24 * 9), start);
         days.advance(wall(0), start + HOUR);
         assert_eq!(remembered(&days), [9]);
         days.advance(wall(24), start + 24 * HOUR);
@@ -122,16 +136,16 @@ mod tests {
 
     #[test]
     fn a_start_goes_on_where_the_table_is() {
-        let started_at = |hours| remembered(&NonceDays::since(&[5, 4, 3], wall(hours), Instant::now()));
-        assert_eq!(started_at(24 * 6), [6, 5], "after a night");
-        assert_eq!(started_at(24 * 36), [36], "after a month");
+        let started_at = |hours| remembered(&NonceClock::since(&[5, 4, 3], wall(hours), Instant::now()));
+        assert_eq!(started_at(24 * 6), [6, 5, 4], "after a night");
+        assert_eq!(started_at(24 * 36), [36, 5, 4], "after a month, or with a clock that was a month behind");
         assert_eq!(started_at(0), [5, 4, 3], "with a clock that is behind");
     }
 
     #[test]
     fn a_clock_that_jumps_without_end_has_few_days_remembered() {
         let start = Instant::now();
-        let mut days = NonceDays::since(&[], wall(0), start);
+        let mut days = NonceClock::since(&[], wall(0), start);
         for jump in 1..100 {
             days.advance(wall(24 * jump * 10), start);
         }

@@ -1,7 +1,7 @@
 //! The reader thread: a connection that only reads, so that a page of history never delays a commit.
 //!
-//! Pages come last: whoever asks for them over and over must not keep others from logging in, connecting, or being
-//! caught up. And what nobody waits for any more is not read: hanging up must not be cheaper than what it costs.
+//! Pages come last: a client that requests them over and over must not keep others from logging in, connecting or
+//! catching up. Requests whose client has gone are skipped, so that sending requests and hanging up causes no work.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,11 +9,21 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Credentials, Found, Missed, Page, Run, Session, sql};
-use crate::config::{CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, FAULT_SAID_AGAIN, PAGE_HELD_BYTES, PAGES_WAITING};
-use crate::model::{Digest, Message, MessageId, SessionId, UnixMillis, Username};
+use super::data::{Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, Page, PageQuery, Person, Session};
+#[cfg(feature = "push")]
+use super::push::PushRequest;
+use super::reads::ReadPositions;
+use super::shared::Shared;
+use super::sql::{self, Backlog, BacklogQuery, PageFound};
+use crate::limits::{
+    CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, EXPORT_ROWS, FAULT_SAID_AGAIN, IMAGE_PIECE_BYTES, INVITES_LISTED_MAX,
+    PAGE_HELD_BYTES, PAGES_WAITING, USERS_LISTED_MAX,
+};
+use crate::model::{Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
+use crate::room::{ImageId, RoomId, RoomView};
+use crate::secret::Digest;
 
-/// All that the thread can do. A reply that is dropped says that it could not.
+/// What the thread is asked. A reply that is dropped says that the database is unavailable.
 #[derive(Debug)]
 pub(super) enum Request {
     Credentials {
@@ -30,22 +40,74 @@ pub(super) enum Request {
         used_after: UnixMillis,
         reply: oneshot::Sender<bool>,
     },
-    /// One request and not two, with the session's: the way to this thread and back costs more than the page.
+    /// The session and the page in one request: the way to this thread and back costs more than the page.
     History {
         digest: Digest,
         used_after: UnixMillis,
-        page: Page,
+        room: RoomId,
+        page: PageQuery,
         limit: u32,
         reply: oneshot::Sender<Option<History>>,
     },
     MessagesIn {
-        run: Run,
+        user: UserId,
+        room: RoomId,
+        range: IdRange,
         reply: oneshot::Sender<Vec<Message>>,
     },
-    MessagesAfter {
-        id: MessageId,
+    Backlog {
+        query: BacklogQuery,
         at_most: u32,
-        reply: oneshot::Sender<Missed>,
+        reply: oneshot::Sender<Backlog>,
+    },
+    Rooms {
+        user: UserId,
+        reply: oneshot::Sender<Vec<RoomView>>,
+    },
+    Room {
+        user: UserId,
+        room: RoomId,
+        reply: oneshot::Sender<Option<RoomView>>,
+    },
+    #[cfg(feature = "push")]
+    Push(PushRequest),
+    Image {
+        user: UserId,
+        image: ImageId,
+        reply: oneshot::Sender<Option<ImageInfo>>,
+    },
+    ImagePiece {
+        user: UserId,
+        image: ImageId,
+        from: u32,
+        reply: oneshot::Sender<Option<Vec<u8>>>,
+    },
+    SessionsOf {
+        user: UserId,
+        used_after: UnixMillis,
+        reply: oneshot::Sender<Vec<LoginRow>>,
+    },
+    Invites {
+        of: Option<UserId>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Vec<InviteRow>>,
+    },
+    MessagesBy {
+        user: UserId,
+        after: MessageId,
+        reply: oneshot::Sender<MessagesBy>,
+    },
+    Seen {
+        user: UserId,
+        nonces: Vec<Nonce>,
+        reply: oneshot::Sender<Vec<Option<MessageId>>>,
+    },
+    People {
+        prefix: String,
+        reply: oneshot::Sender<Vec<Person>>,
+    },
+    HasUsers {
+        reply: oneshot::Sender<bool>,
     },
     Check {
         reply: oneshot::Sender<()>,
@@ -54,12 +116,22 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Whether it can wait until nothing else does.
+    /// Whether it can wait until there is nothing else to do.
     fn is_page(&self) -> bool {
-        matches!(self, Self::History { .. } | Self::MessagesIn { .. })
+        matches!(
+            self,
+            Self::History { .. }
+                | Self::MessagesIn { .. }
+                | Self::Rooms { .. }
+                | Self::Room { .. }
+                | Self::MessagesBy { .. }
+                | Self::ImagePiece { .. }
+                | Self::People { .. }
+                | Self::Invites { .. }
+        )
     }
 
-    /// Whether who asked has gone.
+    /// Whether nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Credentials { reply, .. } => reply.is_closed(),
@@ -67,25 +139,43 @@ impl Request {
             Self::SessionLives { reply, .. } => reply.is_closed(),
             Self::History { reply, .. } => reply.is_closed(),
             Self::MessagesIn { reply, .. } => reply.is_closed(),
-            Self::MessagesAfter { reply, .. } => reply.is_closed(),
+            Self::Backlog { reply, .. } => reply.is_closed(),
+            Self::Rooms { reply, .. } => reply.is_closed(),
+            Self::Room { reply, .. } => reply.is_closed(),
+            #[cfg(feature = "push")]
+            Self::Push(request) => request.is_abandoned(),
+            Self::Image { reply, .. } => reply.is_closed(),
+            Self::ImagePiece { reply, .. } => reply.is_closed(),
+            Self::SessionsOf { reply, .. } => reply.is_closed(),
+            Self::Invites { reply, .. } => reply.is_closed(),
+            Self::MessagesBy { reply, .. } => reply.is_closed(),
+            Self::Seen { reply, .. } => reply.is_closed(),
+            Self::People { reply, .. } => reply.is_closed(),
+            Self::HasUsers { reply } => reply.is_closed(),
             Self::Check { reply } => reply.is_closed(),
             Self::Stop => false,
         }
     }
 }
 
-/// A page of history, and the session it was asked for in.
+/// A page of a room's history, and the session it was asked for in.
 #[derive(Debug)]
-pub(super) struct History {
-    pub(super) session: Session,
-    pub(super) found: Found,
-    pub(super) has_more: bool,
+pub struct History {
+    /// Who asked.
+    pub session: Session,
+    /// The page; none if they may not read the room.
+    pub page: Option<Page>,
+    /// Whether there is more beyond it in the direction of reading; older messages, of a page around a place.
+    pub has_more: bool,
+    /// Whether there are newer messages; of a page around a place only.
+    pub has_newer: Option<bool>,
 }
 
 /// Answers requests, pages last, until told to stop or every handle is gone.
-pub(super) fn run(connection: Connection, mut requests: mpsc::Receiver<Request>) {
+pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     let mut said: Option<Instant> = None;
     let mut pages = VecDeque::new();
+    let reads = &shared.reads;
     while let Some(request) = next(&mut requests, &mut pages) {
         if request.is_abandoned() {
             continue;
@@ -99,17 +189,35 @@ pub(super) fn run(connection: Connection, mut requests: mpsc::Receiver<Request>)
             Request::SessionLives { session, used_after, reply } => {
                 answer(reply, sql::session_lives(connection, session, used_after))
             }
-            Request::History { digest, used_after, page, limit, reply } => {
-                answer(reply, history(connection, &digest, used_after, page, limit))
+            Request::History { digest, used_after, room, page, limit, reply } => {
+                answer(reply, history(connection, &digest, used_after, room, page, limit))
             }
-            Request::MessagesIn { run, reply } => {
-                answer(reply, sql::messages_in(connection, run, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES))
+            Request::MessagesIn { user, room, range, reply } => {
+                answer(reply, messages_in(connection, user, room, range))
             }
-            Request::MessagesAfter { id, at_most, reply } => answer(reply, missed(connection, id, at_most)),
+            Request::Backlog { query, at_most, reply } => answer(reply, backlog(connection, reads, &query, at_most)),
+            Request::Rooms { user, reply } => answer(reply, rooms(connection, reads, user)),
+            Request::Room { user, room: id, reply } => answer(reply, room(connection, reads, user, id)),
+            #[cfg(feature = "push")]
+            Request::Push(request) => request.run(connection, reads),
+            Request::Image { user, image, reply } => answer(reply, sql::readable_image(connection, user, image)),
+            Request::ImagePiece { user, image, from, reply } => {
+                answer(reply, sql::image_piece(connection, user, image, from, IMAGE_PIECE_BYTES))
+            }
+            Request::SessionsOf { user, used_after, reply } => {
+                answer(reply, sql::sessions_of(connection, user, used_after))
+            }
+            Request::Invites { of, now, reply } => answer(reply, sql::invites(connection, of, now, INVITES_LISTED_MAX)),
+            Request::MessagesBy { user, after, reply } => {
+                answer(reply, sql::messages_by(connection, user, after, EXPORT_ROWS))
+            }
+            Request::Seen { user, nonces, reply } => answer(reply, sql::seen(connection, user, &nonces)),
+            Request::People { prefix, reply } => answer(reply, sql::people(connection, &prefix, USERS_LISTED_MAX)),
+            Request::HasUsers { reply } => answer(reply, sql::has_users(connection)),
             Request::Check { reply } => answer(reply, sql::prove_readable(connection)),
             Request::Stop => break,
         };
-        // Who asks for what cannot be read, again and again, must not fill the log too.
+        // A client that requests unreadable data over and over must not fill the log.
         if let Err(error) = read
             && said.is_none_or(|at| at.elapsed() > FAULT_SAID_AGAIN)
         {
@@ -117,12 +225,12 @@ pub(super) fn run(connection: Connection, mut requests: mpsc::Receiver<Request>)
             said = Some(Instant::now());
         }
     }
-    // Before the queue, whose end says that the connection is closed.
+    // Before the queue is closed, which says that the connection is closed.
     drop(connection);
 }
 
-/// What to do next: the oldest request that is no page, or the oldest page that waits. A page past [`PAGES_WAITING`] is
-/// dropped, which says `unavailable`.
+/// The next request to answer: the oldest that is not a page, or else the oldest page. A page beyond [`PAGES_WAITING`]
+/// is dropped, which says `unavailable`.
 fn next(requests: &mut mpsc::Receiver<Request>, pages: &mut VecDeque<Request>) -> Option<Request> {
     loop {
         let request = match pages.front() {
@@ -148,23 +256,60 @@ fn history(
     connection: &Connection,
     digest: &Digest,
     used_after: UnixMillis,
-    page: Page,
+    room: RoomId,
+    query: PageQuery,
     limit: u32,
 ) -> rusqlite::Result<Option<History>> {
-    let Some(session) = sql::session(connection, digest, used_after)? else { return Ok(None) };
-    let (found, has_more) = sql::page(connection, page, limit, PAGE_HELD_BYTES)?;
-    Ok(Some(History { session, found, has_more }))
+    // One moment of the database: a user who may no longer read the room is shown nothing of it.
+    let transaction = connection.unchecked_transaction()?;
+    let Some(session) = sql::session(&transaction, digest, used_after)? else { return Ok(None) };
+    let page = match sql::access(&transaction, session.user, room)? {
+        Some(_) => Some(sql::page(&transaction, session.user, room, query, limit, PAGE_HELD_BYTES)?),
+        None => None,
+    };
+    let Some(PageFound { page, has_more, has_newer }) = page else {
+        return Ok(Some(History { session, page: None, has_more: false, has_newer: None }));
+    };
+    Ok(Some(History { session, page: Some(page), has_more, has_newer }))
 }
 
-fn missed(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<Missed> {
-    if sql::has_more_after(connection, id, at_most)? {
-        return Ok(Missed::TooMany);
+/// One moment of the database, and one lock of it instead of one for each of some ten statements a room.
+fn rooms(connection: &Connection, reads: &ReadPositions, user: UserId) -> rusqlite::Result<Vec<RoomView>> {
+    let transaction = connection.unchecked_transaction()?;
+    sql::room_views(&transaction, reads, user)
+}
+
+fn room(
+    connection: &Connection,
+    reads: &ReadPositions,
+    user: UserId,
+    room: RoomId,
+) -> rusqlite::Result<Option<RoomView>> {
+    let transaction = connection.unchecked_transaction()?;
+    sql::room_view(&transaction, reads, user, room)
+}
+
+fn messages_in(connection: &Connection, user: UserId, room: RoomId, range: IdRange) -> rusqlite::Result<Vec<Message>> {
+    let transaction = connection.unchecked_transaction()?;
+    if sql::access(&transaction, user, room)?.is_none() {
+        return Ok(Vec::new());
     }
-    sql::messages_after(connection, id, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES).map(Missed::Messages)
+    sql::messages_in(&transaction, user, room, range, CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES)
 }
 
-fn answer<T>(reply: oneshot::Sender<T>, result: rusqlite::Result<T>) -> rusqlite::Result<()> {
-    // Who asked may have gone.
+fn backlog(
+    connection: &Connection,
+    reads: &ReadPositions,
+    query: &BacklogQuery,
+    at_most: u32,
+) -> rusqlite::Result<Backlog> {
+    let transaction = connection.unchecked_transaction()?;
+    let last_id = sql::last_id(&transaction)?;
+    sql::backlog(&transaction, reads, query, last_id, at_most, (CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES))
+}
+
+pub(super) fn answer<T>(reply: oneshot::Sender<T>, result: rusqlite::Result<T>) -> rusqlite::Result<()> {
+    // The one who waited may have gone.
     result.map(|value| drop(reply.send(value)))
 }
 
@@ -174,14 +319,14 @@ mod tests {
 
     fn page(first: i64) -> (Request, oneshot::Receiver<Vec<Message>>) {
         let (reply, answer) = oneshot::channel();
-        let run = Run { first: MessageId::new(first), last: MessageId::new(first) };
-        (Request::MessagesIn { run, reply }, answer)
+        let range = IdRange { first: MessageId::new(first), last: MessageId::new(first) };
+        (Request::MessagesIn { user: UserId(1), room: RoomId::LOBBY, range, reply }, answer)
     }
 
     /// The first message of the page that is next.
     fn next_page(requests: &mut mpsc::Receiver<Request>, pages: &mut VecDeque<Request>) -> Option<i64> {
         match next(requests, pages) {
-            Some(Request::MessagesIn { run, .. }) => Some(run.first.get()),
+            Some(Request::MessagesIn { range, .. }) => Some(range.first.get()),
             _ => None,
         }
     }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::data::Prune;
 use super::*;
-use crate::config::USER_SESSIONS_MAX;
-use crate::model::Token;
+use crate::config::Durability;
+use crate::limits::{CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS, USER_SESSIONS_MAX};
+use crate::model::Content;
+use crate::secret::Token;
 
 /// A database whose commits can be held up after they are made, and which notes the sessions that end.
 struct Held {
@@ -33,12 +36,12 @@ impl Held {
         let ended = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&ended);
         let on_commit = move |committed: Committed<'_>| match committed {
-            Committed::Ended(sessions) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(sessions),
-            Committed::Stored(commit) if !commit.messages.is_empty() => {
+            Committed::SessionsEnded(sessions) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(sessions),
+            Committed::Stored(commit) if !commit.events.is_empty() => {
                 waiting.send(()).ok();
                 gone_on.recv().ok();
             }
-            Committed::Stored(_) => {}
+            Committed::Stored(_) | Committed::Membership(_) | Committed::TurnedUp(_) => {}
         };
         let path = directory.path().join("chinwag.db");
         let (db, threads) = Db::open(&path, Options::default(), Box::new(on_commit)).unwrap();
@@ -46,8 +49,8 @@ impl Held {
         db.register_user(username.clone(), String::new(), None).await.unwrap();
         let user = db.credentials(username.clone()).await.unwrap().unwrap().user;
         let token = Token::random();
-        let session = db.login_user(user, String::new(), token.digest()).await.unwrap().unwrap();
-        let ada = Sender { session, user, username };
+        let session = db.login_user(user, String::new(), token.digest(), String::new()).await.unwrap().unwrap();
+        let ada = Sender { session, user, username, is_bot: false };
         Self { db, ada, token, ended, go_on, waits, _threads: threads, _directory: directory }
     }
 
@@ -57,14 +60,17 @@ impl Held {
         self.waits.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
-    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<MessageId>, Error>> + use<> {
+    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<Result<MessageId, WriteError>>, Error>> + use<> {
         self.store_content(Content::parse(content).unwrap())
     }
 
-    fn store_content(&self, content: Content) -> impl Future<Output = Result<Vec<MessageId>, Error>> + use<> {
-        let messages = vec![NewMessage { content, nonce: None }];
+    fn store_content(
+        &self,
+        content: Content,
+    ) -> impl Future<Output = Result<Vec<Result<MessageId, WriteError>>, Error>> + use<> {
+        let writes = vec![Write::Message(NewMessage::plain(content, None))];
         let (db, sender) = (self.db.clone(), self.ada.clone());
-        async move { db.store_messages(sender, messages).await }
+        async move { db.write(sender, writes).await }
     }
 }
 
@@ -86,6 +92,14 @@ async fn begin<T: Send + 'static>(
 }
 
 #[tokio::test]
+async fn senders_are_answered_before_the_shards_are_waited_for() {
+    let held = Held::open().await;
+    // The hook stands still, as it does while it waits for shards that are behind, and nobody lets it go on.
+    assert_eq!(held.store("first").await, Ok(vec![Ok(MessageId::new(1))]));
+    held.waits.recv_timeout(Duration::from_secs(30)).expect("the message is being published");
+}
+
+#[tokio::test]
 async fn messages_that_wait_take_a_bounded_number_of_bytes() {
     let held = Held::open().await;
     held.stand_still().await;
@@ -101,8 +115,8 @@ async fn messages_that_wait_take_a_bounded_number_of_bytes() {
         stored.await.unwrap().unwrap();
     }
     let (db, sender) = (held.db.clone(), held.ada.clone());
-    let message = NewMessage { content: Content::parse("there is room again").unwrap(), nonce: None };
-    db.store_messages(sender, vec![message]).await.unwrap();
+    let message = NewMessage::plain(Content::parse("there is room again").unwrap(), None);
+    db.write(sender, vec![Write::Message(message)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -141,10 +155,71 @@ async fn nothing_is_stored_once_the_session_has_ended() {
 async fn a_user_has_a_bounded_number_of_logins_and_the_oldest_ends() {
     let held = Held::open().await;
     for _ in 1..USER_SESSIONS_MAX {
-        held.db.login_user(held.ada.user, String::new(), Token::random().digest()).await.unwrap().unwrap();
+        held.db
+            .login_user(held.ada.user, String::new(), Token::random().digest(), String::new())
+            .await
+            .unwrap()
+            .unwrap();
     }
     assert!(held.db.session_lives(held.ada.session).await.unwrap());
-    held.db.login_user(held.ada.user, String::new(), Token::random().digest()).await.unwrap().unwrap();
+    held.db.login_user(held.ada.user, String::new(), Token::random().digest(), String::new()).await.unwrap().unwrap();
     assert!(!held.db.session_lives(held.ada.session).await.unwrap());
     assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
+}
+
+/// A database with nothing in it, as the writer has it open.
+fn empty() -> (TempDir, rusqlite::Connection) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chinwag.db");
+    files::create_private(&path).unwrap();
+    let connection = open::open_writer(&path, Durability::Normal).unwrap();
+    (directory, connection)
+}
+
+#[test]
+fn a_room_that_was_left_is_removed_in_steps_that_are_bounded_in_bytes() {
+    let (_directory, connection) = empty();
+    let pictures = "
+        INSERT INTO users (id, name, password_hash, created_at) VALUES (1, 'ada', '', 1);
+        INSERT INTO rooms (id, kind, name, emptied_at, created_at, changed) VALUES (3, 2, 'Plans', 1, 1, 1);
+        INSERT INTO images (id, user_id, message_id, subtype, width, height, created_at, bytes)
+            VALUES (1, 1, 1, 'gif', 1, 1, 1, zeroblob(524288)), (2, 1, 2, 'gif', 1, 1, 1, zeroblob(524288));
+        INSERT INTO messages (id, user_id, content, created_at, room_id, image_id)
+            VALUES (1, 1, '', 1, 3, 1), (2, 1, '', 1, 3, 2);";
+    connection.execute_batch(pictures).unwrap();
+    let left = || -> (i64, i64) {
+        let counts = "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM rooms WHERE id = 3)";
+        connection.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    for expected in [(1, 1), (0, 1), (0, 0)] {
+        assert!(sql::remove_emptied(&connection, UnixMillis(2), CLEAN_ROWS).unwrap());
+        assert_eq!(left(), expected);
+    }
+    assert!(!sql::remove_emptied(&connection, UnixMillis(2), CLEAN_ROWS).unwrap());
+}
+
+#[test]
+fn old_messages_and_those_of_a_user_are_removed_in_steps_that_are_bounded_in_bytes() {
+    const LONGEST: usize = 16_000;
+    let (_directory, connection) = empty();
+    let messages = "
+        INSERT INTO users (id, name, password_hash, created_at) VALUES (1, 'ada', '', 1);
+        WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n WHERE id < 500)
+            INSERT INTO messages (id, user_id, content, created_at, room_id)
+            SELECT id, 1, hex(zeroblob(8000)), 1, 1 FROM n;";
+    connection.execute_batch(messages).unwrap();
+    // Those of a user are taken away by steps of more rows.
+    let last = sql::step(&connection, MessageId::default(), ERASE_ROWS).unwrap().unwrap();
+    assert!(usize::try_from(last.get()).unwrap() * LONGEST <= 1024 * 1024 + LONGEST, "up to {last:?}");
+    let (mut after, mut steps) = (MessageId::default(), Vec::new());
+    loop {
+        let prune = Prune { after, until: MessageId::default(), before: UnixMillis(2), rows: PRUNE_ROWS };
+        let pruned = sql::prune_messages(&connection, prune).unwrap();
+        let Some(next) = pruned.next else { break };
+        steps.push(pruned.removed);
+        after = next;
+    }
+    assert_eq!(steps.iter().sum::<usize>(), 500);
+    let largest = steps.iter().max().unwrap() * LONGEST;
+    assert!(largest <= 256 * 1024 + LONGEST, "{largest} bytes at once, {steps:?}");
 }

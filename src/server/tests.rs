@@ -1,5 +1,6 @@
-//! What only the inside of the process can bring about: a ring that overruns a shard, and a loop that ends.
+//! What can only be provoked inside the process: an overrun shard, and a loop that ends.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 
 use super::*;
-use crate::config::{CATCH_UPS_AT_ONCE, HUB_CAPACITY};
-use crate::db::{NewMessage, Sender};
-use crate::hub::Told;
-use crate::model::{Content, Token, UnixMillis, UserId, Username};
+use crate::db::{NewMessage, Sender, Write};
+use crate::fan_out::{FrameKind, Reach};
+use crate::limits::{CATCH_UPS_AT_ONCE, HUB_CAPACITY};
+use crate::model::{Content, UnixMillis, Username};
 use crate::protocol::ServerFrame;
+use crate::secret::Token;
 
 /// How long any one wait may take; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,19 +30,19 @@ struct Flags {
     config: Config,
 }
 
-/// The defaults, on a free port and a database in `directory`.
+/// The defaults, with one shard, on a free port and a database in `directory`.
 fn config(directory: &Path) -> Config {
     let db = directory.join("chinwag.db");
-    let flags = ["chinwag".as_ref(), "--listen".as_ref(), "127.0.0.1:0".as_ref(), "--db".as_ref(), db.as_os_str()];
-    Flags::parse_from(flags).config
+    let flags = ["chinwag", "--shards", "1", "--listen", "127.0.0.1:0", "--db"].map(OsStr::new);
+    Flags::parse_from(flags.into_iter().chain([db.as_os_str()])).config
 }
 
 fn name(name: &str) -> Username {
     Username::parse(name).unwrap()
 }
 
-/// A server on the test's own thread: its shard stands still whenever the test does not wait, and so is overrun by
-/// intent and not by luck.
+/// A server on the test's own thread: its shard runs only while the test waits, and so is overrun on purpose and not by
+/// luck.
 struct Served {
     app: Arc<App>,
     address: String,
@@ -53,19 +55,19 @@ impl Served {
     /// Starts a server where ada has an account and a session.
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::bind(config(directory.path()), 1).await.unwrap();
+        let server = Server::bind(config(directory.path())).await.unwrap();
         let app = Arc::clone(&server.app);
         let address = server.listeners[0].tcp_address().unwrap().to_string();
         tokio::spawn(server.run());
         app.db.register_user(name("ada"), String::new(), None).await.unwrap();
         let ada = app.db.credentials(name("ada")).await.unwrap().unwrap().user;
         let token = Token::random();
-        let session = app.db.login_user(ada, String::new(), token.digest()).await.unwrap().unwrap();
-        let ada = Sender { session, user: ada, username: name("ada") };
+        let session = app.db.login_user(ada, String::new(), token.digest(), String::new()).await.unwrap().unwrap();
+        let ada = Sender { session, user: ada, username: name("ada"), is_bot: false };
         Self { app, address, ada, token, directory }
     }
 
-    /// Connects as ada; what comes next is all that comes from then on.
+    /// Connects as ada. The first frames have been read.
     async fn connect(&self) -> Reader {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let url = format!("ws://{}/ws", self.address);
@@ -80,14 +82,14 @@ impl Served {
         reader
     }
 
-    /// Stores messages of ada's.
+    /// Stores messages from ada.
     async fn store(&self, contents: &[&str]) {
-        let message = |content: &&str| NewMessage { content: Content::parse(content).unwrap(), nonce: None };
-        self.app.db.store_messages(self.ada.clone(), contents.iter().map(message).collect()).await.unwrap();
+        let message = |content: &&str| Write::Message(NewMessage::plain(Content::parse(content).unwrap(), None));
+        self.app.db.write(self.ada.clone(), contents.iter().map(message).collect()).await.unwrap();
     }
 
-    /// Has the writer thread publish the event that `command` leads to, and as many behind it as the ring holds, before
-    /// the shard takes any of them: it will find them gone.
+    /// Makes the writer thread publish the event that `command` causes, followed by as many as the channel holds,
+    /// before the shard takes any of them: the first is lost to it.
     fn overrun(&self, command: impl Future + Send) {
         let mut events = self.app.hub.subscribe();
         let published = async {
@@ -101,8 +103,8 @@ impl Served {
             elsewhere.join().unwrap();
         });
         for _ in 0..HUB_CAPACITY {
-            let typing = ServerFrame::Typing { username: "nobody" };
-            self.app.hub.publish_frame(&typing, Told::Typing(UserId(0)));
+            let typing = ServerFrame::Typing { username: "nobody", room: 1 };
+            self.app.hub.publish_frame(&typing, FrameKind::Unordered, Reach::ALL);
         }
     }
 }
@@ -121,7 +123,7 @@ impl Reader {
         }
     }
 
-    /// The code of the close frame, whatever comes before it.
+    /// The code of the close frame, whatever precedes it.
     async fn close_code(&mut self) -> u16 {
         loop {
             if let Err(code) = self.next().await {
@@ -155,7 +157,7 @@ async fn every_connection_of_an_overrun_shard_gets_every_message_once() {
         assert_eq!(reader.next_of("message").await["content"], "2");
     }
     served.overrun(served.store(&["3", "4"]));
-    // Nothing comes after them that would show that they are missing.
+    // No later message shows that these are missing.
     for reader in &mut readers {
         assert_eq!(reader.next_of("message").await["content"], "3");
         assert_eq!(reader.next_of("message").await["content"], "4");
@@ -171,7 +173,7 @@ async fn every_connection_of_an_overrun_shard_learns_who_is_there() {
     let served = Served::start().await;
     let mut readers = [served.connect().await, served.connect().await];
     let mut joined = None;
-    served.overrun(async { joined = served.app.presence.enter(&name("bob")).ok() });
+    served.overrun(async { joined = served.app.presence.enter(&name("bob"), false).ok() });
     for reader in &mut readers {
         let presence = reader.next_of("presence").await;
         assert_eq!(presence, json!({"type": "presence", "online": 2, "users": ["ada", "bob"]}));
@@ -179,14 +181,14 @@ async fn every_connection_of_an_overrun_shard_learns_who_is_there() {
 }
 
 #[tokio::test]
-async fn who_waits_to_be_brought_up_hears_of_a_logout_and_of_a_stop() {
+async fn a_connection_that_waits_to_catch_up_hears_of_a_logout_and_of_a_stop() {
     for (is_stop, code) in [(false, 1008), (true, 1001)] {
         let served = Served::start().await;
         let mut reader = served.connect().await;
         let all = u32::try_from(CATCH_UPS_AT_ONCE).unwrap();
         let _permits = served.app.catch_ups.acquire_many(all).await.unwrap();
         served.overrun(served.store(&["1"]));
-        // The shard's turn, then the connection's, which from here on waits for a permit.
+        // The shard runs, then the connection, which from here on waits for a permit.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -222,9 +224,9 @@ async fn a_session_that_expires_is_closed() {
 #[tokio::test]
 async fn a_shard_that_panics_stops_the_server_with_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    // No flag can say so: a timer without a period is what a shard's loop cannot begin with.
+    // No flag can do this: a shard's loop cannot start with a timer that has no period.
     let config = Config { ping_interval: 0, ..config(directory.path()) };
-    let server = Server::bind(config, 1).await.unwrap();
+    let server = Server::bind(config).await.unwrap();
     let stopped = within(server.run()).await;
     assert!(matches!(stopped, Err(RunError::Loop)), "{stopped:?}");
 }
@@ -232,7 +234,7 @@ async fn a_shard_that_panics_stops_the_server_with_an_error() {
 #[tokio::test]
 async fn a_loop_that_panics_stops_the_server_with_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::bind(config(directory.path()), 1).await.unwrap();
+    let server = Server::bind(config(directory.path())).await.unwrap();
     for with_bug in 0..3 {
         let mut loops = [(); 3].map(|()| JoinSet::new());
         for set in &mut loops {

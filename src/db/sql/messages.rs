@@ -1,11 +1,14 @@
-//! The queries about what was said: messages and their nonces, the pages of history, and removing what is old.
+//! The queries about messages: storing them under their nonces, reading pages of history, and removing old ones.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
-use crate::config::{CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS};
+use crate::db::data::{IdRange, MessagesBy, Page, PageQuery, Prune, Pruned};
 use crate::db::nonce_days::NonceDays;
-use crate::db::{Found, Page, Run};
+use crate::limits::{PAGE_HELD_BYTES, SEARCH_ROWS};
 use crate::model::{Content, Message, MessageId, Nonce, UnixMillis, UserId, Username};
+use crate::room::{Emoji, Extras, Image, ImageId, Quote, REACTION_NAMES_MAX, Reaction, RoomId, RoomKind, quoted};
+
+use super::rooms::kind_of;
 
 /// At the end of the table.
 const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
@@ -13,11 +16,11 @@ const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, create
 /// By the nonces' primary key.
 const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day = ?1 AND user_id = ?2 AND nonce = ?3";
 
-/// By the nonces' primary key, which is looked through once for both: whether there is one, and to insert it.
+/// By the nonces' primary key: one search both finds out whether the nonce exists and inserts it.
 const CLAIM_NONCE: &str =
     "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
 
-/// The statements that store the messages of one command, looked up once for all of them.
+/// The statements that store messages, looked up once for all messages of a command.
 pub(in crate::db) struct StoreMessage<'a> {
     insert_message: CachedStatement<'a>,
     find_nonce: CachedStatement<'a>,
@@ -33,8 +36,8 @@ impl<'a> StoreMessage<'a> {
         })
     }
 
-    /// Notes that `user` calls message `id` by this nonce; or answers which one they called so before, within the days
-    /// that are remembered.
+    /// Records that `user` sent message `id` under this nonce. If they have used the nonce before, within the days that
+    /// are remembered, returns the message it was used for.
     pub(in crate::db) fn claim_nonce(
         &mut self,
         user: UserId,
@@ -47,8 +50,23 @@ impl<'a> StoreMessage<'a> {
                 return Ok(Some(first));
             }
         }
-        let claimed = self.claim_nonce.execute(params![days.today(), user.0, nonce.as_str(), id.get()])?;
-        if claimed == 1 { Ok(None) } else { self.find_nonce(days.today(), user, nonce) }
+        let claimed = self.claim_nonce.execute(params![days.today, user.0, nonce.as_str(), id.get()])?;
+        if claimed == 1 { Ok(None) } else { self.find_nonce(days.today, user, nonce) }
+    }
+
+    /// The event that `user` called so before, within the days that are remembered.
+    pub(in crate::db) fn seen(
+        &mut self,
+        user: UserId,
+        nonce: &Nonce,
+        days: &NonceDays,
+    ) -> rusqlite::Result<Option<MessageId>> {
+        for day in std::iter::once(days.today).chain(days.before()) {
+            if let Some(first) = self.find_nonce(day, user, nonce)? {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
     }
 
     fn find_nonce(&mut self, day: i64, user: UserId, nonce: &Nonce) -> rusqlite::Result<Option<MessageId>> {
@@ -68,19 +86,43 @@ impl<'a> StoreMessage<'a> {
     }
 }
 
+/// The events that `user` called so, within the days that are remembered.
+pub(in crate::db) fn seen(
+    connection: &Connection,
+    user: UserId,
+    nonces: &[Nonce],
+) -> rusqlite::Result<Vec<Option<MessageId>>> {
+    let days = nonce_days(connection)?;
+    let mut find = connection.prepare_cached(FIND_NONCE)?;
+    let mut seen = Vec::with_capacity(nonces.len());
+    for nonce in nonces {
+        let mut event = None;
+        for day in &days {
+            let read = |row: &Row<'_>| row.get(0).map(MessageId::new);
+            event = event.or(find.query_row(params![day, user.0, nonce.as_str()], read).optional()?);
+        }
+        seen.push(event);
+    }
+    Ok(seen)
+}
+
 /// By the nonces' primary key, from its low end.
 const DELETE_OLD_NONCES: &str = "DELETE FROM nonces WHERE (day, user_id, nonce) IN \
-     (SELECT day, user_id, nonce FROM nonces WHERE day < ?1 LIMIT ?2)";
+     (SELECT day, user_id, nonce FROM nonces WHERE day < ?1 ORDER BY day, user_id, nonce LIMIT ?2)";
 
-/// Removes some of the nonces of days that are not remembered any more; how many.
-pub(in crate::db) fn delete_old_nonces(connection: &Connection, days: &NonceDays) -> rusqlite::Result<usize> {
-    connection.prepare_cached(DELETE_OLD_NONCES)?.execute(params![days.first(), CLEAN_ROWS])
+/// Removes at most `rows` nonces of days that are no longer remembered. Returns how many.
+pub(in crate::db) fn delete_old_nonces(
+    connection: &Connection,
+    days: &NonceDays,
+    rows: u32,
+) -> rusqlite::Result<usize> {
+    connection.prepare_cached(DELETE_OLD_NONCES)?.execute(params![days.first(), rows])
 }
 
 /// From the end of the nonces' primary key.
 const NONCE_DAY_BEFORE: &str = "SELECT max(day) FROM nonces WHERE day < ?1";
 
-/// The newest days that have nonces, the newest first.
+/// The newest days that have nonces, newest first.
 pub(in crate::db) fn nonce_days(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
     let (mut days, mut before) = (Vec::new(), i64::MAX);
     while days.len() < NonceDays::REMEMBERED
@@ -92,103 +134,307 @@ pub(in crate::db) fn nonce_days(connection: &Connection) -> rusqlite::Result<Vec
     Ok(days)
 }
 
-/// Backwards from the end of the table.
-const NEWEST: &str = "SELECT m.id, u.name, m.content, m.created_at FROM messages m JOIN users u ON u.id = m.user_id \
-     WHERE m.id < ?1 ORDER BY m.id DESC LIMIT ?2";
+/// The columns of a message, and where they come from.
+macro_rules! select_messages {
+    ($which:literal) => {
+        concat!(
+            "SELECT m.id, u.name, m.content, m.created_at, m.room_id, u.is_bot, m.edited_at, m.mentions, m.reply_to, ",
+            "m.image_id, m.reacted, m.user_id FROM messages m JOIN users u ON u.id = m.user_id ",
+            $which
+        )
+    };
+}
 
-/// Forwards from a rowid.
-const AFTER: &str = "SELECT m.id, u.name, m.content, m.created_at FROM messages m JOIN users u ON u.id = m.user_id \
-     WHERE m.id > ?1 ORDER BY m.id LIMIT ?2";
+/// Backwards by `messages_by_room`.
+const NEWEST: &str = select_messages!("WHERE m.room_id = ?1 AND m.id < ?2 ORDER BY m.id DESC LIMIT ?3");
 
-pub(in crate::db) fn read_message(row: &Row<'_>) -> rusqlite::Result<Message> {
+/// Forwards by `messages_by_room`.
+const AFTER: &str = select_messages!("WHERE m.room_id = ?1 AND m.id > ?2 ORDER BY m.id LIMIT ?3");
+
+/// By rowid.
+const MESSAGE: &str = select_messages!("WHERE m.id = ?1");
+
+/// Reads a row of [`select_messages`], and what else belongs to the message as `reader` sees it.
+pub(in crate::db) fn read_message(
+    connection: &Connection,
+    row: &Row<'_>,
+    reader: Option<UserId>,
+) -> rusqlite::Result<Message> {
+    let id = MessageId::new(row.get(0)?);
+    let edited_at: Option<i64> = row.get(6)?;
+    let mentions = row.get_ref(7)?.as_str_or_null()?;
+    let (reply_to, image, reacted): (Option<i64>, Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?, row.get(10)?);
+    let plain = edited_at.is_none() && mentions.is_none() && reply_to.is_none() && image.is_none() && reacted.is_none();
+    let extras = if plain {
+        None
+    } else {
+        Some(Box::new(Extras {
+            edited_at: edited_at.map(UnixMillis),
+            reply_to: reply_to.map(|id| quote(connection, MessageId::new(id))).transpose()?,
+            mentions: read_names(mentions),
+            image: image.map(|id| image_of(connection, ImageId(id))).transpose()?.flatten(),
+            reactions: match (reacted, reader) {
+                (Some(_), Some(reader)) => reactions(connection, id, reader)?,
+                _ => Vec::new(),
+            },
+        }))
+    };
     Ok(Message {
-        id: MessageId::new(row.get(0)?),
+        id,
+        room: RoomId(row.get(4)?),
         username: Username::from_database(row.get_ref(1)?.as_str()?),
+        is_bot: row.get(5)?,
         content: Content::from_database(row.get_ref(2)?.as_str()?),
         created_at: UnixMillis(row.get(3)?),
+        extras,
     })
 }
 
-/// A page of history, ascending; and whether there is more beyond it in the direction of reading.
+/// The names of `messages.mentions`.
+pub(in crate::db) fn read_names(names: Option<&str>) -> Vec<Username> {
+    names.map(|names| names.split(' ').map(Username::from_database).collect()).unwrap_or_default()
+}
+
+/// By rowid.
+const QUOTE: &str = "SELECT u.name, m.content FROM messages m JOIN users u ON u.id = m.user_id WHERE m.id = ?1";
+
+/// What a message that is answered shows; nothing if it is gone. It is in the room of the one that answers.
+pub(in crate::db) fn quote(connection: &Connection, id: MessageId) -> rusqlite::Result<Quote> {
+    let read =
+        |row: &Row<'_>| Ok((Username::from_database(row.get_ref(0)?.as_str()?), quoted(row.get_ref(1)?.as_str()?)));
+    let shown = connection.prepare_cached(QUOTE)?.query_row([id.get()], read).optional()?;
+    Ok(Quote { id, shown })
+}
+
+/// By rowid, without the bytes.
+const IMAGE: &str = "SELECT subtype, width, height, alt FROM images WHERE id = ?1";
+
+pub(in crate::db) fn image_of(connection: &Connection, id: ImageId) -> rusqlite::Result<Option<Image>> {
+    let read = |row: &Row<'_>| {
+        Ok(Image { id, subtype: row.get(0)?, width: row.get(1)?, height: row.get(2)?, alt: row.get(3)? })
+    };
+    connection.prepare_cached(IMAGE)?.query_row([id.0], read).optional()
+}
+
+/// By the reactions' primary key, and the users' rowid.
+const REACTIONS_TO: &str = "SELECT r.emoji, u.name, r.user_id = ?2 FROM reactions r JOIN users u ON u.id = r.user_id \
+     WHERE r.message_id = ?1 AND r.is_on = 1 ORDER BY r.id";
+
+/// The reactions to a message, in the order in which the first of each came.
+fn reactions(connection: &Connection, id: MessageId, reader: UserId) -> rusqlite::Result<Vec<Reaction>> {
+    let mut found: Vec<Reaction> = Vec::new();
+    let mut statement = connection.prepare_cached(REACTIONS_TO)?;
+    let mut rows = statement.query(params![id.get(), reader.0])?;
+    while let Some(row) = rows.next()? {
+        let Some(emoji) = Emoji::parse(row.get_ref(0)?.as_str()?) else { continue };
+        let at = found.iter().position(|reaction| reaction.emoji == emoji).unwrap_or_else(|| {
+            found.push(Reaction { emoji, count: 0, mine: false, names: Vec::new() });
+            found.len() - 1
+        });
+        let reaction = &mut found[at];
+        reaction.count += 1;
+        reaction.mine |= row.get::<_, bool>(2)?;
+        if reaction.names.len() < REACTION_NAMES_MAX {
+            reaction.names.push(Username::from_database(row.get_ref(1)?.as_str()?));
+        }
+    }
+    Ok(found)
+}
+
+/// A message as `reader` sees it. Whether they may is for the caller to have asked.
+pub(in crate::db) fn message(
+    connection: &Connection,
+    id: MessageId,
+    reader: UserId,
+) -> rusqlite::Result<Option<Message>> {
+    let mut statement = connection.prepare_cached(MESSAGE)?;
+    statement.query_row([id.get()], |row| read_message(connection, row, Some(reader))).optional()
+}
+
+/// Backwards from a rowid.
+const SCAN: &str = "SELECT id, room_id, user_id, content FROM messages WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+
+/// Backwards by `messages_by_room`.
+const SCAN_ROOM: &str = "SELECT id, room_id, user_id, content FROM messages WHERE room_id = ?3 AND id < ?1 \
+     ORDER BY id DESC LIMIT ?2";
+
+/// Hands message after message to `each`, the newest before `before` first, until it answers no or [`SEARCH_ROWS`] were
+/// looked at. Where to go on; none at the end.
+pub(in crate::db) fn scan_back(
+    connection: &Connection,
+    room: Option<RoomId>,
+    before: MessageId,
+    mut each: impl FnMut(MessageId, RoomId, UserId, &str) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<Option<MessageId>> {
+    let mut statement = connection.prepare(if room.is_some() { SCAN_ROOM } else { SCAN })?;
+    let mut rows = match room {
+        Some(room) => statement.query(params![before.get(), SEARCH_ROWS, room.0])?,
+        None => statement.query(params![before.get(), SEARCH_ROWS])?,
+    };
+    let (mut looked_at, mut last) = (0, before);
+    while let Some(row) = rows.next()? {
+        (last, looked_at) = (MessageId::new(row.get(0)?), looked_at + 1);
+        if !each(last, RoomId(row.get(1)?), UserId(row.get(2)?), row.get_ref(3)?.as_str()?)? {
+            return Ok(Some(last));
+        }
+    }
+    Ok((looked_at == SEARCH_ROWS).then_some(last))
+}
+
+/// Forwards from a rowid, to another.
+const BY: &str = select_messages!("WHERE m.id > ?1 AND m.id <= ?2 AND m.user_id = ?3 ORDER BY m.id");
+
+/// What a user has written among the next `rows` messages of all after `after`.
+pub(in crate::db) fn messages_by(
+    connection: &Connection,
+    user: UserId,
+    after: MessageId,
+    rows: u32,
+) -> rusqlite::Result<MessagesBy> {
+    let Some(last) = step(connection, after, rows)? else { return Ok(MessagesBy { messages: Vec::new(), next: None }) };
+    let mut statement = connection.prepare_cached(BY)?;
+    let messages =
+        statement.query_map(params![after.get(), last.get(), user.0], |row| read_message(connection, row, None))?;
+    Ok(MessagesBy { messages: messages.collect::<rusqlite::Result<_>>()?, next: Some(last) })
+}
+
+/// A page of a room's history, ascending; and whether there is more beyond it in the direction of reading.
 ///
-/// Past about `max_bytes` of text it is a run, whose messages are [read piece by piece](messages_in).
+/// Above about `max_bytes` of text it is a range of ids, whose messages are [read in pieces](messages_in).
 pub(in crate::db) fn page(
     connection: &Connection,
-    page: Page,
+    reader: UserId,
+    room: RoomId,
+    page: PageQuery,
     limit: u32,
     max_bytes: usize,
-) -> rusqlite::Result<(Found, bool)> {
+) -> rusqlite::Result<PageFound> {
+    if let PageQuery::Around(id) = page {
+        return around(connection, reader, room, id, limit);
+    }
     let (query, from) = match page {
-        Page::Newest => (NEWEST, i64::MAX),
-        Page::Before(id) => (NEWEST, id.get()),
-        Page::After(id) => (AFTER, id.get()),
+        PageQuery::Newest | PageQuery::Around(_) => (NEWEST, i64::MAX),
+        PageQuery::Before(id) => (NEWEST, id.get()),
+        PageQuery::After(id) => (AFTER, id.get()),
     };
     let wanted = limit as usize;
     let mut statement = connection.prepare_cached(query)?;
-    let mut rows = statement.query(params![from, limit + 1])?;
+    let mut rows = statement.query(params![room.0, from, limit + 1])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         if messages.len() == wanted {
-            return Ok((ascending(page, messages), true));
+            return Ok(PageFound { page: ascending(page, messages), has_more: true, has_newer: None });
         }
-        let message = read_message(row)?;
+        let message = read_message(connection, row, Some(reader))?;
         bytes += message.content.as_str().len();
         messages.push(message);
         if bytes > max_bytes {
-            return run(connection, page, messages[0].id, limit);
+            return range(connection, room, page, messages[0].id, limit);
         }
     }
-    Ok((ascending(page, messages), false))
+    Ok(PageFound { page: ascending(page, messages), has_more: false, has_newer: None })
 }
 
-fn ascending(page: Page, mut messages: Vec<Message>) -> Found {
-    if !matches!(page, Page::After(_)) {
+/// A page, and what lies beyond it.
+#[derive(Debug)]
+pub(in crate::db) struct PageFound {
+    pub(in crate::db) page: Page,
+    pub(in crate::db) has_more: bool,
+    /// Only of a page around a message, which has two ends.
+    pub(in crate::db) has_newer: Option<bool>,
+}
+
+fn ascending(page: PageQuery, mut messages: Vec<Message>) -> Page {
+    if !matches!(page, PageQuery::After(_)) {
         messages.reverse();
     }
-    Found::Messages(messages)
+    Page::Messages(messages)
 }
 
-/// Backwards from a rowid, over ids alone.
-const FIRST_OF: &str = "SELECT first, EXISTS (SELECT 1 FROM messages WHERE id < first) FROM \
-     (SELECT min(id) AS first FROM (SELECT id FROM messages WHERE id <= ?1 ORDER BY id DESC LIMIT ?2))";
+/// A page with the place of `id` in its middle, whether or not it is there: half of `limit` before it, the rest from it
+/// on.
+fn around(
+    connection: &Connection,
+    reader: UserId,
+    room: RoomId,
+    id: MessageId,
+    limit: u32,
+) -> rusqlite::Result<PageFound> {
+    let (older, newer) = (limit / 2, limit - limit / 2);
+    let ids = |query, from: MessageId, limit| ids_from(connection, query, room, from, limit);
+    let before = ids(IDS_BEFORE, id, older + 1)?;
+    let after = ids(IDS_FROM, id, newer + 1)?;
+    let (has_more, has_newer) = (before.len() > older as usize, Some(after.len() > newer as usize));
+    let before = &before[..before.len().min(older as usize)];
+    let after = &after[..after.len().min(newer as usize)];
+    let (Some(first), Some(last)) = (before.last().or(after.first()), after.last().or(before.first())) else {
+        return Ok(PageFound { page: Page::Messages(Vec::new()), has_more, has_newer });
+    };
+    let range = IdRange { first: *first, last: *last };
+    let messages = messages_in(connection, reader, room, range, limit, PAGE_HELD_BYTES)?;
+    let is_whole = messages.last().is_some_and(|message| message.id == range.last);
+    let page = if is_whole { Page::Messages(messages) } else { Page::Range(range) };
+    Ok(PageFound { page, has_more, has_newer })
+}
 
-/// Forwards from a rowid, over ids alone.
-const LAST_OF: &str = "SELECT last, EXISTS (SELECT 1 FROM messages WHERE id > last) FROM \
-     (SELECT max(id) AS last FROM (SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT ?2))";
+/// Backwards by `messages_by_room`.
+const IDS_BEFORE: &str = "SELECT id FROM messages WHERE room_id = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+
+/// Forwards by `messages_by_room`.
+const IDS_FROM: &str = "SELECT id FROM messages WHERE room_id = ?1 AND id >= ?2 ORDER BY id LIMIT ?3";
+
+fn ids_from(
+    connection: &Connection,
+    query: &str,
+    room: RoomId,
+    from: MessageId,
+    limit: u32,
+) -> rusqlite::Result<Vec<MessageId>> {
+    let mut statement = connection.prepare_cached(query)?;
+    statement.query_map(params![room.0, from.get(), limit], |row| row.get(0).map(MessageId::new))?.collect()
+}
+
+/// Backwards by `messages_by_room`, over ids alone.
+const FIRST_OF: &str = "SELECT first, EXISTS (SELECT 1 FROM messages WHERE room_id = ?1 AND id < first) FROM \
+     (SELECT min(id) AS first FROM \
+     (SELECT id FROM messages WHERE room_id = ?1 AND id <= ?2 ORDER BY id DESC LIMIT ?3))";
+
+/// Forwards by `messages_by_room`, over ids alone.
+const LAST_OF: &str = "SELECT last, EXISTS (SELECT 1 FROM messages WHERE room_id = ?1 AND id > last) FROM \
+     (SELECT max(id) AS last FROM \
+     (SELECT id FROM messages WHERE room_id = ?1 AND id >= ?2 ORDER BY id LIMIT ?3))";
 
 /// From where to where a page goes whose first message in the direction of reading is `nearest`, and whether there is
 /// more beyond it.
-fn run(connection: &Connection, page: Page, nearest: MessageId, limit: u32) -> rusqlite::Result<(Found, bool)> {
-    let forwards = matches!(page, Page::After(_));
-    let mut statement = connection.prepare_cached(if forwards { LAST_OF } else { FIRST_OF })?;
-    let (farthest, has_more) =
-        statement.query_row(params![nearest.get(), limit], |row| Ok((MessageId::new(row.get(0)?), row.get(1)?)))?;
-    let (first, last) = if forwards { (nearest, farthest) } else { (farthest, nearest) };
-    Ok((Found::Run(Run { first, last }), has_more))
-}
-
-/// The messages after `id`, until `max_messages` or about `max_bytes` of text.
-pub(in crate::db) fn messages_after(
+fn range(
     connection: &Connection,
-    id: MessageId,
-    max_messages: u32,
-    max_bytes: usize,
-) -> rusqlite::Result<Vec<Message>> {
-    messages_in(connection, Run { first: id.next(), last: MessageId::new(i64::MAX) }, max_messages, max_bytes)
+    room: RoomId,
+    page: PageQuery,
+    nearest: MessageId,
+    limit: u32,
+) -> rusqlite::Result<PageFound> {
+    let forwards = matches!(page, PageQuery::After(_));
+    let mut statement = connection.prepare_cached(if forwards { LAST_OF } else { FIRST_OF })?;
+    let read = |row: &Row<'_>| Ok((MessageId::new(row.get(0)?), row.get(1)?));
+    let (farthest, has_more) = statement.query_row(params![room.0, nearest.get(), limit], read)?;
+    let (first, last) = if forwards { (nearest, farthest) } else { (farthest, nearest) };
+    Ok(PageFound { page: Page::Range(IdRange { first, last }), has_more, has_newer: None })
 }
 
-/// The first messages of a run, until `max_messages` or about `max_bytes` of text.
+/// The first messages of a range in a room, until `max_messages` or about `max_bytes` of text.
 pub(in crate::db) fn messages_in(
     connection: &Connection,
-    Run { first, last }: Run,
+    reader: UserId,
+    room: RoomId,
+    IdRange { first, last }: IdRange,
     max_messages: u32,
     max_bytes: usize,
 ) -> rusqlite::Result<Vec<Message>> {
     let mut statement = connection.prepare_cached(AFTER)?;
-    let mut rows = statement.query(params![first.get() - 1, max_messages])?;
+    let mut rows = statement.query(params![room.0, first.get().saturating_sub(1), max_messages])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        let message = read_message(row)?;
+        let message = read_message(connection, row, Some(reader))?;
         if message.id > last {
             break;
         }
@@ -201,52 +447,69 @@ pub(in crate::db) fn messages_in(
     Ok(messages)
 }
 
-/// Forwards from a rowid, as far as asked.
-const ANY_AFTER: &str = "SELECT 1 FROM messages WHERE id > ?1 LIMIT 1 OFFSET ?2";
-
-/// Whether there are more than `at_most` messages after `id`.
-pub(in crate::db) fn has_more_after(connection: &Connection, id: MessageId, at_most: u32) -> rusqlite::Result<bool> {
-    connection.prepare_cached(ANY_AFTER)?.exists(params![id.get(), at_most])
-}
-
 // --- Removing ------------------------------------------------------------------------------------------------------
 
-/// Forwards from a rowid.
-const STEP: &str = "SELECT max(id) FROM (SELECT id FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2)";
+/// Forwards from a rowid, and by the pictures' rowid. Neither length reads the text or the picture.
+const STEP: &str = "SELECT id, octet_length(content) + coalesce((SELECT length(bytes) FROM images WHERE id = image_id), 0) \
+     FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-/// The last of the `rows` messages after `after`, or of as many as there are; none if there are none.
-fn step(connection: &Connection, after: MessageId, rows: u32) -> rusqlite::Result<Option<MessageId>> {
-    let mut step = connection.prepare_cached(STEP)?;
-    step.query_row(params![after.get(), rows], |row| Ok(row.get::<_, Option<i64>>(0)?.map(MessageId::new)))
+/// Bytes for each row of a step: what is removed is overwritten on the disk, and a slow one takes a second for a few MB.
+const STEP_ROW_BYTES: i64 = 512;
+
+/// The last message of a step that begins after `after`: of `rows` messages, or fewer where they are long; none if there
+/// are none.
+pub(in crate::db) fn step(connection: &Connection, after: MessageId, rows: u32) -> rusqlite::Result<Option<MessageId>> {
+    end_of_step(connection, STEP, after.get(), rows)
 }
 
-/// Through a range of rowids.
-const ERASE: &str = "DELETE FROM messages WHERE id > ?1 AND id <= ?2 AND user_id = ?3";
+/// Forwards from the beginning of a room, by `messages_by_room`, and by the pictures' rowid.
+const STEP_IN_ROOM: &str = "SELECT id, octet_length(content) \
+     + coalesce((SELECT length(bytes) FROM images WHERE id = image_id), 0) \
+     FROM messages WHERE room_id = ?1 ORDER BY id LIMIT ?2";
 
-/// Removes a user's messages from among some of those after `after`; how many, and where to go on.
-pub(in crate::db) fn erase_messages(
+/// The last message of a step from the beginning of a room.
+pub(super) fn step_in_room(connection: &Connection, room: i64, rows: u32) -> rusqlite::Result<Option<MessageId>> {
+    end_of_step(connection, STEP_IN_ROOM, room, rows)
+}
+
+fn end_of_step(connection: &Connection, query: &str, from: i64, rows: u32) -> rusqlite::Result<Option<MessageId>> {
+    let mut step = connection.prepare_cached(query)?;
+    let mut found = step.query(params![from, rows])?;
+    let (mut last, mut bytes) = (None, 0);
+    while bytes < STEP_ROW_BYTES * i64::from(rows)
+        && let Some(row) = found.next()?
+    {
+        last = Some(MessageId::new(row.get(0)?));
+        bytes += row.get::<_, i64>(1)?;
+    }
+    Ok(last)
+}
+
+/// Through a range of rowids, and by the rooms' rowid.
+const MESSAGES_OF: &str = "SELECT m.id, m.room_id, r.kind FROM messages m JOIN rooms r ON r.id = m.room_id \
+     WHERE m.id > ?1 AND m.id <= ?2 AND m.user_id = ?3 ORDER BY m.id";
+
+/// A user's messages from after `after` up to `last`, and where they are.
+pub(in crate::db) fn messages_of(
     connection: &Connection,
     user: UserId,
     after: MessageId,
-) -> rusqlite::Result<(usize, Option<MessageId>)> {
-    let Some(last) = step(connection, after, ERASE_ROWS)? else { return Ok((0, None)) };
-    let removed = connection.prepare_cached(ERASE)?.execute(params![after.get(), last.get(), user.0])?;
-    Ok((removed, Some(last)))
+    last: MessageId,
+) -> rusqlite::Result<Vec<(MessageId, RoomId, RoomKind)>> {
+    let read = |row: &Row<'_>| Ok((MessageId::new(row.get(0)?), RoomId(row.get(1)?), kind_of(row.get(2)?)));
+    connection.prepare_cached(MESSAGES_OF)?.query_map(params![after.get(), last.get(), user.0], read)?.collect()
 }
 
-/// Through a range of rowids. What was stored while the clock was wrong and ahead stays until its time has come.
+/// By a range of rowids. Messages stored while the clock was ahead stay until that time has passed.
 const PRUNE: &str = "DELETE FROM messages WHERE id > ?1 AND id <= ?2 AND (id <= ?3 OR created_at < ?4)";
 
-/// Removes, from among some of the messages after `after`, those up to `until` and those stored before a moment; how
-/// many, and where to go on.
+/// Removes old messages from among the next `rows` messages after `after`.
 pub(in crate::db) fn prune_messages(
     connection: &Connection,
-    after: MessageId,
-    until: MessageId,
-    before: UnixMillis,
-) -> rusqlite::Result<(usize, Option<MessageId>)> {
-    let Some(last) = step(connection, after, PRUNE_ROWS)? else { return Ok((0, None)) };
+    Prune { after, until, before, rows }: Prune,
+) -> rusqlite::Result<Pruned> {
+    let Some(last) = step(connection, after, rows)? else { return Ok(Pruned { removed: 0, next: None }) };
     let mut prune = connection.prepare_cached(PRUNE)?;
     let removed = prune.execute(params![after.get(), last.get(), until.get(), before.0])?;
-    Ok((removed, Some(last)))
+    Ok(Pruned { removed, next: Some(last) })
 }

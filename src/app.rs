@@ -1,0 +1,278 @@
+//! The handles that requests and connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth_rate::AuthRate;
+#[cfg(feature = "cluster")]
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::db::{Db, Write};
+use crate::fan_out::{Clock, Hub, Presence, Shard};
+use crate::limits::{
+    ADDRESS_PLACES_KEPT, BYTE_BURST, BYTE_RATE, CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, CONNECTION_LOG_BURST,
+    CONNECTION_LOG_RATE, DIRECT_ROOMS_AN_HOUR, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE, HANDSHAKE_BURST,
+    HANDSHAKE_RATE, IMAGE_RATE, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS, PASSWORD_RATE,
+    REFUSAL_LOG_BURST, REFUSAL_LOG_RATE, SEARCH_BURST, SEARCH_RATE,
+};
+use crate::memory;
+use crate::metrics::Metrics;
+use crate::model::{MessageId, UserId};
+use crate::net::{ConnectionsPerIp, KnownAddresses, Peer};
+use crate::password::Hasher;
+#[cfg(feature = "push")]
+use crate::push::Push;
+use crate::rate_limit::{Allowance, IpLimiter, Limiter};
+use crate::space::{Space, SpaceLimits};
+use crate::unfinished::UnfinishedBudget;
+
+/// Why something is not written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteHeld {
+    /// The user may go on after so long.
+    TooFast(Duration),
+    /// The disk has no room for more text, or the database is as large as it may be.
+    NoSpace,
+}
+
+/// The handles that a request may use.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) db: Db,
+    pub(crate) hub: Hub,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hasher: Hasher,
+    pub(crate) clock: Clock,
+    /// Bytes of messages that are not whole yet.
+    pub(crate) unfinished: Arc<UnfinishedBudget>,
+    /// Bytes of text, by user.
+    pub(crate) byte_rate: Limiter<UserId>,
+    /// Whether the disk has room for what people write.
+    pub(crate) space: Space,
+    /// Registrations and logins, by address.
+    pub(crate) auth_rate: AuthRate,
+    /// Guesses of one's own password, by user.
+    pub(crate) password_rate: Limiter<UserId>,
+    /// Pictures, by user.
+    pub(crate) image_rate: Limiter<UserId>,
+    /// Pictures that are received or wait to be stored.
+    pub(crate) images: Semaphore,
+    /// Searches, by user.
+    pub(crate) search_rate: Limiter<UserId>,
+    /// TLS handshakes, by address.
+    pub(crate) handshake_rate: IpLimiter,
+    /// Connections that authenticate, by user.
+    pub(crate) connect_rate: Limiter<UserId>,
+    /// Whatever is written: messages and what is done to them or to rooms, by user.
+    pub(crate) message_rate: Limiter<UserId>,
+    /// New direct rooms, by user.
+    pub(crate) direct_rate: Limiter<UserId>,
+    /// Log lines about refused requests.
+    pub(crate) refusal_log_rate: Limiter<()>,
+    /// Log lines about users who come and go.
+    pub(crate) connection_log_rate: Limiter<()>,
+    /// Whether a warning about an ignored `X-Forwarded-For` was logged.
+    pub(crate) warned_of_proxy: AtomicBool,
+    /// Frames of any kind, by connection; `None` if messages are not limited.
+    pub(crate) frame_allowance: Option<Allowance>,
+    /// Connections that have not authenticated, by address.
+    pub(crate) connections_per_ip: Arc<ConnectionsPerIp>,
+    /// Those that have: no address takes all the places.
+    pub(crate) members_per_ip: Arc<ConnectionsPerIp>,
+    /// The addresses from which users connected last.
+    pub(crate) known_addresses: KnownAddresses,
+    /// Places that are kept for those addresses.
+    places_kept: usize,
+    /// Held while a catch-up has a chunk of history in memory.
+    pub(crate) catch_ups: Semaphore,
+    /// None: nothing is pushed.
+    #[cfg(feature = "push")]
+    pub(crate) push: Option<Arc<Push>>,
+    /// Becomes true when the server stops.
+    pub(crate) stopping: watch::Sender<bool>,
+    /// The other nodes, where this one is one of several.
+    #[cfg(feature = "cluster")]
+    pub(crate) cluster: Option<Cluster>,
+    shards: Vec<Arc<Shard>>,
+    next_shard: AtomicUsize,
+}
+
+impl App {
+    /// For a server with `places` for connections.
+    pub(crate) fn new(
+        config: Config,
+        db: Db,
+        hub: Hub,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        shards: Vec<Arc<Shard>>,
+        places: u32,
+    ) -> Self {
+        let minute = Duration::from_mins(1);
+        let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
+        let burst = config.message_rate.saturating_mul(MESSAGE_BURST_SECONDS);
+        let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
+        let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
+        let message = (config.message_rate > 0).then(|| Allowance::per_second(config.message_rate, burst));
+        let connect = (config.user_connections > 0).then(|| Allowance::per_second(CONNECT_RATE, CONNECT_BURST));
+        let handshake =
+            (config.address_connections > 0).then(|| Allowance::per_second(HANDSHAKE_RATE, HANDSHAKE_BURST));
+        let members_per_ip =
+            if config.address_connections > 0 { (places - places / ADDRESS_PLACES_KEPT).max(1) as usize } else { 0 };
+        Self {
+            unfinished: Arc::default(),
+            presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
+            hasher: Hasher::new(memory::limit()),
+            byte_rate: Limiter::new(message.map(|_| Allowance::per_second(BYTE_RATE, BYTE_BURST))),
+            space: Space::new(&config.db, SpaceLimits { min_free: config.min_free, max_database: config.max_db_size }),
+            auth_rate: AuthRate::new(config.auth_rate),
+            password_rate: Limiter::new(auth.map(|_| Allowance::new(PASSWORD_RATE, minute, PASSWORD_RATE))),
+            image_rate: Limiter::new(message.map(|_| Allowance::new(IMAGE_RATE, minute, IMAGE_RATE))),
+            images: Semaphore::new(IMAGES_AT_ONCE),
+            search_rate: Limiter::new(message.map(|_| Allowance::per_second(SEARCH_RATE, SEARCH_BURST))),
+            handshake_rate: IpLimiter::new(handshake),
+            connect_rate: Limiter::new(connect),
+            message_rate: Limiter::new(message),
+            direct_rate: Limiter::new(
+                message.map(|_| Allowance::new(DIRECT_ROOMS_AN_HOUR, Duration::from_hours(1), DIRECT_ROOMS_AN_HOUR)),
+            ),
+            refusal_log_rate: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),
+            connection_log_rate: Limiter::new(Some(Allowance::per_second(CONNECTION_LOG_RATE, CONNECTION_LOG_BURST))),
+            warned_of_proxy: AtomicBool::new(false),
+            frame_allowance: message.map(|_| Allowance::per_second(frames, frame_burst)),
+            connections_per_ip: Arc::new(ConnectionsPerIp::new(config.address_connections as usize)),
+            members_per_ip: Arc::new(ConnectionsPerIp::of_one_customer(members_per_ip)),
+            known_addresses: KnownAddresses::default(),
+            places_kept: if config.address_connections > 0 { (places / KNOWN_PLACES_KEPT) as usize } else { 0 },
+            catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
+            #[cfg(feature = "push")]
+            push: None,
+            stopping: watch::Sender::new(false),
+            #[cfg(feature = "cluster")]
+            cluster: None,
+            next_shard: AtomicUsize::new(0),
+            config,
+            db,
+            hub,
+            metrics,
+            clock,
+            shards,
+        }
+    }
+
+    /// Whether there is a place for a peer: the last ones are kept for addresses from which members connected before.
+    pub(crate) fn has_place_for(&self, peer: &Peer) -> bool {
+        !peer.has_one_of_the_last_places(self.places_kept) || self.known_addresses.contains(peer.address)
+    }
+
+    /// Whether browsers that are closed are notified.
+    #[cfg_attr(
+        not(feature = "push"),
+        expect(clippy::unused_self, reason = "only a server that pushes has what says so")
+    )]
+    pub(crate) fn pushes(&self) -> bool {
+        #[cfg(feature = "push")]
+        return self.push.is_some();
+        #[cfg(not(feature = "push"))]
+        false
+    }
+
+    /// With push notifications, if there are any.
+    #[cfg(feature = "push")]
+    pub(crate) fn with_push(self, push: Option<Push>) -> Self {
+        Self { push: push.map(Arc::new), ..self }
+    }
+
+    /// The shard of a new connection, in rotation.
+    pub(crate) fn next_shard(&self) -> &Arc<Shard> {
+        &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+    }
+
+    /// Lets a user write something, or says why not: they are too fast, or there is no room for more text.
+    pub(crate) fn may_write(&self, user: UserId, write: &Write, now: Instant) -> Result<(), WriteHeld> {
+        let bytes = write.text_bytes();
+        if bytes > 0 && self.space.is_low() {
+            return Err(WriteHeld::NoSpace);
+        }
+        self.message_rate.take(user, now).map_err(WriteHeld::TooFast)?;
+        self.byte_rate.take_many(user, tokens(bytes), now).map_err(|wait| {
+            self.message_rate.put_back(&user, 1, now);
+            WriteHeld::TooFast(wait)
+        })
+    }
+
+    /// Puts back the tokens of what turns out to have been written before under the same nonce: `written` are the
+    /// events of writes that had one, in order, each with its bytes of text, and `before` was the last event there was
+    /// when they were sent.
+    pub(crate) fn forgive_repeats(
+        &self,
+        user: UserId,
+        before: MessageId,
+        written: impl IntoIterator<Item = (MessageId, usize)>,
+        now: Instant,
+    ) {
+        let (mut last, mut repeats, mut bytes) = (before, 0, 0_usize);
+        for (event, text_bytes) in written {
+            if event <= last {
+                (repeats, bytes) = (repeats + 1, bytes.saturating_add(text_bytes));
+            } else {
+                last = event;
+            }
+        }
+        if repeats > 0 {
+            self.message_rate.put_back(&user, repeats, now);
+            self.byte_rate.put_back(&user, tokens(bytes), now);
+        }
+    }
+
+    /// Resolves when the server has been told to stop. Cancel safe.
+    pub(crate) async fn until_stopping(&self) {
+        // Fails only when the sender is gone, which this handle holds.
+        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
+    }
+
+    /// As one of several servers, if it is one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn in_cluster(self, mut cluster: Option<Cluster>) -> Self {
+        if let Some(cluster) = &mut cluster {
+            let (registration, Config { keep_messages, keep_days, .. }) = (self.config.registration(), &self.config);
+            let rules = format!("registration {registration:?}, keep {keep_messages:?} messages, {keep_days:?} days");
+            cluster.meet_others(Arc::clone(&self.presence), rules);
+        }
+        Self { cluster, ..self }
+    }
+
+    /// Whether it is this server that removes what has expired: of several one does.
+    #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "it is the only one"))]
+    pub(crate) async fn is_sweeper(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            return cluster.is_sweeper(&self.db).await;
+        }
+        true
+    }
+
+    /// Resolves, with the reason, when this server is one of several and must not go on.
+    pub(crate) async fn out_of_cluster(&self) -> String {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            return cluster.ended().await;
+        }
+        std::future::pending().await
+    }
+
+    /// Whether the server has been told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+/// As many tokens as bytes.
+fn tokens(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

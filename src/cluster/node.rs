@@ -1,0 +1,190 @@
+//! What the tasks of one node share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::nats::Link;
+use crate::db::{Followed, Position, Progress, Replies};
+use crate::model::UnixMillis;
+use crate::secret::random_name;
+
+/// Entries that are published and not applied here yet.
+const IN_FLIGHT: usize = 64;
+
+/// One process that follows the log and publishes to it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Names this process among all that ever publish. It begins with the time, so that the first of the nodes is the
+    /// one that has been there longest, as far as clocks agree: it does not change when another comes.
+    pub(crate) id: Box<str>,
+    pub(crate) link: Link,
+    pub(crate) followed: Followed,
+    pub(crate) progress: Arc<Progress>,
+    /// Who waits for the entries that this process published, by their numbers.
+    pending: Mutex<BTreeMap<u64, Pending>>,
+    in_flight: Arc<Semaphore>,
+    /// The last of our own entries that came back.
+    pub(crate) returned: watch::Sender<u64>,
+    /// The last entry that the log is known to have.
+    last_seq: AtomicU64,
+    /// By how many milliseconds our clock is ahead of the log's.
+    clock_ahead: AtomicI64,
+    /// Why nothing can be written, if so.
+    pub(crate) failure: watch::Sender<Option<Failure>>,
+    /// The other nodes that were heard of lately, by their ids.
+    peers: Mutex<BTreeMap<Box<str>, Peer>>,
+    /// Whether the process stops.
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+/// Another node, as far as it is known.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// When it was last heard of.
+    pub(crate) heard_at: Instant,
+    /// Whether its database is as ours where both were last compared.
+    pub(crate) agrees: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    replies: Replies,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a node applies no more entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The log is not the one that this node followed, as far as it can be seen: all nodes see the same, and go on to
+    /// show what there is.
+    Log(String),
+    /// It is this node that is not as the others: its clients are better off elsewhere.
+    Node(String),
+}
+
+impl Failure {
+    pub(crate) fn reason(&self) -> &str {
+        let (Self::Log(reason) | Self::Node(reason)) = self;
+        reason
+    }
+}
+
+impl Node {
+    pub(crate) fn new(link: Link, followed: Followed, progress: Arc<Progress>) -> Self {
+        Self {
+            id: format!("{:012x}{}", UnixMillis::now().0, random_name()).into(),
+            link,
+            last_seq: AtomicU64::new(followed.position.applied),
+            followed,
+            progress,
+            pending: Mutex::default(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+            returned: watch::Sender::new(0),
+            clock_ahead: AtomicI64::new(0),
+            failure: watch::Sender::new(None),
+            peers: Mutex::default(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more entry, when there is one. Cancel safe.
+    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.in_flight).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Notes who waits for an entry that is about to be published.
+    pub(crate) fn expect(&self, number: u64, replies: Replies, place: OwnedSemaphorePermit) {
+        self.pending().insert(number, Pending { replies, _place: place });
+    }
+
+    /// Takes those who wait for an entry of our own.
+    pub(crate) fn take_replies(&self, number: u64) -> Replies {
+        let pending = self.pending().remove(&number);
+        self.returned.send_if_modified(|last| {
+            let is_newer = number > *last;
+            *last = number.max(*last);
+            is_newer
+        });
+        pending.map(|pending| pending.replies).unwrap_or_default()
+    }
+
+    /// Tells those who wait for an entry that it will not be answered: they are dropped, which says so.
+    pub(crate) fn give_up(&self, number: u64) {
+        self.pending().remove(&number);
+    }
+
+    /// Whether nobody waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending().is_empty()
+    }
+
+    /// Takes note that the log has an entry.
+    pub(crate) fn note_last(&self, seq: u64) {
+        self.last_seq.fetch_max(seq, Ordering::Relaxed);
+    }
+
+    /// How many entries the log is known to have that are not applied here.
+    pub(crate) fn behind(&self) -> u64 {
+        self.last_seq.load(Ordering::Relaxed).saturating_sub(self.progress.position().applied)
+    }
+
+    /// Takes note of the time at which the log took an entry of ours that has just come back.
+    pub(crate) fn note_clock(&self, at: UnixMillis) {
+        self.clock_ahead.store(UnixMillis::now().0.saturating_sub(at.0), Ordering::Relaxed);
+    }
+
+    /// By how many milliseconds our clock is ahead of the log's.
+    pub(crate) fn clock_ahead(&self) -> i64 {
+        self.clock_ahead.load(Ordering::Relaxed)
+    }
+
+    /// The other nodes that were heard of lately.
+    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares what another node says of its database with ours.
+    pub(crate) fn compare(&self, id: &str, claim: Position) {
+        if let Some(peer) = self.peers().get_mut(id)
+            && let Some(agrees) = self.progress.agrees(claim)
+        {
+            peer.agrees = agrees;
+        }
+    }
+
+    /// Whether this is the first of the nodes that live: the one that does what must be done once.
+    pub(crate) fn is_first(&self) -> bool {
+        self.peers().keys().next().is_none_or(|other| self.id < *other)
+    }
+
+    /// Takes note of why no entries are applied; said once.
+    pub(crate) fn fail(&self, failure: Failure) {
+        if self.failure.borrow().as_ref() != Some(&failure) {
+            tracing::error!(
+                reason = failure.reason(),
+                "this node applies no more entries of the log, and writes nothing"
+            );
+            self.failure.send_replace(Some(failure));
+        }
+    }
+
+    /// Takes note that entries are applied.
+    pub(crate) fn recover(&self) {
+        if self.failure.send_if_modified(|known| known.take().is_some()) {
+            tracing::info!("this node applies the entries of the log again");
+        }
+    }
+
+    /// Whether entries can be published.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.failure.borrow().is_none()
+    }
+}

@@ -1,0 +1,258 @@
+//! What an operator does to a cluster from a shell: make its log, look whether the log is kept as it must be, see how
+//! far each node is, and take a database out again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::jetstream::{self, ApiError, Identity, StreamInfo, VERSION_NEEDED};
+use super::nats::{Connection, connect_to_any};
+use super::presence::{self, Beat};
+use super::{Options, OptionsError};
+use crate::db::{Offline, OpenError};
+use crate::model::Epoch;
+use crate::secret::random_name;
+
+/// Time for a monitor's answer.
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes of it, at most.
+const MONITOR_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Why something could not be done for an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The flags do not say how to reach the log.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// No server lets us in.
+    #[error("cannot connect to {server}: {why}")]
+    Connect {
+        /// The last that was tried.
+        server: String,
+        /// Why.
+        why: String,
+    },
+    /// The stream cannot be asked for, or made.
+    #[error("{0}")]
+    Stream(String),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database cannot be read or written.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// It follows a log already.
+    #[error(
+        "this database follows the log {0} already; --anew gives it another one, and leaves the other nodes behind"
+    )]
+    Follows(String),
+    /// It follows none.
+    #[error("this database follows no log")]
+    FollowsNone,
+    /// There is a log already.
+    #[error(
+        "these servers keep a log already (chinwag-log {0}): a node joins it with a backup of another node's database, and \
+         --anew removes it"
+    )]
+    HasLog(String),
+    /// The monitor is not understood.
+    #[error("cannot ask the monitor {0}: {1}")]
+    Monitor(String, String),
+}
+
+impl From<ApiError> for OperatorError {
+    fn from(error: ApiError) -> Self {
+        Self::Stream(error.to_string())
+    }
+}
+
+/// What [`init`] made.
+#[derive(Debug)]
+pub struct Made {
+    /// The log's id.
+    pub log: String,
+    /// Of the history that it goes on with.
+    pub epoch: String,
+    /// How many servers keep it.
+    pub replicas: u32,
+}
+
+async fn connect(options: &Options) -> Result<Connection, OperatorError> {
+    let servers = options.servers()?;
+    connect_to_any(&servers)
+        .await
+        .map_err(|(server, why)| OperatorError::Connect { server: server.to_string(), why: why.to_string() })
+}
+
+/// Makes the log of a new cluster, and has the database at `path`, which no server may have open, be the first to
+/// follow it. `anew` replaces a log that is there, or that the database followed before.
+pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> Result<Made, OperatorError> {
+    let mut database = Offline::open(path)?;
+    if let Some(followed) = database.followed()?
+        && !anew
+    {
+        return Err(OperatorError::Follows(followed.log));
+    }
+    let connection = connect(options).await?;
+    match jetstream::stream_info(&connection).await {
+        Ok(_) if anew => jetstream::delete_stream(&connection).await?,
+        Ok(info) => {
+            let log = info.identity().map_or_else(|| "of another program".into(), |identity| identity.log);
+            return Err(OperatorError::HasLog(log));
+        }
+        Err(error) if error.is_no_stream() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let identity = Identity { log: random_name(), epoch: epoch_of(&database)? };
+    jetstream::create_stream(&connection, &identity, replicas).await?;
+    database.follow(&identity.log)?;
+    Ok(Made { log: identity.log, epoch: identity.epoch, replicas })
+}
+
+fn epoch_of(database: &Offline) -> rusqlite::Result<String> {
+    database.epoch().map(|epoch: Epoch| epoch.as_str().to_owned())
+}
+
+/// Has the database at `path`, which no server may have open, follow no log any more; which it followed.
+pub fn leave(path: &Path) -> Result<String, OperatorError> {
+    let mut database = Offline::open(path)?;
+    let followed = database.followed()?.ok_or(OperatorError::FollowsNone)?;
+    database.leave()?;
+    Ok(followed.log)
+}
+
+/// What is known of a log, for people.
+#[derive(Debug)]
+pub struct LogStatus {
+    /// The server that was asked.
+    pub server: String,
+    /// Its version.
+    pub version: String,
+    /// The log's id; none if the stream is none of ours.
+    pub log: Option<String>,
+    /// The first entry that is kept, and the last.
+    pub entries: (u64, u64),
+    /// What they take.
+    pub bytes: u64,
+    /// How many servers are to keep each.
+    pub replicas: u32,
+    /// Which of them leads, if the stream is spread at all.
+    pub leader: Option<String>,
+    /// The others, and whether each is up to date.
+    pub followers: Vec<(String, bool)>,
+    /// The nodes that answer.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// What a node says of itself.
+#[derive(Debug)]
+pub struct NodeStatus {
+    /// Its id, drawn anew at each start.
+    pub node: String,
+    /// The last entry that it has applied.
+    pub applied: u64,
+    /// What all entries up to it come to.
+    pub chain: String,
+    /// People who are connected to it.
+    pub users: usize,
+    /// Why it applies nothing, if so.
+    pub failure: Option<String>,
+}
+
+/// Asks for the log.
+pub async fn status(options: &Options) -> Result<LogStatus, OperatorError> {
+    let connection = connect(options).await?;
+    let info = jetstream::stream_info(&connection).await?;
+    let nodes = presence::ask_all(&connection).await.map_err(|error| OperatorError::Stream(error.to_string()))?;
+    let nodes = nodes.into_iter().map(|(node, Beat { applied, chain, users, failure, .. })| NodeStatus {
+        node,
+        applied,
+        chain,
+        users,
+        failure,
+    });
+    Ok(log_status(&connection, &info, nodes.collect()))
+}
+
+fn log_status(connection: &Connection, info: &StreamInfo, nodes: Vec<NodeStatus>) -> LogStatus {
+    LogStatus {
+        server: connection.server().to_string(),
+        version: connection.info().version.clone(),
+        log: info.identity().map(|identity| identity.log),
+        entries: (info.state.first_seq, info.state.last_seq),
+        bytes: info.state.bytes,
+        replicas: info.replicas(),
+        leader: info.cluster.leader.clone(),
+        followers: info.cluster.replicas.iter().map(|replica| (replica.name.clone(), replica.current)).collect(),
+        nodes,
+    }
+}
+
+/// What of the servers and the stream is not as it must be, each in a sentence; empty if all is well. `monitors` are
+/// the addresses of the servers' monitoring ports, without which nobody can tell whether they wait for their disks.
+pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>, OperatorError> {
+    let connection = connect(options).await?;
+    let mut faults = Vec::new();
+    let info = connection.info();
+    if !is_new_enough(&info.version) {
+        let (major, minor) = VERSION_NEEDED;
+        faults.push(format!("nats-server is version {}, and must be {major}.{minor} or newer", info.version));
+    }
+    if info.max_payload < super::MAX_PAYLOAD_NEEDED {
+        faults.push(format!("max_payload is {}, and must be {}", info.max_payload, super::MAX_PAYLOAD_NEEDED));
+    }
+    let stream = jetstream::stream_info(&connection).await?;
+    if stream.identity().is_none() {
+        faults.push("the stream chinwag was not made by chinwag cluster init".into());
+    }
+    if let Some(fault) = stream.fault() {
+        faults.push(format!("the stream chinwag is not what a log must be: {fault}"));
+    }
+    if stream.replicas() < 3 {
+        faults
+            .push(format!("the log is kept by {} of the servers: if it is lost, so is what comes", stream.replicas()));
+    }
+    for monitor in monitors {
+        let jsz = monitored(monitor).await.map_err(|why| OperatorError::Monitor(monitor.clone(), why))?;
+        if jsz["config"]["sync_always"] != true {
+            faults.push(format!("the server of {monitor} does not wait for its disk: set sync_interval: always"));
+        }
+    }
+    Ok(faults)
+}
+
+/// Whether a version is one with which nothing is lost.
+pub(super) fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= VERSION_NEEDED
+}
+
+/// What the monitor at `http://HOST:PORT` says about JetStream.
+async fn monitored(monitor: &str) -> Result<serde_json::Value, String> {
+    let place = monitor.strip_prefix("http://").unwrap_or(monitor).trim_end_matches('/');
+    let place = if place.contains(':') { place.to_owned() } else { format!("{place}:8222") };
+    let answer = tokio::time::timeout(MONITOR_TIMEOUT, async {
+        let mut stream = TcpStream::connect(&place).await?;
+        let request = format!("GET /jsz?config=1 HTTP/1.0\r\nHost: {place}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(MONITOR_MAX_BYTES).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    });
+    let answer = answer.await.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
+    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| &answer[at + 4..]);
+    body.and_then(|body| serde_json::from_slice(body).ok()).ok_or_else(|| "its answer is not understood".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_new_enough_from_2_15_on() {
+        assert!(is_new_enough("2.15.0") && is_new_enough("2.15.1-RC.1") && is_new_enough("3.0.0"));
+        assert!(!is_new_enough("2.14.9") && !is_new_enough("1.99.0") && !is_new_enough(""));
+    }
+}

@@ -1,0 +1,454 @@
+//! What nodes tell each other beside the log: who is online where, who types, how far each is.
+//!
+//! It travels core NATS, which loses what it cannot deliver, and nothing here is a promise. A node numbers its
+//! words about people, and tells its last number every [`BEAT`]: a node that missed one asks for the whole list. A node
+//! that has been silent for [`GONE_AFTER`] is gone, and its people with it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::entry::VERSION;
+use super::nats::{Connection, Message, Subscription};
+use super::node::{Failure, Node, Peer};
+use crate::db::{Db, Position, Reads};
+use crate::fan_out::{Local, Presence};
+use crate::model::{MessageId, UserId, Username};
+use crate::room::{Audience, RoomId};
+
+/// Where nodes tell all others.
+const SUBJECT: &str = "chinwag.presence";
+/// Where nodes tell how far people have read.
+const READ_SUBJECT: &str = "chinwag.read";
+/// Where operators ask all nodes how they are.
+pub(super) const STATUS_SUBJECT: &str = "chinwag.status";
+/// Time between two words of a node that has nothing to tell.
+const BEAT: Duration = Duration::from_secs(2);
+/// Silence after which a node is gone: three beats.
+const GONE_AFTER: Duration = Duration::from_secs(6);
+/// Beats in a row at which more nodes must differ from this one than agree with it before it is this one that is wrong.
+const DOUBTS: u32 = 2;
+/// Names in one answer about who is connected to a node.
+const NAMES: usize = 1_000;
+/// Answers that all of a node's people may take: a million of them.
+const PAGES: usize = 1_000;
+/// What waits to be told. Past it something is missed, and asked for.
+const QUEUE: usize = 1_024;
+/// Time for a node's answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Nodes that are listened to.
+const NODES_MAX: usize = 64;
+
+/// What a node says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    /// Who says it.
+    node: String,
+    /// How many of its people had come or gone by then, this one included.
+    seq: u64,
+    #[serde(flatten)]
+    what: What,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Came(Username),
+    Went(Username),
+    Types {
+        user: UserId,
+        name: Username,
+        room: RoomId,
+    },
+    Read {
+        name: Username,
+        room: RoomId,
+        id: MessageId,
+    },
+    Beat(Beat),
+    /// It stops.
+    Bye,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Beat {
+    /// People who are connected to it.
+    pub(super) users: usize,
+    pub(super) applied: u64,
+    pub(super) chain: String,
+    /// Of the entries that it writes.
+    pub(super) version: u32,
+    /// The flags that must be the same everywhere.
+    pub(super) rules: String,
+    /// Why it applies nothing, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failure: Option<String>,
+}
+
+/// A question for the people who are connected to a node: those after a name.
+#[derive(Debug, Serialize, Deserialize)]
+struct WhoIs {
+    after: Option<Username>,
+}
+
+/// Some of them.
+#[derive(Debug, Serialize, Deserialize)]
+struct TheyAre {
+    seq: u64,
+    names: Vec<Username>,
+    more: bool,
+}
+
+/// How far a user has read in a room.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadUpTo {
+    node: String,
+    user: UserId,
+    room: RoomId,
+    id: MessageId,
+}
+
+/// What was said to the tasks that say it.
+enum Said {
+    Came(u64, Username),
+    Went(u64, Username),
+    Types(UserId, Username, RoomId),
+    Read(Username, RoomId, MessageId),
+}
+
+/// Another node, as this task knows it.
+struct Known {
+    id: Arc<str>,
+    seq: u64,
+    /// Whether something was missed, and who is there is not known.
+    is_stale: bool,
+    /// Whether it has said how it is.
+    is_met: bool,
+}
+
+/// Tells other nodes of ours and listens to theirs, for good.
+pub(super) async fn keep(node: Arc<Node>, presence: Arc<Presence>, rules: String, db: Db, reads: Reads) {
+    let (sender, said) = mpsc::channel(QUEUE);
+    let seq = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&seq);
+    presence.tell_others(Box::new(move |local| {
+        // Called under the lock of who is online, so that the numbers are in order.
+        let next = || counted.fetch_add(1, Ordering::Relaxed) + 1;
+        let said = match local {
+            Local::Came(name) => Said::Came(next(), name.clone()),
+            Local::Went(name) => Said::Went(next(), name.clone()),
+            Local::Types(user, name, room) => Said::Types(user, name.clone(), room),
+            Local::Read(name, room, id) => Said::Read(name.clone(), room, id),
+        };
+        // What does not fit is missing in the numbers, and asked for.
+        drop(sender.try_send(said));
+    }));
+    let mut watch = Watch { node, presence, rules, seq, known: HashMap::new(), doubts: 0, said, db, reads };
+    loop {
+        let connection = tokio::select! {
+            connection = watch.node.link.connected() => connection,
+            () = tokio::time::sleep(BEAT) => {
+                watch.forget_the_silent();
+                continue;
+            }
+        };
+        drop(watch.attend(&connection).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+struct Watch {
+    node: Arc<Node>,
+    presence: Arc<Presence>,
+    rules: String,
+    /// How many of our people have come or gone.
+    seq: Arc<AtomicU64>,
+    known: HashMap<Box<str>, Known>,
+    doubts: u32,
+    said: mpsc::Receiver<Said>,
+    db: Db,
+    /// How far people have read here.
+    reads: Reads,
+}
+
+impl Watch {
+    /// Listens and tells until the connection ends.
+    async fn attend(&mut self, connection: &Connection) -> Result<(), super::nats::Error> {
+        let questions = connection.subscribe(&format!("{SUBJECT}.{}", self.node.id))?;
+        // At the same time: two nodes may ask each other, and both wait.
+        let answering = answer(connection, questions, Arc::clone(&self.presence), Arc::clone(&self.seq));
+        tokio::select! {
+            ended = self.listen(connection) => ended,
+            ended = answering => ended,
+        }
+    }
+
+    async fn listen(&mut self, connection: &Connection) -> Result<(), super::nats::Error> {
+        let mut words = connection.subscribe(SUBJECT)?;
+        let mut operators = connection.subscribe(STATUS_SUBJECT)?;
+        let mut positions = connection.subscribe(READ_SUBJECT)?;
+        let mut beats = tokio::time::interval(BEAT);
+        let mut stopping = self.node.stopping.subscribe();
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {
+                    self.say(connection, What::Beat(self.beat()))?;
+                    self.forget_the_silent();
+                    self.judge();
+                    self.ask_the_unknown(connection).await;
+                }
+                Some((user, room, id)) = self.reads.recv() => {
+                    let read = ReadUpTo { node: self.node.id.to_string(), user, room, id };
+                    connection.publish(READ_SUBJECT, &serde_json::to_vec(&read).expect("numbers"))?;
+                }
+                position = positions.next() => match position {
+                    Some(message) => self.take_position(&message),
+                    None => return Ok(()),
+                },
+                Some(said) = self.said.recv() => self.pass_on(connection, said)?,
+                word = words.next() => match word {
+                    Some(message) => self.hear(&message),
+                    None => return Ok(()),
+                },
+                question = operators.next() => match question {
+                    Some(message) => self.report(connection, &message)?,
+                    None => return Ok(()),
+                },
+                // The reference that it resolves to must not be held meanwhile.
+                () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
+                    self.say(connection, What::Bye)?;
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    fn say(&self, connection: &Connection, what: What) -> Result<(), super::nats::Error> {
+        self.say_at(connection, self.seq.load(Ordering::Relaxed), what)
+    }
+
+    fn say_at(&self, connection: &Connection, seq: u64, what: What) -> Result<(), super::nats::Error> {
+        let word = Word { node: self.node.id.to_string(), seq, what };
+        connection.publish(SUBJECT, &serde_json::to_vec(&word).expect("names and numbers"))
+    }
+
+    fn pass_on(&self, connection: &Connection, said: Said) -> Result<(), super::nats::Error> {
+        match said {
+            Said::Came(seq, name) => self.say_at(connection, seq, What::Came(name)),
+            Said::Went(seq, name) => self.say_at(connection, seq, What::Went(name)),
+            Said::Types(user, name, room) => self.say(connection, What::Types { user, name, room }),
+            Said::Read(name, room, id) => self.say(connection, What::Read { name, room, id }),
+        }
+    }
+
+    fn beat(&self) -> Beat {
+        let Position { applied, chain } = self.node.progress.position();
+        let failure = self.node.failure.borrow().as_ref().map(|failure| failure.reason().to_owned());
+        let users = self.presence.count_here();
+        Beat { users, applied, chain: format!("{chain:016x}"), version: VERSION, rules: self.rules.clone(), failure }
+    }
+
+    /// Takes in what another node says.
+    fn hear(&mut self, message: &Message) {
+        let Ok(Word { node: id, seq, what }) = serde_json::from_slice(&message.payload) else {
+            tracing::debug!("a node says something that is not understood");
+            return;
+        };
+        if *id == *self.node.id || (!self.known.contains_key(&*id) && self.known.len() >= NODES_MAX) {
+            return;
+        }
+        if matches!(what, What::Bye) {
+            return self.forget(&id);
+        }
+        let known = self.known.entry(id.clone().into()).or_insert_with(|| Known {
+            id: id.as_str().into(),
+            seq: 0,
+            is_stale: true,
+            is_met: false,
+        });
+        let now = Instant::now();
+        let mut peers = self.node.peers();
+        peers.entry(id.clone().into()).or_insert(Peer { heard_at: now, agrees: true }).heard_at = now;
+        drop(peers);
+        match what {
+            What::Came(name) | What::Went(name) if known.is_stale || seq != known.seq + 1 => {
+                // Some are missing before it, or it is one of those that were asked for already.
+                known.is_stale |= seq > known.seq;
+                drop(name);
+            }
+            What::Came(name) => {
+                known.seq = seq;
+                self.presence.came_elsewhere(&known.id, &name);
+            }
+            What::Went(name) => {
+                known.seq = seq;
+                self.presence.went_elsewhere(&id, &name);
+            }
+            What::Types { user, name, room } => {
+                self.presence.types_elsewhere((user, &name), (room, audience_of(&self.db, room)));
+            }
+            What::Read { name, room, id } => {
+                self.presence.read_elsewhere(&name, (room, audience_of(&self.db, room)), id);
+            }
+            What::Beat(beat) => {
+                known.is_stale |= seq != known.seq || beat.users != self.presence.count_elsewhere(&id);
+                let Ok(chain) = u64::from_str_radix(&beat.chain, 16) else { return };
+                self.node.compare(&id, Position { applied: beat.applied, chain });
+                self.node.note_last(beat.applied);
+                if !std::mem::replace(&mut known.is_met, true) {
+                    self.greet(&id, &beat);
+                }
+            }
+            What::Bye => {}
+        }
+    }
+
+    /// Says that a node is here, and what of it is not as ours.
+    fn greet(&self, id: &str, Beat { applied, version, rules, .. }: &Beat) {
+        tracing::info!(node = id, applied, "another node is here");
+        if *rules != self.rules {
+            tracing::warn!(node = id, theirs = rules, ours = self.rules, "its flags are not as ours");
+        }
+        if *version != VERSION {
+            // Whichever of the two is older will end at the first entry that it does not know.
+            tracing::warn!(
+                node = id,
+                theirs = version,
+                ours = VERSION,
+                "it writes other entries: upgrade the older nodes"
+            );
+        }
+    }
+
+    /// Takes in how far somebody has read at another node.
+    fn take_position(&self, message: &Message) {
+        if let Ok(ReadUpTo { node, user, room, id }) = serde_json::from_slice(&message.payload)
+            && *node != *self.node.id
+        {
+            self.db.note_read_elsewhere(user, room, id);
+        }
+    }
+
+    /// Asks the nodes of which something was missed who is connected to them.
+    async fn ask_the_unknown(&mut self, connection: &Connection) {
+        let stale: Vec<_> = self.known.values().filter(|known| known.is_stale).map(|known| known.id.clone()).collect();
+        for id in stale {
+            let Some((names, seq)) = who_is_at(connection, &id).await else { continue };
+            self.presence.all_elsewhere(&id, &names);
+            if let Some(known) = self.known.get_mut(&*id) {
+                (known.seq, known.is_stale) = (seq, false);
+            }
+        }
+    }
+
+    fn report(&self, connection: &Connection, question: &Message) -> Result<(), super::nats::Error> {
+        let Some(reply) = &question.reply else { return Ok(()) };
+        let word = Word {
+            node: self.node.id.to_string(),
+            seq: self.seq.load(Ordering::Relaxed),
+            what: What::Beat(self.beat()),
+        };
+        connection.publish(reply, &serde_json::to_vec(&word).expect("names and numbers"))
+    }
+
+    fn forget(&mut self, id: &str) {
+        if self.known.remove(id).is_some() {
+            tracing::info!(node = id, "another node is gone");
+            self.node.peers().remove(id);
+            self.presence.all_elsewhere(&id.into(), &BTreeSet::new());
+        }
+    }
+
+    fn forget_the_silent(&mut self) {
+        let is_silent = |peer: &Peer| peer.heard_at.elapsed() > GONE_AFTER;
+        let silent: Vec<_> =
+            self.node.peers().iter().filter(|(_, peer)| is_silent(peer)).map(|(id, _)| id.clone()).collect();
+        for id in silent {
+            self.forget(&id);
+        }
+    }
+
+    /// Sees whether this database is the one that differs from the others. One of two cannot tell, and neither goes on.
+    fn judge(&mut self) {
+        let peers = self.node.peers();
+        let differing = peers.values().filter(|peer| !peer.agrees).count();
+        // It agrees with itself.
+        let agreeing = peers.len() - differing + 1;
+        drop(peers);
+        self.doubts = if differing >= agreeing { self.doubts + 1 } else { 0 };
+        if differing > 0 {
+            tracing::error!(differing, agreeing, "databases of nodes differ, though they applied the same log");
+        }
+        if self.doubts >= DOUBTS {
+            self.node.fail(Failure::Node(
+                "its database differs from those of the other nodes: start from a backup of one of them".into(),
+            ));
+        }
+    }
+}
+
+/// Who is told of what happens in a room, as far as it is applied here.
+fn audience_of(db: &Db, room: RoomId) -> Audience {
+    if db.is_open(room) { Audience::Everyone } else { Audience::Members(room) }
+}
+
+/// Answers other nodes who is connected to this one.
+async fn answer(
+    connection: &Connection,
+    mut questions: Subscription,
+    presence: Arc<Presence>,
+    seq: Arc<AtomicU64>,
+) -> Result<(), super::nats::Error> {
+    while let Some(question) = questions.next().await {
+        let (Some(reply), Ok(WhoIs { after })) = (&question.reply, serde_json::from_slice(&question.payload)) else {
+            continue;
+        };
+        // Before the names: what changes meanwhile is told again, and not left out.
+        let seq = seq.load(Ordering::Relaxed);
+        let (names, more) = presence.connected_here(after.as_ref(), NAMES);
+        let answer = TheyAre { seq, names, more };
+        connection.publish(reply, &serde_json::to_vec(&answer).expect("names and numbers"))?;
+    }
+    Ok(())
+}
+
+/// Everybody who is connected to a node, and how many had come or gone there by then.
+async fn who_is_at(connection: &Connection, id: &str) -> Option<(BTreeSet<Username>, u64)> {
+    let (mut all, mut first_seq, mut after) = (BTreeSet::new(), None, None);
+    for _ in 0..PAGES {
+        let question = serde_json::to_vec(&WhoIs { after }).expect("a name");
+        let answer = connection.request(&format!("{SUBJECT}.{id}"), &question, PATIENCE).await.ok()?;
+        let TheyAre { seq, names, more } = serde_json::from_slice(&answer.payload).ok()?;
+        let first_seq = *first_seq.get_or_insert(seq);
+        after = names.last().cloned();
+        all.extend(names);
+        if !more {
+            return Some((all, first_seq));
+        }
+    }
+    None
+}
+
+/// How each node is that answers in time, for an operator.
+pub(super) async fn ask_all(connection: &Connection) -> Result<Vec<(String, Beat)>, super::nats::Error> {
+    let inbox = super::nats::new_inbox();
+    let mut answers = connection.subscribe(&inbox)?;
+    connection.publish_asking(STATUS_SUBJECT, &inbox)?;
+    let mut nodes = Vec::new();
+    let collected = async {
+        while let Some(answer) = answers.next().await {
+            if let Ok(Word { node, what: What::Beat(beat), .. }) = serde_json::from_slice(&answer.payload) {
+                nodes.push((node, beat));
+            }
+        }
+    };
+    drop(tokio::time::timeout(PATIENCE, collected).await);
+    nodes.sort_by(|one, two| one.0.cmp(&two.0));
+    Ok(nodes)
+}

@@ -1,0 +1,117 @@
+//! The publisher: makes entries of what the handles ask for.
+//!
+//! One entry is on its way at a time, and takes all that waits: while it is, the next gathers, as at the writer thread
+//! of one machine. An entry is **published once**. If it is not acknowledged in time, those who wait are told
+//! `unavailable`; it may turn up all the same, which the contract allows and a nonce settles. What nobody waits for any
+//! more is not published, or a queue that is three seconds long would make every later one three seconds late; and
+//! nothing is published without a connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::entry::{self, Header, SURROUNDINGS};
+use super::jetstream;
+use super::node::Node;
+use crate::db::{Proposal, Proposals};
+use crate::limits::{COMMANDS_PER_COMMIT, NONCE_DAY, SESSION_LIFETIME, STORE_TIMEOUT};
+
+/// Bytes of an entry's changes, except for one change that is larger by itself.
+const ENTRY_BYTES: usize = 256 * 1024;
+/// How long what was published is waited for when the process stops. The server waits a second for its database.
+const STOP_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Publishes, until there is nothing more to come; then has the node stop.
+pub(super) async fn publish(node: Arc<Node>, mut proposals: Proposals) {
+    let mut publisher = Publisher { node: Arc::clone(&node), number: 0, days_over: Vec::new() };
+    let mut waiting = Vec::new();
+    loop {
+        let is_more = proposals.take(COMMANDS_PER_COMMIT, &mut waiting).await;
+        while !waiting.is_empty() {
+            publisher.publish_some(&mut waiting).await;
+        }
+        if !is_more {
+            break;
+        }
+    }
+    let mut returned = node.returned.subscribe();
+    let all_returned = async {
+        // Fails when the node is gone, which this handle holds.
+        while !node.is_idle() && returned.changed().await.is_ok() {}
+    };
+    drop(tokio::time::timeout(STOP_PATIENCE, all_returned).await);
+    node.stopping.send_replace(true);
+}
+
+struct Publisher {
+    node: Arc<Node>,
+    /// Entries published so far.
+    number: u64,
+    /// Days of nonces that are over, and since when at the latest.
+    days_over: Vec<(i64, Instant)>,
+}
+
+impl Publisher {
+    /// Publishes the first of what waits, as much as one entry takes, and waits until the log has it.
+    async fn publish_some(&mut self, waiting: &mut Vec<Proposal>) {
+        let Ok(place) = tokio::time::timeout(STORE_TIMEOUT, self.node.place()).await else { return waiting.clear() };
+        waiting.retain(|proposal| !proposal.is_abandoned());
+        let Some(connection) = self.node.link.current().filter(|_| self.node.is_sound()) else {
+            return waiting.clear();
+        };
+        let (mut changes, mut bytes) = (Vec::new(), SURROUNDINGS);
+        for proposal in waiting.iter() {
+            let change = proposal.encode();
+            bytes += change.len() + 1;
+            if bytes > ENTRY_BYTES && !changes.is_empty() {
+                break;
+            }
+            changes.push(change);
+        }
+        if changes.is_empty() {
+            return;
+        }
+        if bytes > connection.info().max_payload {
+            tracing::error!(bytes, most = connection.info().max_payload, "the NATS server takes no entry of this size");
+            waiting.drain(..changes.len());
+            return;
+        }
+        self.number += 1;
+        let forget_day = self.day_to_forget(Instant::now());
+        let header = Header {
+            by: &self.node.id,
+            number: self.number,
+            claim: self.node.progress.position(),
+            session_lifetime: i64::try_from(SESSION_LIFETIME.as_millis()).unwrap_or(i64::MAX),
+            forget_day,
+        };
+        let entry = entry::encode(&header, &changes);
+        let replies = Proposal::replies(waiting.drain(..changes.len()));
+        self.node.expect(self.number, replies, place);
+        let mut returned = self.node.returned.subscribe();
+        let number = self.number;
+        tokio::select! {
+            appended = jetstream::append(&connection, &entry, STORE_TIMEOUT) => match appended {
+                Ok(ack) => self.node.note_last(ack.seq),
+                Err(error) => {
+                    tracing::debug!(%error, number, "an entry is not acknowledged");
+                    self.node.give_up(number);
+                }
+            },
+            // It may be here before the acknowledgement is.
+            _ = returned.wait_for(|returned| *returned >= number) => {}
+        }
+    }
+
+    /// A day whose nonces are to be forgotten: over for as long as they are kept, by a clock that cannot be set.
+    fn day_to_forget(&mut self, now: Instant) -> Option<i64> {
+        let days = self.node.progress.nonce_days();
+        let over = days.get(1..).unwrap_or_default();
+        self.days_over.retain(|(day, _)| over.contains(day));
+        for day in over {
+            if !self.days_over.iter().any(|(known, _)| known == day) {
+                self.days_over.push((*day, now));
+            }
+        }
+        self.days_over.iter().find(|(_, since)| now.duration_since(*since) >= NONCE_DAY).map(|(day, _)| *day)
+    }
+}

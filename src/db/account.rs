@@ -1,0 +1,178 @@
+//! Applies what people do to their own accounts, and what moderators do to those of others.
+
+use std::num::NonZeroU32;
+
+use super::apply::Execution;
+use super::error::AccountError;
+use super::sql;
+use crate::model::{SessionId, UnixMillis, UserId, Username};
+use crate::secret::Digest;
+
+/// Something to be done to an account. Where a password was asked for, it comes with the hash it was verified against:
+/// nothing is done if that is not the user's any more.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub enum AccountCommand {
+    /// Gives oneself another password, and ends all other sessions of one's own.
+    SetPassword {
+        /// What the old password was verified against.
+        verified: String,
+        /// The PHC string of the new one.
+        password_hash: String,
+    },
+    /// Ends a session of one's own.
+    EndSession {
+        /// Its number.
+        ended: SessionId,
+    },
+    /// Ends all sessions of one's own except the one this is done with.
+    EndOtherSessions,
+    /// Deletes one's own account: name, password and sessions go, rooms are left.
+    Delete {
+        /// What the password was verified against.
+        verified: String,
+    },
+    /// Creates an invitation.
+    CreateInvite {
+        /// The digest of its code.
+        digest: Digest,
+        /// How many users may register with it.
+        uses: NonZeroU32,
+        /// When it stops working.
+        expires_at: UnixMillis,
+        /// How many invitations that still work a user may have made.
+        at_most: u32,
+        /// Whether only moderators invite.
+        by_moderators: bool,
+    },
+    /// Takes an invitation back; a moderator anybody's.
+    DeleteInvite {
+        /// Its number.
+        invite: i64,
+    },
+    /// Keeps somebody out, and ends their sessions.
+    Ban {
+        /// Whom.
+        username: Username,
+    },
+    /// Lets somebody in again.
+    Unban {
+        /// Whom.
+        username: Username,
+    },
+}
+
+/// What was done to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountOutcome {
+    /// All there is to say is that it was done.
+    Done,
+    /// The new invitation.
+    Invited(i64),
+    /// The user it was done to.
+    User(UserId),
+}
+
+type Judged<T> = rusqlite::Result<Result<T, AccountError>>;
+
+impl Execution<'_> {
+    /// Applies what `by` does in a session of theirs.
+    pub(super) fn change_account(
+        &mut self,
+        session: SessionId,
+        by: UserId,
+        command: &AccountCommand,
+    ) -> Judged<AccountOutcome> {
+        let connection = self.connection;
+        if !sql::user_lives(connection, session, by, self.moment.expired_at)? {
+            return Ok(Err(AccountError::SessionEnded));
+        }
+        let (is_moderator, is_bot) = sql::role(connection, by)?;
+        if is_bot {
+            return Ok(Err(AccountError::Forbidden));
+        }
+        match command {
+            AccountCommand::SetPassword { verified, password_hash } => {
+                if !sql::replace_password(connection, by, verified, password_hash)? {
+                    return Ok(Err(AccountError::WrongPassword));
+                }
+                self.effects.ended.extend(sql::delete_other_sessions(connection, by, session)?);
+            }
+            AccountCommand::EndSession { ended } => {
+                if !sql::delete_session_of(connection, by, *ended)? {
+                    return Ok(Err(AccountError::NotFound));
+                }
+                self.effects.ended.push(*ended);
+            }
+            AccountCommand::EndOtherSessions => {
+                self.effects.ended.extend(sql::delete_other_sessions(connection, by, session)?);
+            }
+            AccountCommand::Delete { verified } => return self.delete_account(by, is_moderator, verified),
+            AccountCommand::CreateInvite { .. } => return self.create_invite(by, is_moderator, command),
+            AccountCommand::DeleteInvite { invite } => {
+                if !sql::delete_invite(connection, *invite, (!is_moderator).then_some(by))? {
+                    return Ok(Err(AccountError::NotFound));
+                }
+            }
+            AccountCommand::Ban { username } => return self.ban(is_moderator, username),
+            AccountCommand::Unban { username } => {
+                if !is_moderator {
+                    return Ok(Err(AccountError::Forbidden));
+                }
+                let Some(user) = sql::find_user(connection, username)? else {
+                    return Ok(Err(AccountError::NotFound));
+                };
+                sql::enable_user(connection, user)?;
+            }
+        }
+        Ok(Ok(AccountOutcome::Done))
+    }
+
+    fn delete_account(&mut self, user: UserId, is_moderator: bool, verified: &str) -> Judged<AccountOutcome> {
+        if !sql::has_password(self.connection, user, verified)? {
+            return Ok(Err(AccountError::WrongPassword));
+        }
+        if is_moderator && sql::count_moderators(self.connection)? == 1 {
+            return Ok(Err(AccountError::Forbidden));
+        }
+        self.delete_user(user)?;
+        Ok(Ok(AccountOutcome::User(user)))
+    }
+
+    /// Takes a user's name, password, sessions and rooms away; what they wrote stays, under a neutral name.
+    pub(super) fn delete_user(&mut self, user: UserId) -> rusqlite::Result<Vec<SessionId>> {
+        self.leave_all_rooms(user)?;
+        sql::anonymize_user(self.connection, user, self.moment.now)?;
+        let ended = sql::delete_sessions_of(self.connection, user)?;
+        self.effects.ended.extend(&ended);
+        Ok(ended)
+    }
+
+    fn create_invite(&mut self, by: UserId, is_moderator: bool, command: &AccountCommand) -> Judged<AccountOutcome> {
+        let AccountCommand::CreateInvite { digest, uses, expires_at, at_most, by_moderators } = command else {
+            unreachable!("the caller matched it")
+        };
+        let now = self.moment.now;
+        if *by_moderators && !is_moderator {
+            return Ok(Err(AccountError::Forbidden));
+        }
+        if sql::count_invites_of(self.connection, by, now)? >= *at_most {
+            return Ok(Err(AccountError::TooMany));
+        }
+        let invite = sql::insert_invite(self.connection, digest, *uses, Some(by), now, *expires_at)?;
+        Ok(invite.map(AccountOutcome::Invited).ok_or(AccountError::Unavailable))
+    }
+
+    fn ban(&mut self, is_moderator: bool, username: &Username) -> Judged<AccountOutcome> {
+        if !is_moderator {
+            return Ok(Err(AccountError::Forbidden));
+        }
+        let Some(user) = sql::find_user(self.connection, username)? else { return Ok(Err(AccountError::NotFound)) };
+        if sql::role(self.connection, user)?.0 {
+            return Ok(Err(AccountError::Forbidden));
+        }
+        sql::disable_user(self.connection, user, self.moment.now)?;
+        self.effects.ended.extend(sql::delete_sessions_of(self.connection, user)?);
+        Ok(Ok(AccountOutcome::User(user)))
+    }
+}

@@ -1,0 +1,83 @@
+//! What is removed next, and when: the pace of the sweeps, which is not part of the changes themselves.
+//!
+//! Old messages are removed in steps that walk through the table, so that no commit waits long for one of them.
+
+use std::time::{Duration, Instant};
+
+use super::change::{Sweep, Swept};
+use super::data::{Prune, Pruned, millis};
+use crate::config::Retention;
+use crate::limits::{
+    CLEAN_IMAGES, CLEAN_INTERVAL, CLEAN_PACE, CLEAN_ROWS, EMPTIED_ROOM_KEPT, IMAGE_WAIT, PRUNE_ALL_INTERVAL,
+    PRUNE_PACE, PRUNE_ROWS, SESSION_LIFETIME,
+};
+use crate::model::{MessageId, UnixMillis};
+
+/// Where the removal of old messages is.
+#[derive(Debug)]
+pub(super) struct Cleaner {
+    retention: Retention,
+    /// How many ids were skipped, and up to which.
+    gap: (i64, MessageId),
+    /// The last message that was looked at.
+    after: MessageId,
+    /// When all messages had been looked through.
+    finished: Option<Instant>,
+}
+
+impl Cleaner {
+    pub(super) fn new(retention: Retention, gap: (i64, MessageId)) -> Self {
+        Self { retention, gap, after: MessageId::default(), finished: None }
+    }
+
+    /// The next round.
+    pub(super) fn next_sweep(&self, last_id: MessageId, now: UnixMillis) -> Sweep {
+        let keeps_all = self.retention.messages.is_none() && self.retention.age.is_none();
+        let prune = (!keeps_all).then(|| self.next_prune(last_id, now));
+        Sweep {
+            rows: CLEAN_ROWS,
+            emptied_until: now.plus(-millis(EMPTIED_ROOM_KEPT)),
+            unnamed_until: now.plus(-millis(IMAGE_WAIT)),
+            images_until: self.retention.images.map(|age| now.plus(-millis(age))),
+            images: CLEAN_IMAGES,
+            prune,
+        }
+    }
+
+    /// How many messages are kept is measured by their ids instead of counting them, which would read the whole table.
+    /// Ids have few gaps, except where they were skipped after an unclean end; with other gaps fewer messages are kept.
+    fn next_prune(&self, last_id: MessageId, now: UnixMillis) -> Prune {
+        let (skipped, gap_ends) = self.gap;
+        let without_gap = |until: i64| if until < gap_ends.get() { until - skipped } else { until };
+        let kept = self.retention.messages.map(i64::from);
+        let until = MessageId::new(kept.map_or(0, |kept| without_gap(last_id.get() - kept)));
+        let before = UnixMillis(self.retention.age.map_or(i64::MIN, |age| now.plus(-millis(age)).0));
+        Prune { after: self.after, until, before, rows: PRUNE_ROWS }
+    }
+
+    /// Takes note of what a round did; returns when the next is due at the latest.
+    pub(super) fn note(&mut self, swept: Swept, now: UnixMillis) -> Duration {
+        if swept.pruned.is_some_and(|pruned| self.note_pruned(pruned)) {
+            return PRUNE_PACE;
+        }
+        if swept.more_expired {
+            return CLEAN_PACE;
+        }
+        let expires_in =
+            swept.oldest_use.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0.saturating_sub(now.0));
+        CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
+    }
+
+    /// Whether the next step is due soon.
+    fn note_pruned(&mut self, Pruned { removed, next }: Pruned) -> bool {
+        // Times mostly rise with ids: where a step removes nothing, neither will the ones after it. Ids always rise.
+        let look_at_all =
+            self.retention.age.is_some() && self.finished.is_none_or(|at| at.elapsed() > PRUNE_ALL_INTERVAL);
+        let next = next.filter(|_| removed > 0 || look_at_all);
+        if next.is_none() && look_at_all {
+            self.finished = Some(Instant::now());
+        }
+        self.after = next.unwrap_or_default();
+        next.is_some()
+    }
+}

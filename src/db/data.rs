@@ -1,0 +1,340 @@
+//! The types that go in and out of the database.
+
+use std::time::Duration;
+
+use crate::config::{Durability, Retention};
+use crate::limits::{EDIT_WITHIN, IMAGE_WAIT, SESSION_LIFETIME};
+use crate::model::{Content, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
+use crate::room::{AltText, Emoji, Event, ImageId, RoomId};
+
+/// How a database is kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What an acknowledged message has survived.
+    pub durability: Durability,
+    /// How much of the history stays.
+    pub retention: Retention,
+}
+
+/// What a login is checked against.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The user's row.
+    pub user: UserId,
+    /// The name, as it was registered.
+    pub username: Username,
+    /// The PHC string of the password.
+    pub password_hash: String,
+}
+
+/// A live login.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The login's row.
+    pub id: SessionId,
+    /// The user who logged in.
+    pub user: UserId,
+    /// The user's name.
+    pub username: Username,
+    /// Whether the user is a program.
+    pub is_bot: bool,
+    /// Whether the user looks after open rooms.
+    pub is_moderator: bool,
+    /// When it was last used, to about an hour.
+    pub(super) last_used_at: UnixMillis,
+}
+
+/// A session as its user sees it.
+#[derive(Debug)]
+pub struct LoginRow {
+    /// The login's row.
+    pub id: SessionId,
+    /// When it began.
+    pub created_at: UnixMillis,
+    /// When it was last used, accurate to about an hour.
+    pub last_used_at: UnixMillis,
+    /// A short form of the client's name.
+    pub client: String,
+}
+
+/// An invitation as those see it who may invite.
+#[derive(Debug)]
+pub struct InviteRow {
+    /// The invitation's row.
+    pub id: i64,
+    /// How many may register with it in all.
+    pub uses: u32,
+    /// How many still may.
+    pub left: u32,
+    /// Who made it; none if it was made from a shell.
+    pub created_by: Option<Username>,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// When it stops working.
+    pub expires_at: UnixMillis,
+    /// Who came by it.
+    pub users: Vec<Username>,
+}
+
+/// A user, as the others see them.
+#[derive(Debug)]
+pub struct Person {
+    /// The user's name.
+    pub username: Username,
+    /// Whether the user is a program.
+    pub is_bot: bool,
+    /// Whether the user looks after open rooms.
+    pub is_moderator: bool,
+    /// When the user was last here.
+    pub last_seen: Option<UnixMillis>,
+}
+
+/// The sender of messages.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Sender {
+    /// The login they are sent with. After it ends, nothing more is stored.
+    pub session: SessionId,
+    /// The user who logged in.
+    pub user: UserId,
+    /// The user's name, as shown to the readers.
+    pub username: Username,
+    /// Whether the user is a program.
+    pub is_bot: bool,
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct NewMessage {
+    /// Where it is said.
+    pub room: RoomId,
+    /// What it says; empty only if it has a picture.
+    pub content: Content,
+    /// What it answers.
+    pub reply_to: Option<MessageId>,
+    /// A picture that the sender has stored before, and what it shows.
+    pub image: Option<(ImageId, AltText)>,
+    /// What the sender calls it.
+    pub nonce: Option<Nonce>,
+}
+
+impl NewMessage {
+    /// A text in the lobby.
+    #[must_use]
+    pub fn plain(content: Content, nonce: Option<Nonce>) -> Self {
+        Self { room: RoomId::LOBBY, content, reply_to: None, image: None, nonce }
+    }
+}
+
+/// Something that a member writes. Each is one event, if it is not refused.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub enum Write {
+    /// Says something.
+    Message(NewMessage),
+    /// Gives a message of one's own another text.
+    Edit {
+        /// The message.
+        message: MessageId,
+        /// The text it is to have.
+        content: Content,
+        /// What the sender calls the edit.
+        nonce: Option<Nonce>,
+    },
+    /// Takes a message away.
+    Delete {
+        /// The message.
+        message: MessageId,
+        /// What the sender calls the removal.
+        nonce: Option<Nonce>,
+    },
+    /// Reacts to a message, or takes that back.
+    React {
+        /// The message.
+        message: MessageId,
+        /// With what.
+        emoji: Emoji,
+        /// Whether it is to be there.
+        on: bool,
+        /// What the sender calls the reaction.
+        nonce: Option<Nonce>,
+    },
+}
+
+impl Write {
+    /// What the sender calls it.
+    #[must_use]
+    pub fn nonce(&self) -> Option<&Nonce> {
+        match self {
+            Self::Message(NewMessage { nonce, .. })
+            | Self::Edit { nonce, .. }
+            | Self::Delete { nonce, .. }
+            | Self::React { nonce, .. } => nonce.as_ref(),
+        }
+    }
+
+    /// Bytes of text that it brings.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Message(NewMessage { content, image, .. }) => {
+                content.as_str().len() + image.as_ref().map_or(0, |(_, alt)| alt.as_str().len())
+            }
+            Self::Edit { content, .. } => content.as_str().len(),
+            Self::Delete { .. } | Self::React { .. } => 0,
+        }
+    }
+
+    /// Memory it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text_bytes() + self.nonce().map_or(0, |nonce| nonce.as_str().len())
+    }
+}
+
+/// What the writes of a member are judged by, beside the database: given with them, so that it is the same wherever they
+/// are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct WriteRules {
+    /// For how long a message can be edited, in milliseconds.
+    pub edit_within_ms: i64,
+    /// For how long a picture waits for its message, in milliseconds.
+    pub image_wait_ms: i64,
+}
+
+impl WriteRules {
+    /// Those of this version.
+    pub(super) fn current() -> Self {
+        Self { edit_within_ms: millis(EDIT_WITHIN), image_wait_ms: millis(IMAGE_WAIT) }
+    }
+}
+
+/// Which messages of the history are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageQuery {
+    /// The newest.
+    Newest,
+    /// The newest messages before this one.
+    Before(MessageId),
+    /// The oldest messages after this one.
+    After(MessageId),
+    /// Those on both sides of this place.
+    Around(MessageId),
+}
+
+/// The messages from one id to another, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first of them.
+    pub first: MessageId,
+    /// The last of them.
+    pub last: MessageId,
+}
+
+/// The messages of a page in one room.
+#[derive(Debug)]
+pub enum Page {
+    /// Its messages, ascending.
+    Messages(Vec<Message>),
+    /// The ids it covers: its text is more than is held in memory at once, and is read in pieces with
+    /// [`Db::messages_in`](super::Db::messages_in).
+    Range(IdRange),
+}
+
+/// One step of removing old messages.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub(super) struct Prune {
+    /// The step begins after this message.
+    pub(super) after: MessageId,
+    /// Messages up to this one are removed,
+    pub(super) until: MessageId,
+    /// and those stored before this moment.
+    pub(super) before: UnixMillis,
+    /// How many messages the step looks at.
+    pub(super) rows: u32,
+}
+
+/// What a step of removing messages did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pruned {
+    pub(super) removed: usize,
+    /// Where the next step begins; `None` if there are no messages left to look at.
+    pub(super) next: Option<MessageId>,
+}
+
+/// A picture to be stored.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct NewImage {
+    /// Its media type, without `image/`.
+    pub subtype: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The file.
+    #[cfg_attr(feature = "cluster", serde(with = "super::encoding::base64"))]
+    pub bytes: Vec<u8>,
+}
+
+/// What is said of a picture before it is sent.
+#[derive(Debug)]
+pub struct ImageInfo {
+    /// Its media type, without `image/`.
+    pub subtype: String,
+    /// How long it is.
+    pub bytes: u32,
+}
+
+/// Some of what somebody has written.
+#[derive(Debug)]
+pub struct MessagesBy {
+    /// Ascending.
+    pub messages: Vec<Message>,
+    /// Where to go on; `None` when all has been looked at.
+    pub next: Option<MessageId>,
+}
+
+/// What one transaction stored.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The last event of the commit before.
+    pub after: MessageId,
+    /// The events, in `id` order; may be none.
+    pub events: &'a [Event],
+    /// Commands in the transaction.
+    pub commands: usize,
+    /// How many commands were waiting when it was done.
+    pub waiting: usize,
+    /// Time from the first statement to the end of the commit.
+    pub took: Duration,
+}
+
+/// What is published about a commit.
+#[derive(Debug)]
+pub enum Committed<'a> {
+    /// These sessions have ended. Reported before the caller who ended them is answered, so that nothing sent on their
+    /// sockets afterwards is accepted.
+    SessionsEnded(&'a [SessionId]),
+    /// Who may read which room changed by these events. Told before the one who asked for it is answered: whoever was
+    /// removed is told nothing that comes after (promise 8).
+    Membership(&'a [Event]),
+    /// This was stored. Told when the senders have been answered.
+    Stored(Commit<'a>),
+    /// A commit failed, and reached the disk all the same: this is the last event there is now. What those before it were
+    /// is for everybody to look up.
+    TurnedUp(MessageId),
+}
+
+/// What the writer thread calls after each commit.
+pub type OnCommit = Box<dyn FnMut(Committed<'_>) + Send>;
+
+/// Sessions that were last used at or before this moment are expired.
+pub(super) fn expired_at(now: UnixMillis) -> UnixMillis {
+    now.plus(-millis(SESSION_LIFETIME))
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,221 @@
+//! What somebody has missed: the events past one place in the order that are for them, whichever table they lie in.
+//!
+//! First only the places are collected, room by room and table by table, each from its own index and no more than may be
+//! replayed; then they are put in order, and the first of them are read whole. All of it happens in one read
+//! transaction, together with who may read which room, so that no event is told to somebody whom the same moment of
+//! the database shuts out (promise 8).
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::messages::{message, read_names};
+use super::rooms::{self, Access, room_view};
+use crate::db::reads::ReadPositions;
+use crate::model::{Content, MessageId, UnixMillis, UserId, Username};
+use crate::room::{Delete, Edit, Emoji, Missed, PrivateRooms, React, RoomId, RoomKind};
+
+/// The user who comes back, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct BacklogQuery {
+    /// Who reads.
+    pub user: UserId,
+    /// Whether they read all of their rooms, or the lobby of the first edition alone.
+    pub all_rooms: bool,
+    /// The last event they have been given, or passed over.
+    pub after: MessageId,
+    /// Where this catch-up began: what was said past it is given with its reactions and its latest text.
+    pub origin: MessageId,
+    /// The last event there was when it began: what happened to a message since is given even so.
+    pub seen: MessageId,
+}
+
+/// What is missing, or that it is more than is replayed.
+#[derive(Debug)]
+pub struct Backlog {
+    /// The reader's rooms that not everybody reads, at the moment of the same transaction.
+    pub rooms: PrivateRooms,
+    /// The last event there was at that moment.
+    pub last_id: MessageId,
+    /// The oldest of what is missing, ascending; none if it is more than may be replayed.
+    pub missed: Option<Vec<Missed>>,
+    /// Where the reader stands with all of that: past what lies before it and is not for them.
+    pub up_to: MessageId,
+}
+
+/// The place of an event, and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    id: MessageId,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Message,
+    Edit(RoomId),
+    Delete,
+    React(RoomId),
+    Room(RoomId),
+    RoomGone(RoomId),
+}
+
+/// Each part by an index of its own, `messages_by_room`, `messages_by_edit`, `deletes_by_room` and `reactions_by_room`.
+const PLACES: &str = "\
+    SELECT id, 0 FROM (SELECT id FROM messages WHERE room_id = ?1 AND id > ?2 ORDER BY id LIMIT ?5) \
+    UNION ALL SELECT edit, 1 FROM (SELECT edit FROM messages \
+        WHERE room_id = ?1 AND edit > ?2 AND (id <= ?3 OR (id <= ?2 AND edit > ?4)) ORDER BY edit LIMIT ?5) \
+    UNION ALL SELECT id, 2 FROM (SELECT id FROM deletes WHERE room_id = ?1 AND id > ?2 ORDER BY id LIMIT ?5) \
+    UNION ALL SELECT id, 3 FROM (SELECT id FROM reactions WHERE ?6 \
+        AND room_id = ?1 AND id > ?2 AND (message_id <= ?3 OR (message_id <= ?2 AND id > ?4)) ORDER BY id LIMIT ?5)";
+
+/// What a reader has missed, the oldest first: up to `at_most` events in all, or none, and of those up to `max_events` or
+/// about `max_bytes` of text. To be called in a read transaction.
+pub(in crate::db) fn backlog(
+    connection: &Connection,
+    reads: &ReadPositions,
+    query: &BacklogQuery,
+    last_id: MessageId,
+    at_most: u32,
+    (max_events, max_bytes): (u32, usize),
+) -> rusqlite::Result<Backlog> {
+    let readable = rooms::readable(connection, query.user)?;
+    let private = |access: &&Access| access.kind != RoomKind::Open;
+    let private: PrivateRooms = readable.iter().filter(private).map(|access| access.room).collect();
+    let backlog = |missed, up_to| Backlog { rooms: Arc::clone(&private), last_id, missed, up_to };
+    let Some(places) = places(connection, query, &readable, at_most)? else { return Ok(backlog(None, query.after)) };
+    let (mut missed, mut bytes) = (Vec::new(), 0);
+    for place in &places {
+        if missed.len() >= max_events as usize || bytes >= max_bytes {
+            let up_to = missed.last().map_or(query.after, Missed::id);
+            return Ok(backlog(Some(missed), up_to));
+        }
+        let Some(event) = read(connection, reads, *place, query.user)? else { continue };
+        bytes += match &event {
+            Missed::Message(message) => message.content.as_str().len(),
+            Missed::Edit(edit) => edit.content.as_str().len(),
+            _ => 0,
+        };
+        missed.push(event);
+    }
+    Ok(backlog(Some(missed), last_id.max(query.after)))
+}
+
+/// The places of all that is missing, in order; none if they are more than `at_most`.
+fn places(
+    connection: &Connection,
+    query: &BacklogQuery,
+    readable: &[Access],
+    at_most: u32,
+) -> rusqlite::Result<Option<Vec<Place>>> {
+    let mut places = Vec::new();
+    let wanted = |access: &&Access| query.all_rooms || access.room == RoomId::LOBBY;
+    for access in readable.iter().filter(wanted) {
+        let left = at_most as usize + 1 - places.len();
+        let after = query.after.max(access.since);
+        let mut statement = connection.prepare_cached(PLACES)?;
+        let values = params![
+            access.room.0,
+            after.get(),
+            query.origin.get(),
+            query.seen.get(),
+            i64::try_from(left).unwrap_or(i64::MAX),
+            query.all_rooms
+        ];
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            let room = access.room;
+            let what = [What::Message, What::Edit(room), What::Delete, What::React(room)];
+            let what = what[usize::try_from(row.get::<_, i64>(1)?).unwrap_or(0)];
+            places.push(Place { id: MessageId::new(row.get(0)?), what });
+            if places.len() > at_most as usize {
+                return Ok(None);
+            }
+        }
+        if query.all_rooms {
+            let changed = if access.since > query.after { access.since } else { access.changed };
+            if changed > query.after {
+                places.push(Place { id: changed, what: What::Room(access.room) });
+            }
+        }
+    }
+    if query.all_rooms {
+        let gone = rooms::gone_after(connection, query.user, query.after)?;
+        places.extend(gone.into_iter().map(|(id, room)| Place { id, what: What::RoomGone(room) }));
+    }
+    if places.len() > at_most as usize {
+        return Ok(None);
+    }
+    places.sort_unstable();
+    Ok(Some(places))
+}
+
+fn read(
+    connection: &Connection,
+    reads: &ReadPositions,
+    place: Place,
+    reader: UserId,
+) -> rusqlite::Result<Option<Missed>> {
+    Ok(match place.what {
+        What::Message => message(connection, place.id, reader)?.map(Missed::Message),
+        What::Edit(room) => edit(connection, room, place.id)?.map(Missed::Edit),
+        What::Delete => delete(connection, place.id)?.map(Missed::Delete),
+        What::React(room) => react(connection, room, place.id)?.map(Missed::React),
+        What::Room(room) => {
+            room_view(connection, reads, reader, room)?.map(|view| Missed::Room(place.id, Box::new(view)))
+        }
+        What::RoomGone(room) => Some(Missed::RoomGone(place.id, room)),
+    })
+}
+
+/// By `messages_by_edit`.
+const EDIT: &str = "SELECT id, content, edited_at, mentions FROM messages WHERE room_id = ?1 AND edit = ?2";
+
+fn edit(connection: &Connection, room: RoomId, id: MessageId) -> rusqlite::Result<Option<Edit>> {
+    let read = |row: &Row<'_>| {
+        Ok(Edit {
+            id,
+            room,
+            message: MessageId::new(row.get(0)?),
+            content: Content::from_database(row.get_ref(1)?.as_str()?),
+            edited_at: UnixMillis(row.get(2)?),
+            mentions: read_names(row.get_ref(3)?.as_str_or_null()?),
+        })
+    };
+    connection.prepare_cached(EDIT)?.query_row([room.0, id.get()], read).optional()
+}
+
+/// By rowid, and the users'.
+const DELETE: &str = "SELECT d.room_id, d.message_id, u.name FROM deletes d JOIN users u ON u.id = d.by_user \
+     WHERE d.id = ?1";
+
+fn delete(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Delete>> {
+    let read = |row: &Row<'_>| {
+        Ok(Delete {
+            id,
+            room: RoomId(row.get(0)?),
+            message: MessageId::new(row.get(1)?),
+            by: Username::from_database(row.get_ref(2)?.as_str()?),
+        })
+    };
+    connection.prepare_cached(DELETE)?.query_row([id.get()], read).optional()
+}
+
+/// By `reactions_by_room`, and the users' rowid.
+const REACT: &str = "SELECT r.message_id, u.name, r.emoji, r.is_on FROM reactions r \
+     JOIN users u ON u.id = r.user_id WHERE r.room_id = ?1 AND r.id = ?2";
+
+fn react(connection: &Connection, room: RoomId, id: MessageId) -> rusqlite::Result<Option<React>> {
+    let mut statement = connection.prepare_cached(REACT)?;
+    let mut rows = statement.query([room.0, id.get()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let Some(emoji) = Emoji::parse(row.get_ref(2)?.as_str()?) else { return Ok(None) };
+    Ok(Some(React {
+        id,
+        room,
+        message: MessageId::new(row.get(0)?),
+        username: Username::from_database(row.get_ref(1)?.as_str()?),
+        emoji,
+        on: row.get(3)?,
+    }))
+}

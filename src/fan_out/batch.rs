@@ -1,0 +1,478 @@
+//! Batches of encoded frames, whom each frame reaches, and how far each connection is along them.
+//!
+//! Most batches are for everybody, whichever edition of the contract they know: these are written as they are, and
+//! nothing is looked at for each subscriber. Of any other batch a subscriber gets what is for it: nothing, all of it,
+//! or a part, which is gathered once for all subscribers that get the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::limits::{BATCH_MAX_BYTES, BATCH_MAX_MESSAGES, PARTS_KEPT};
+use crate::model::{MessageId, UserId};
+use crate::protocol::{Encoder, ServerFrame};
+use crate::room::{Audience, RoomId};
+
+/// How far a connection has been told: the last event, the last change of who is online, the last revocation, the last
+/// change of rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Position {
+    pub(crate) event: MessageId,
+    /// Counts the presence frames ever published.
+    pub(crate) presence: u64,
+    /// Counts the times that sessions were revoked, as its shard saw them.
+    pub(crate) revocation: u64,
+    /// Counts the times that somebody came to read other rooms, as its shard saw them.
+    pub(crate) membership: u64,
+}
+
+impl Position {
+    /// Whether nothing up to `other` is missing here.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self.event >= other.event
+            && self.presence >= other.presence
+            && self.revocation >= other.revocation
+            && self.membership >= other.membership
+    }
+
+    fn advance(&mut self, kind: FrameKind) {
+        match kind {
+            FrameKind::Event(id) => self.event = self.event.max(id),
+            FrameKind::Presence(seq) => self.presence = self.presence.max(seq),
+            FrameKind::Unordered => {}
+        }
+    }
+}
+
+/// What one frame tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FrameKind {
+    /// The event with this id.
+    Event(MessageId),
+    Presence(u64),
+    /// What advances no cursor: who types, and how far somebody has read.
+    Unordered,
+}
+
+/// Whom a frame reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    audience: Audience,
+    /// Whether clients of the first edition get it, which know one room.
+    first_edition: bool,
+    except: Option<UserId>,
+}
+
+impl Reach {
+    /// Everybody, whatever they know.
+    pub(crate) const ALL: Self = Self { audience: Audience::Everyone, first_edition: true, except: None };
+
+    /// Those who read a room.
+    pub(crate) fn of_room(room: RoomId, audience: Audience) -> Self {
+        Self { audience, first_edition: room == RoomId::LOBBY, except: None }
+    }
+
+    /// Those who know more than the lobby.
+    pub(crate) fn second_edition(audience: Audience) -> Self {
+        Self { audience, first_edition: false, except: None }
+    }
+
+    /// The same without this user.
+    pub(crate) fn except(self, user: UserId) -> Self {
+        Self { except: Some(user), ..self }
+    }
+
+    fn includes(&self, reader: Reader<'_>) -> bool {
+        let is_reached = match self.audience {
+            Audience::Everyone => true,
+            Audience::Members(room) => reader.rooms.binary_search(&room).is_ok(),
+            Audience::User(user) => user == reader.user,
+        };
+        is_reached && (self.first_edition || reader.all_rooms) && self.except != Some(reader.user)
+    }
+}
+
+/// What decides which frames a subscriber gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) user: UserId,
+    /// Whether it reads all rooms that it may, or is of the first edition.
+    pub(crate) all_rooms: bool,
+    /// Its rooms that not everybody reads, sorted.
+    pub(crate) rooms: &'a [RoomId],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    /// Where the frame ends in the batch's bytes.
+    end: usize,
+    kind: FrameKind,
+    /// Which of the batch's reaches it has.
+    reach: u8,
+}
+
+/// What a batch covers: from after one place up to another. What does not occur has no say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Span {
+    events: Option<(MessageId, MessageId)>,
+    presence: Option<(u64, u64)>,
+}
+
+impl Span {
+    /// The events after one up to another, whether or not anybody is told of each.
+    pub(crate) fn of_events(after: MessageId, up_to: MessageId) -> Self {
+        Self { events: Some((after, up_to)), presence: None }
+    }
+
+    /// One presence frame.
+    pub(crate) fn of_presence(seq: u64) -> Self {
+        Self { events: None, presence: Some((seq - 1, seq)) }
+    }
+
+    fn join(self, next: Self) -> Self {
+        fn joined<T: Copy>(one: Option<(T, T)>, next: Option<(T, T)>) -> Option<(T, T)> {
+            let ((after, _), (_, up_to)) = (one.or(next)?, next.or(one)?);
+            Some((after, up_to))
+        }
+        Self { events: joined(self.events, next.events), presence: joined(self.presence, next.presence) }
+    }
+}
+
+/// Distinct reaches of one batch: a set of them is a number.
+const REACHES_MAX: usize = u64::BITS as usize;
+
+/// A run of finished frames in the order in which every connection gets them: the bytes of one write.
+#[derive(Debug)]
+pub(crate) struct FrameBatch {
+    bytes: Bytes,
+    frames: Vec<Frame>,
+    span: Span,
+    /// The distinct reaches of the frames.
+    reaches: Vec<Reach>,
+}
+
+/// How a batch fits what a connection has been told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Continuity {
+    /// It goes on exactly where the connection is.
+    InSequence,
+    /// The connection has some of it already.
+    Overlaps,
+    /// Something between the connection and the batch is missing.
+    Gap,
+}
+
+impl FrameBatch {
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Frames in the batch.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Where a connection stands that has been given all of this batch that is for it.
+    pub(crate) fn advance(&self, mut position: Position) -> Position {
+        if let Some((_, up_to)) = self.span.events {
+            position.event = position.event.max(up_to);
+        }
+        if let Some((_, up_to)) = self.span.presence {
+            position.presence = position.presence.max(up_to);
+        }
+        position
+    }
+
+    /// How this batch fits a connection that stands at `position`.
+    pub(crate) fn continuity(&self, position: Position) -> Continuity {
+        let Span { events, presence } = self.span;
+        if events.is_some_and(|(after, _)| after > position.event)
+            || presence.is_some_and(|(after, _)| after > position.presence)
+        {
+            return Continuity::Gap;
+        }
+        let in_sequence = events.is_none_or(|(after, _)| after == position.event)
+            && presence.is_none_or(|(after, _)| after == position.presence);
+        if in_sequence { Continuity::InSequence } else { Continuity::Overlaps }
+    }
+
+    /// The rooms whose members alone it is for; none if it is for others too.
+    pub(super) fn rooms(&self) -> Option<Vec<RoomId>> {
+        let room = |reach: &Reach| if let Audience::Members(room) = reach.audience { Some(room) } else { None };
+        self.reaches.iter().map(room).collect::<Option<Vec<_>>>().filter(|rooms| !rooms.is_empty())
+    }
+
+    /// Which of the reaches include this reader, as a set of bits.
+    fn reaches_of(&self, reader: Reader<'_>) -> u64 {
+        let included = self.reaches.iter().enumerate().filter(|(_, reach)| reach.includes(reader));
+        included.fold(0, |set, (at, _)| set | 1 << at)
+    }
+
+    fn is_for_all(&self) -> bool {
+        matches!(self.reaches[..], [] | [Reach::ALL])
+    }
+
+    /// The frames of these reaches that tell more than is told at `position`.
+    fn select(&self, reaches: u64, position: Position) -> Self {
+        let mut part = FrameBatchBuilder::default();
+        let mut start = 0;
+        for frame in &self.frames {
+            let is_new = match frame.kind {
+                FrameKind::Event(id) => id > position.event,
+                FrameKind::Presence(seq) => seq > position.presence,
+                FrameKind::Unordered => true,
+            };
+            if is_new && reaches & (1 << frame.reach) != 0 {
+                let reach = self.reaches[usize::from(frame.reach)];
+                part.push_encoded(&self.bytes[start..frame.end], frame.kind, reach);
+            }
+            start = frame.end;
+        }
+        part.build(self.span)
+    }
+
+    /// Where a connection stands that was given the first `written` bytes, and the rest of the frame that was cut:
+    /// once that is written too, the connection stands between two frames again.
+    ///
+    /// The rest is a copy, so that a slow reader keeps one frame alive and not the whole batch.
+    pub(crate) fn after_partial_write(&self, written: usize, mut position: Position) -> (Position, Bytes) {
+        let whole = self.frames.partition_point(|frame| frame.end <= written);
+        let boundary = whole.checked_sub(1).map_or(0, |last| self.frames[last].end);
+        let begun = usize::from(boundary < written);
+        self.frames[..whole + begun].iter().for_each(|frame| position.advance(frame.kind));
+        let rest = if begun == 1 {
+            Bytes::copy_from_slice(&self.bytes[written..self.frames[whole].end])
+        } else {
+            Bytes::new()
+        };
+        (position, rest)
+    }
+
+    /// Whether `other` can be joined to these: together they have no more reaches than a batch may have.
+    pub(crate) fn can_join(batches: &[Arc<Self>], other: &Self) -> bool {
+        let all = batches.iter().flat_map(|batch| &batch.reaches).chain(&other.reaches);
+        let mut distinct: Vec<&Reach> = Vec::new();
+        for reach in all {
+            if !distinct.contains(&reach) {
+                distinct.push(reach);
+            }
+        }
+        distinct.len() <= REACHES_MAX
+    }
+
+    /// Joins batches that were published one behind the other, so that they cost one write.
+    pub(crate) fn join(batches: &[Arc<Self>]) -> Self {
+        let mut joined = FrameBatchBuilder::default();
+        let mut span = Span::default();
+        for batch in batches {
+            span = span.join(batch.span);
+            let mut start = 0;
+            for frame in &batch.frames {
+                let reach = batch.reaches[usize::from(frame.reach)];
+                joined.push_encoded(&batch.bytes[start..frame.end], frame.kind, reach);
+                start = frame.end;
+            }
+        }
+        joined.build(span)
+    }
+}
+
+/// A batch on its way to the subscribers of a shard, and the parts that some of them get.
+#[derive(Debug)]
+pub(crate) struct Delivery<'a> {
+    batch: &'a FrameBatch,
+    /// How far all subscribers had been told before: those that earlier batches were not for were not visited.
+    from: Position,
+    /// Gathered already, by the reaches that they have.
+    parts: HashMap<u64, FrameBatch>,
+}
+
+impl<'a> Delivery<'a> {
+    pub(crate) fn new(batch: &'a FrameBatch, from: Position) -> Self {
+        Self { batch, from, parts: HashMap::new() }
+    }
+
+    /// Where a subscriber stands that keeps up, and was last told something at `position`.
+    pub(crate) fn position_of(&self, position: Position) -> Position {
+        let (event, presence) = (position.event.max(self.from.event), position.presence.max(self.from.presence));
+        Position { event, presence, ..position }
+    }
+
+    pub(crate) fn batch(&self) -> &'a FrameBatch {
+        self.batch
+    }
+
+    /// What `reader` gets of the batch, who has been told all that came before it.
+    pub(crate) fn part_for(&mut self, reader: Reader<'_>) -> &FrameBatch {
+        if self.batch.is_for_all() {
+            return self.batch;
+        }
+        let reaches = self.batch.reaches_of(reader);
+        if reaches.count_ones() as usize == self.batch.reaches.len() {
+            return self.batch;
+        }
+        if self.parts.len() >= PARTS_KEPT && !self.parts.contains_key(&reaches) {
+            self.parts.clear();
+        }
+        self.parts.entry(reaches).or_insert_with(|| self.batch.select(reaches, Position::default()))
+    }
+
+    /// What `reader` gets of the batch, who has been told some of it already.
+    pub(crate) fn rest_for(&self, reader: Reader<'_>, position: Position) -> FrameBatch {
+        self.batch.select(self.batch.reaches_of(reader), position)
+    }
+}
+
+/// Encodes frames into a [`FrameBatch`].
+#[derive(Debug, Default)]
+pub(crate) struct FrameBatchBuilder {
+    encoder: Encoder,
+    frames: Vec<Frame>,
+    reaches: Vec<Reach>,
+}
+
+impl FrameBatchBuilder {
+    pub(crate) fn push(&mut self, frame: &ServerFrame<'_>, kind: FrameKind, reach: Reach) {
+        self.encoder.push(frame);
+        self.note(kind, reach);
+    }
+
+    fn push_encoded(&mut self, frame: &[u8], kind: FrameKind, reach: Reach) {
+        self.encoder.push_encoded(frame);
+        self.note(kind, reach);
+    }
+
+    fn note(&mut self, kind: FrameKind, reach: Reach) {
+        let at = self.reaches.iter().rposition(|known| *known == reach).unwrap_or_else(|| {
+            self.reaches.push(reach);
+            self.reaches.len() - 1
+        });
+        let reach = u8::try_from(at).expect("a batch has at most 64 reaches");
+        self.frames.push(Frame { end: self.encoder.len(), kind, reach });
+    }
+
+    /// Whether no more is to be pushed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.encoder.len() >= BATCH_MAX_BYTES
+            || self.frames.len() >= BATCH_MAX_MESSAGES
+            || self.reaches.len() >= REACHES_MAX
+    }
+
+    /// Finishes a batch that covers `span`.
+    pub(crate) fn build(mut self, span: Span) -> FrameBatch {
+        FrameBatch { bytes: self.encoder.take().freeze(), frames: self.frames, span, reaches: self.reaches }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(batch: &mut FrameBatchBuilder, id: i64, reach: Reach) {
+        let name = "x".repeat(usize::try_from(id).unwrap());
+        batch.push(&ServerFrame::UserJoin { username: &name }, FrameKind::Event(MessageId::new(id)), reach);
+    }
+
+    fn messages(ids: std::ops::RangeInclusive<i64>) -> FrameBatch {
+        let mut batch = FrameBatchBuilder::default();
+        let span = Span::of_events(MessageId::new(ids.start() - 1), MessageId::new(*ids.end()));
+        ids.for_each(|id| push(&mut batch, id, Reach::ALL));
+        batch.build(span)
+    }
+
+    fn at(event: i64) -> Position {
+        Position { event: MessageId::new(event), ..Position::default() }
+    }
+
+    const USER: UserId = UserId(1);
+
+    fn reader(user: UserId, rooms: &[RoomId]) -> Reader<'_> {
+        Reader { user, all_rooms: true, rooms }
+    }
+
+    #[test]
+    fn a_batch_goes_on_only_where_it_begins() {
+        let batch = messages(5..=8);
+        assert_eq!(batch.continuity(at(4)), Continuity::InSequence);
+        assert_eq!(batch.continuity(at(3)), Continuity::Gap);
+        assert_eq!(batch.continuity(at(6)), Continuity::Overlaps);
+        let rest = Delivery::new(&batch, Position::default()).rest_for(reader(USER, &[]), at(6));
+        assert_eq!(rest.len(), 2);
+        assert_eq!(rest.bytes(), &batch.bytes()[batch.frames[1].end..]);
+        assert_eq!(Delivery::new(&batch, Position::default()).rest_for(reader(USER, &[]), at(9)).len(), 0);
+    }
+
+    #[test]
+    fn a_cut_batch_says_what_was_told_and_what_is_left_of_the_frame() {
+        let batch = messages(1..=3);
+        for written in 0..=batch.bytes().len() {
+            let (position, rest) = batch.after_partial_write(written, at(0));
+            let told = batch.frames.iter().take_while(|frame| frame.end <= written + rest.len()).count();
+            assert_eq!(position.event.get(), i64::try_from(told).unwrap());
+            let end = told.checked_sub(1).map_or(0, |last| batch.frames[last].end);
+            assert_eq!(written + rest.len(), end, "a connection stands between two frames");
+        }
+    }
+
+    #[test]
+    fn joined_batches_are_the_bytes_of_each_in_order() {
+        let (one, two) = (Arc::new(messages(1..=2)), Arc::new(messages(3..=4)));
+        let joined = FrameBatch::join(&[Arc::clone(&one), Arc::clone(&two)]);
+        assert_eq!(joined.bytes(), &[&one.bytes()[..], &two.bytes()[..]].concat());
+        assert_eq!(joined.continuity(at(0)), Continuity::InSequence);
+        assert_eq!(joined.advance(at(0)), at(4));
+        assert!(joined.is_for_all());
+    }
+
+    #[test]
+    fn each_reader_gets_the_frames_of_their_rooms_and_stands_behind_all_of_them() {
+        let mut batch = FrameBatchBuilder::default();
+        let (den, attic) = (RoomId(7), RoomId(9));
+        push(&mut batch, 1, Reach::ALL);
+        push(&mut batch, 2, Reach::of_room(den, Audience::Members(den)));
+        push(&mut batch, 3, Reach::of_room(RoomId(3), Audience::Everyone));
+        push(&mut batch, 4, Reach::second_edition(Audience::User(USER)));
+        // The fifth event is told to nobody by a frame.
+        let batch = batch.build(Span::of_events(MessageId::new(0), MessageId::new(5)));
+        let told = |user: UserId, all_rooms: bool, rooms: &[RoomId]| {
+            let mut delivery = Delivery::new(&batch, Position::default());
+            let part = delivery.part_for(Reader { user, all_rooms, rooms });
+            assert_eq!(part.advance(at(0)), at(5));
+            let id = |frame: &Frame| if let FrameKind::Event(id) = frame.kind { id.get() } else { 0 };
+            part.frames.iter().map(id).collect::<Vec<_>>()
+        };
+        assert_eq!(told(USER, true, &[den]), [1, 2, 3, 4]);
+        assert_eq!(told(UserId(2), true, &[den, attic]), [1, 2, 3]);
+        assert_eq!(told(UserId(2), true, &[attic]), [1, 3]);
+        assert_eq!(told(USER, false, &[den]), [1]);
+    }
+
+    #[test]
+    fn parts_that_differ_more_than_are_kept_are_still_right() {
+        let mut batch = FrameBatchBuilder::default();
+        let rooms: Vec<_> = (2..20).map(RoomId).collect();
+        for (id, room) in (1..).zip(&rooms) {
+            push(&mut batch, id, Reach::of_room(*room, Audience::Members(*room)));
+        }
+        let batch = batch.build(Span::of_events(MessageId::new(0), MessageId::new(18)));
+        let mut delivery = Delivery::new(&batch, Position::default());
+        for subset in 0..4 * PARTS_KEPT {
+            let mine: Vec<_> = rooms.iter().enumerate().filter(|(at, _)| subset & (1 << at) != 0).collect();
+            let mine: Vec<_> = mine.into_iter().map(|(_, room)| *room).collect();
+            assert_eq!(delivery.part_for(reader(USER, &mine)).len(), mine.len());
+            assert!(delivery.parts.len() <= PARTS_KEPT);
+        }
+    }
+
+    #[test]
+    fn typing_is_not_told_to_the_person_who_types() {
+        let mut batch = FrameBatchBuilder::default();
+        let typing = ServerFrame::Typing { username: "ada", room: 1 };
+        batch.push(&typing, FrameKind::Unordered, Reach::ALL.except(USER));
+        let batch = batch.build(Span::default());
+        let mut delivery = Delivery::new(&batch, Position::default());
+        assert_eq!(delivery.part_for(reader(UserId(2), &[])).len(), 1);
+        assert_eq!(delivery.part_for(reader(USER, &[])).len(), 0);
+    }
+}

@@ -1,0 +1,32 @@
+//! The fan-out: a shard takes what is published and writes it to every socket that keeps up.
+//!
+//! A shard is a loop with one receiver of the broadcast channel. It writes everything that is pending, already encoded,
+//! to each of its sockets with one non-blocking write. Nothing is copied or queued for a connection and no task is
+//! woken, so a connection that keeps up costs one `send` per delivery and nothing else.
+//!
+//! What is not for everybody is marked with whom it [reaches](Reach), and a subscriber knows which rooms its user
+//! reads. A change of a room or its members travels in the same channel: each subscriber it concerns is handed to its
+//! own task, which reads rooms and events from the database in one transaction. So the rooms of a subscriber change
+//! exactly between two frames.
+//!
+//! A socket that would block is left alone from then on: its own task writes. It finishes the frame that was cut, reads
+//! from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs nobody else
+//! anything, and needs no queue: the database is the queue.
+//!
+//! Shard and task share a [`Subscriber`]. Its write owner says which of the two may write, so that no frame is split by
+//! another writer; its position says what has been sent, so that nothing is skipped or repeated whichever of them
+//! writes next.
+
+mod batch;
+mod hub;
+mod presence;
+mod shard;
+mod subscriber;
+
+pub(crate) use batch::{FrameBatchBuilder, FrameKind, Position, Reach, Span};
+pub(crate) use hub::{Event, Hub};
+#[cfg(feature = "cluster")]
+pub(crate) use presence::Local;
+pub(crate) use presence::{Presence, PresenceGuard, Snapshot};
+pub(crate) use shard::Shard;
+pub(crate) use subscriber::{Clock, CloseReason, Subscriber, WakeReason};

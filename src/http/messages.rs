@@ -1,0 +1,251 @@
+//! The routes of messages: pages of a room's history, and what a member writes without a WebSocket.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Request, StatusCode};
+
+use super::body::{BodyKind, read_body};
+use super::error::ApiError;
+use super::response::{Body, Response, as_json, json};
+use super::rest::bearer;
+use super::session::{number, sender, session_of};
+use crate::app::{App, WriteHeld};
+use crate::db::{self, History, IdRange, NewMessage, Page, PageQuery, Session, Write};
+use crate::limits::{FRAME_MAX_BYTES, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES};
+use crate::model::{Content, MessageId, Nonce, UserId};
+use crate::protocol::{self, Attachments, EditBody, HistoryBody, MessageBody, MessageFrame};
+use crate::room::RoomId;
+
+/// A page of history as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageRequest {
+    pub(crate) room: RoomId,
+    pub(crate) page: PageQuery,
+    pub(crate) limit: u32,
+}
+
+/// `GET /messages`: a page of history.
+pub(crate) async fn message_history(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Response, ApiError> {
+    let digest = bearer(headers)?;
+    let PageRequest { room, page, limit } = match parse_page(query.unwrap_or_default()) {
+        Ok(request) => request,
+        // What is wrong with the request is said only to those who may make it.
+        Err(error) => return session_of(app, headers).await.and(Err(error)),
+    };
+    let found = app.db.message_history(digest, room, page, limit).await?;
+    let History { session, page, has_more, has_newer } = found.ok_or(ApiError::Unauthorized)?;
+    let mut history = HistoryBody::new(has_more, has_newer);
+    Ok(match page.ok_or(ApiError::NotFound)? {
+        Page::Messages(messages) => {
+            let mut body = Vec::new();
+            history.push(&messages, &mut body);
+            history.end(&mut body);
+            json(StatusCode::OK, body)
+        }
+        Page::Range(range) => {
+            let (sender, pieces) = Channel::new(1);
+            tokio::spawn(send_range(Arc::clone(app), (session.user, room), range, history, sender));
+            as_json(Response::new(Body::Right(pieces)))
+        }
+    })
+}
+
+/// Sends a long page at the client's pace, one piece in memory at a time: the texts of 200 messages can take three
+/// megabytes, and a client that does not read must not make the server hold them.
+async fn send_range(
+    app: Arc<App>,
+    (reader, room): (UserId, RoomId),
+    mut range: IdRange,
+    mut history: HistoryBody,
+    mut sender: Sender<Bytes, db::Error>,
+) {
+    loop {
+        let mut piece = Vec::new();
+        match app.db.messages_in(reader, room, range).await {
+            Ok(messages) => {
+                history.push(&messages, &mut piece);
+                let Some(last) = messages.last().map(|message| message.id) else { break };
+                range.first = last.next();
+            }
+            // The answer has begun: the only way to report the error is to cut it short.
+            Err(error) => return sender.abort(error),
+        }
+        // Fails when the client has gone.
+        if sender.send_data(piece.into()).await.is_err() {
+            return;
+        }
+    }
+    let mut piece = Vec::new();
+    history.end(&mut piece);
+    // As above.
+    drop(sender.send_data(piece.into()).await);
+}
+
+/// Reads the query of `GET /messages`. Unknown parameters are ignored.
+pub(crate) fn parse_page(query: &str) -> Result<PageRequest, ApiError> {
+    let id = |name| Ok::<_, ApiError>(number(query, name)?.map(MessageId::new));
+    let Ok(limit @ 1..=PAGE_MAX_MESSAGES) = number(query, "limit")?.map_or(Ok(PAGE_DEFAULT_MESSAGES), u32::try_from)
+    else {
+        return Err(ApiError::InvalidRequest("limit is a number from 1 to 200"));
+    };
+    let room = number(query, "room")?.map_or(RoomId::LOBBY, RoomId);
+    let page = match (id("before")?, id("after")?, id("around")?) {
+        (None, None, None) => PageQuery::Newest,
+        (Some(id), None, None) => PageQuery::Before(id),
+        (None, Some(id), None) => PageQuery::After(id),
+        (None, None, Some(id)) => PageQuery::Around(id),
+        _ => return Err(ApiError::InvalidRequest("a page is before, after or around a message: one of the three")),
+    };
+    Ok(PageRequest { room, page, limit })
+}
+
+/// `POST /messages`: a message, as JSON or as its bare text.
+pub(crate) async fn send_message(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let header = idempotency_key(request.headers())?;
+    let room = number(request.uri().query().unwrap_or_default(), "room")?;
+    let (kind, body) = read_body(request, FRAME_MAX_BYTES).await?;
+    let (content, mut attached, nonce) = match kind {
+        BodyKind::Json => {
+            let MessageBody { content, attached, nonce } =
+                protocol::parse_body(&body).ok_or(ApiError::InvalidBody(MESSAGE_FORM))?;
+            (content, attached, parse_nonce(nonce)?)
+        }
+        BodyKind::Text => {
+            let text = String::from_utf8(body).map_err(|_| ApiError::InvalidRequest("the text is not UTF-8"))?;
+            (text, Attachments::default(), None)
+        }
+    };
+    attached.room = one_of(attached.room, room, "the room in the address and the one in the body differ")?;
+    let nonce = one_of(nonce, header, NONCES_DIFFER)?;
+    let message = MessageFrame::new(&content, &attached, nonce);
+    let MessageFrame { room, content, reply_to, image, nonce } =
+        message.map_err(|(error, _)| ApiError::InvalidMessage(error))?;
+    let message = NewMessage { room, content, reply_to, image, nonce };
+    let id = write(app, session, Write::Message(message)).await?;
+    Ok(json(StatusCode::CREATED, protocol::event_body(id)))
+}
+
+const MESSAGE_FORM: &str = "the body must be a JSON object with the string \"content\", and \"room\", \"reply_to\", \
+     \"image\", \"alt\" and \"nonce\" if any";
+const NONCES_DIFFER: &str = "the nonce in the body and the Idempotency-Key differ";
+
+/// `PATCH /messages/ID`: another text for one's own message.
+pub(crate) async fn edit_message(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    message: MessageId,
+) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let header = idempotency_key(request.headers())?;
+    let (BodyKind::Json, body) = read_body(request, FRAME_MAX_BYTES).await? else {
+        return Err(ApiError::UnsupportedMediaType);
+    };
+    let EditBody { content, nonce } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
+        "the body must be a JSON object with the string \"content\", and \"nonce\" if any",
+    ))?;
+    let nonce = one_of(parse_nonce(nonce)?, header, NONCES_DIFFER)?;
+    let content = Content::parse(&content).map_err(|error| ApiError::InvalidMessage(error.to_string().into()))?;
+    let id = write(app, session, Write::Edit { message, content, nonce }).await?;
+    Ok(json(StatusCode::OK, protocol::event_body(id)))
+}
+
+/// `DELETE /messages/ID`: takes a message away.
+pub(crate) async fn delete_message(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    message: MessageId,
+) -> Result<Response, ApiError> {
+    let session = session_of(app, headers).await?;
+    let nonce = idempotency_key(headers)?;
+    let id = write(app, session, Write::Delete { message, nonce }).await?;
+    Ok(json(StatusCode::OK, protocol::event_body(id)))
+}
+
+/// Stores one write, if its user is not too fast; what was stored before under the same nonce costs nothing.
+async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, ApiError> {
+    let (user, now, nonce, bytes) = (session.user, Instant::now(), write.nonce().cloned(), write.text_bytes());
+    if let Err(held) = app.may_write(user, &write, now) {
+        let seen = match nonce {
+            Some(nonce) => app.db.seen(user, vec![nonce]).await?.into_iter().next().flatten(),
+            None => None,
+        };
+        return seen.ok_or(match held {
+            WriteHeld::TooFast(wait) => ApiError::RateLimited(wait),
+            WriteHeld::NoSpace => ApiError::NoSpace,
+        });
+    }
+    let before = app.db.last_id();
+    let written = app.db.write(sender(session), vec![write]).await?;
+    let event = written.into_iter().next().ok_or(ApiError::Unavailable)??;
+    if nonce.is_some() {
+        app.forgive_repeats(user, before, [(event, bytes)], now);
+    }
+    Ok(event)
+}
+
+/// The nonce of a request that its header names.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Nonce>, ApiError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let nonce = value.to_str().ok().and_then(Nonce::parse).filter(|_| values.next().is_none());
+    nonce
+        .map(Some)
+        .ok_or(ApiError::InvalidRequest("an Idempotency-Key has 1 to 64 characters of ASCII, and comes once"))
+}
+
+fn parse_nonce(nonce: Option<String>) -> Result<Option<Nonce>, ApiError> {
+    let parsed = nonce.map(|nonce| Nonce::parse(&nonce));
+    parsed.map(|nonce| nonce.ok_or(ApiError::InvalidMessage("a nonce has 1 to 64 characters".into()))).transpose()
+}
+
+/// What is given in one of two places, or in both alike.
+fn one_of<T: PartialEq>(one: Option<T>, other: Option<T>, differ: &'static str) -> Result<Option<T>, ApiError> {
+    match (one, other) {
+        (Some(one), Some(other)) if one != other => Err(ApiError::InvalidRequest(differ)),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_the_newest_or_before_after_or_around_a_message_of_a_room() {
+        let page = |query| parse_page(query).ok().map(|request| (request.room.0, request.page, request.limit));
+        let id = |id| MessageId::new(id);
+        assert_eq!(page(""), Some((1, PageQuery::Newest, 50)));
+        assert_eq!(page("limit=200&x=1&room=7"), Some((7, PageQuery::Newest, 200)));
+        assert_eq!(page("before=7&limit=1"), Some((1, PageQuery::Before(id(7)), 1)));
+        assert_eq!(page("after=0"), Some((1, PageQuery::After(id(0)), 50)));
+        assert_eq!(page("around=9"), Some((1, PageQuery::Around(id(9)), 50)));
+        let bad = [
+            "limit=0",
+            "limit=201",
+            "limit=-1",
+            "limit=+1",
+            "limit=",
+            "limit=1&limit=1",
+            "room=",
+            "room=x",
+            "before=x",
+            "after=1e3",
+            "before=1&after=1",
+            "after=1&around=1",
+            "before=9223372036854775808",
+            "limit=%31",
+        ];
+        for query in bad {
+            assert_eq!(page(query), None, "{query}");
+        }
+    }
+}

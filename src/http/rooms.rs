@@ -1,0 +1,160 @@
+//! The routes of rooms: which there are, making and changing them, and who is in them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Request, StatusCode};
+
+use super::body::read_json;
+use super::error::ApiError;
+use super::response::{Response, empty, json};
+use super::session::session_of;
+use crate::app::App;
+use crate::config::Whose;
+use crate::db::{RoomChange, RoomCommand, RoomError, RoomOutcome, Session};
+use crate::limits::NEW_MEMBERS_MAX;
+use crate::model::Username;
+use crate::protocol::{self, DirectBody, NewRoomBody, NotifyBody, RoomChangeBody};
+use crate::room::{RoomEmoji, RoomId, RoomName, Topic};
+
+/// `GET /rooms`: the rooms that the user may read.
+pub(crate) async fn list(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let session = session_of(app, headers).await?;
+    let rooms = app.db.rooms(session.user).await?;
+    Ok(json(StatusCode::OK, protocol::rooms_body(&rooms)))
+}
+
+/// `POST /rooms`: makes an open or a private room.
+pub(crate) async fn create(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let body = read_json(request).await?;
+    let NewRoomBody { name, kind, emoji, topic, members } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
+        "the body must be a JSON object with the strings \"name\" and \"kind\", and \"emoji\", \"topic\" and the list \
+         \"members\" if any",
+    ))?;
+    let is_open = match &kind[..] {
+        "open" => true,
+        "private" => false,
+        _ => return Err(ApiError::InvalidRequest("the kind of a new room is \"open\" or \"private\"")),
+    };
+    if members.len() > NEW_MEMBERS_MAX {
+        return Err(ApiError::InvalidRequest("a room is made with at most 200 members; more are added one by one"));
+    }
+    let members = members.iter().map(|name| Username::parse(name).ok_or(ApiError::NotFound));
+    let command = RoomCommand::Create {
+        name: parse_name(&name)?,
+        is_open,
+        emoji: emoji.as_deref().map(parse_emoji).transpose()?,
+        topic: topic.as_deref().map(parse_topic).transpose()?.unwrap_or_default(),
+        members: members.collect::<Result<_, _>>()?,
+        by_moderators: app.config.rooms == Whose::Moderators,
+    };
+    let outcome = change_room(app, &session, command).await?;
+    answer(app, &session, outcome, StatusCode::CREATED).await
+}
+
+/// `POST /direct`: the room of two people, made if there is none.
+pub(crate) async fn direct(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let body = read_json(request).await?;
+    let DirectBody { username } = protocol::parse_body(&body)
+        .ok_or(ApiError::InvalidBody("the body must be a JSON object with the string \"username\""))?;
+    let username = Username::parse(&username).ok_or(ApiError::NotFound)?;
+    let open = |make| {
+        let command = RoomCommand::OpenDirect { username: username.clone(), make };
+        app.db.change_room(session.id, session.user, command)
+    };
+    let outcome = match open(false).await {
+        // Making one is limited, and finding it is not.
+        Err(RoomError::NotFound) => {
+            let now = Instant::now();
+            app.direct_rate.take(session.user, now).map_err(ApiError::RateLimited)?;
+            let made = open(true).await;
+            if !made.as_ref().is_ok_and(|outcome| outcome.is_new) {
+                app.direct_rate.put_back(&session.user, 1, now);
+            }
+            made
+        }
+        found => found,
+    }?;
+    answer(app, &session, outcome, if outcome.is_new { StatusCode::CREATED } else { StatusCode::OK }).await
+}
+
+/// `PATCH /rooms/ID`: changes what is said of a room, or whether it is only read.
+pub(crate) async fn change(app: &Arc<App>, request: Request<Incoming>, room: RoomId) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let body = read_json(request).await?;
+    let RoomChangeBody { name, emoji, topic, archived } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
+        "the body must be a JSON object with some of the strings \"name\", \"emoji\" and \"topic\" and the boolean \
+         \"archived\"",
+    ))?;
+    let change = RoomChange {
+        name: name.as_deref().map(parse_name).transpose()?,
+        emoji: emoji.map(|emoji| emoji.as_deref().map(parse_emoji).transpose()).transpose()?,
+        topic: topic.as_deref().map(parse_topic).transpose()?,
+        archived,
+    };
+    let outcome = change_room(app, &session, RoomCommand::Change { room, change }).await?;
+    answer(app, &session, outcome, StatusCode::OK).await
+}
+
+/// `PUT /rooms/ID/members/NAME`: adds somebody to a private room.
+pub(crate) async fn add_member(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    room: RoomId,
+    username: Username,
+) -> Result<Response, ApiError> {
+    let session = session_of(app, headers).await?;
+    change_room(app, &session, RoomCommand::AddMember { room, username }).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `DELETE /rooms/ID/members/NAME`: removes somebody from a private room.
+pub(crate) async fn remove_member(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    room: RoomId,
+    username: Username,
+) -> Result<Response, ApiError> {
+    let session = session_of(app, headers).await?;
+    change_room(app, &session, RoomCommand::RemoveMember { room, username }).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `PUT /rooms/ID/notify`: what the user wants to be told of in a room while away.
+pub(crate) async fn notify(app: &Arc<App>, request: Request<Incoming>, room: RoomId) -> Result<Response, ApiError> {
+    let session = session_of(app, request.headers()).await?;
+    let body = read_json(request).await?;
+    let NotifyBody { what } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
+        "the body must be a JSON object with \"what\": \"all\", \"mentions\" or \"nothing\"",
+    ))?;
+    change_room(app, &session, RoomCommand::Notify { room, about: what.into() }).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Changes a room at the pace at which the user may write: each change is told to all who read it.
+async fn change_room(app: &App, session: &Session, command: RoomCommand) -> Result<RoomOutcome, ApiError> {
+    app.message_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    Ok(app.db.change_room(session.id, session.user, command).await?)
+}
+
+/// The room as the user sees it now.
+async fn answer(app: &App, session: &Session, outcome: RoomOutcome, status: StatusCode) -> Result<Response, ApiError> {
+    let room = app.db.room(session.user, outcome.room).await?.ok_or(ApiError::NotFound)?;
+    Ok(json(status, protocol::room_body(&room)))
+}
+
+fn parse_name(name: &str) -> Result<RoomName, ApiError> {
+    RoomName::parse(name)
+        .ok_or(ApiError::InvalidRequest("a room's name has 1 to 60 characters and no control characters"))
+}
+
+fn parse_emoji(emoji: &str) -> Result<RoomEmoji, ApiError> {
+    RoomEmoji::parse(emoji).ok_or(ApiError::InvalidRequest("a room's emoji has 1 to 16 characters"))
+}
+
+fn parse_topic(topic: &str) -> Result<Topic, ApiError> {
+    Topic::parse(topic).ok_or(ApiError::InvalidRequest("a topic has up to 250 characters and no control characters"))
+}

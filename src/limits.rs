@@ -1,0 +1,506 @@
+//! The limits of the server, each with its unit and its reason; those of one type of value are with the type.
+//!
+//! These constants keep the server bounded, and nobody needs to set them; what an operator may want to set is a flag in
+//! [`config`](crate::config). They are in one file so that relations between them can be asserted.
+
+use std::time::Duration;
+
+use crate::model::CONTENT_MAX_CHARS;
+
+// --- HTTP ----------------------------------------------------------------------------------------------------------
+
+/// Bytes of a request's head that hyper buffers; past it the answer is 431.
+pub(crate) const HEAD_MAX_BYTES: usize = 16 * 1024;
+/// Headers of a request.
+pub(crate) const HEADERS_MAX: usize = 64;
+/// Bytes of a request's path and query.
+pub(crate) const URI_MAX_BYTES: usize = 2 * 1024;
+/// Bytes of a JSON body.
+pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
+/// Time for a request's head, and for a kept-alive connection to send another request.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time within which a peer must accept some of an HTTP answer.
+pub(crate) const ANSWER_STALL: Duration = Duration::from_secs(10);
+/// Burst of log lines about refused requests above the level `debug`, so that such requests cannot fill the disk.
+pub(crate) const REFUSAL_LOG_BURST: u32 = 100;
+/// Log lines a second about refused requests above the level `debug`.
+pub(crate) const REFUSAL_LOG_RATE: u32 = 5;
+/// Characters of a request id from a trusted proxy.
+pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
+/// Time for one request for metrics.
+pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections for metrics that are served at once, so that a few without a request do not delay one with; more wait to
+/// be accepted.
+pub(crate) const METRICS_AT_ONCE: usize = 4;
+/// Messages in a page of history.
+pub(crate) const PAGE_MAX_MESSAGES: u32 = 200;
+/// Messages in a page of history if the client does not say.
+pub(crate) const PAGE_DEFAULT_MESSAGES: u32 = 50;
+/// Bytes of text in a page that is answered at once; a longer page is read and sent in pieces, as fast as the client
+/// accepts it.
+pub(crate) const PAGE_HELD_BYTES: usize = 256 * 1024;
+
+// --- Connections ---------------------------------------------------------------------------------------------------
+
+/// File descriptors reserved for the database, the listener and the standard streams.
+pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+/// Unauthenticated connections of one address that are always kept open between requests: those of five browsers.
+pub(crate) const KEPT_OPEN_PER_IP: usize = 32;
+/// The part of all places that authenticated connections of one address leave to others: a quarter. Unlimited if
+/// connections per address are.
+pub(crate) const ADDRESS_PLACES_KEPT: u32 = 4;
+/// The part of all places that is kept for [addresses of users](USER_ADDRESSES_KNOWN): an eighth.
+/// Unlimited if connections per address are.
+pub(crate) const KNOWN_PLACES_KEPT: u32 = 8;
+/// The last addresses of one user that are known: at home, at work, a phone's.
+pub(crate) const USER_ADDRESSES_KNOWN: usize = 4;
+/// Users whose addresses are known.
+pub(crate) const USERS_KNOWN_MAX: usize = 4_096;
+/// If the descriptors allow fewer connections than this, the log warns.
+pub(crate) const FEW_CONNECTIONS: u32 = 100;
+/// Connections that the kernel holds until they are accepted; it may allow fewer.
+pub(crate) const LISTEN_BACKLOG: u32 = 1_024;
+/// Permissions of a Unix socket created here: its peers are trusted proxies, so only the owner and the group may
+/// connect, to which a proxy's user can be added.
+pub(crate) const UNIX_SOCKET_MODE: u32 = 0o660;
+/// The least time between two checks for a renewed TLS certificate, which are made when connections arrive.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes that TLS encrypts ahead of a blocked socket: one full record (RFC 8446 5.1), so that a slow reader holds no
+/// more than that.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_AHEAD_BYTES: usize = 16 * 1024;
+/// Bytes of TLS records that are read from one connection before others run. Less than [`READ_BUDGET_BYTES`], since
+/// they may be many small records to decrypt, and new keys to derive for each.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_READ_BUDGET_BYTES: usize = 32 * 1024;
+/// Bytes of TLS records allowed for each byte of data: alone in a record it takes 23 (RFC 8446 5.2).
+#[cfg(feature = "tls")]
+pub(crate) const TLS_BYTES_PER_BYTE: u32 = 32;
+/// Burst of bytes of TLS records beyond [those allowed for their data](TLS_BYTES_PER_BYTE): the handshake, an
+/// incomplete record, padding. Endless empty records or key updates exceed it.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_OVERHEAD_BURST: u32 = 64 * 1024;
+/// Such bytes allowed per second: one record full of padding.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_OVERHEAD_RATE: u32 = 16 * 1024;
+/// TLS handshakes a second from one address, with a burst of [`HANDSHAKE_BURST`]; unlimited if connections per address
+/// are. For each the server signs, which takes milliseconds on a small device.
+pub(crate) const HANDSHAKE_RATE: u32 = 20;
+/// Burst of TLS handshakes from one address: a household or a class that opens the page together.
+pub(crate) const HANDSHAKE_BURST: u32 = 100;
+/// Pause in accepting connections when the system is out of descriptors or memory.
+pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Time for a client's first frame.
+pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
+pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
+/// How long a message or a frame may take from its first byte to its last, as a body may.
+pub(crate) const MESSAGE_TIMEOUT: Duration = BODY_TIMEOUT;
+/// Bytes of a message that is not whole yet which count for nobody: one read's worth.
+pub(crate) const UNFINISHED_FREE_BYTES: usize = READ_BUFFER_BYTES;
+/// Bytes of messages that are not whole yet, of one user: four of the largest.
+pub(crate) const USER_UNFINISHED_BYTES_MAX: usize = 4 * FRAME_MAX_BYTES;
+/// Bytes of messages that are not whole yet, of all users. The parser takes up to three times that.
+pub(crate) const UNFINISHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that are read from a socket at once. Held only while a connection has something to read.
+pub(crate) const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Bytes read from one connection before others run; an unauthenticated one may send no more at all.
+pub(crate) const READ_BUDGET_BYTES: usize = 2 * FRAME_MAX_BYTES;
+/// Frames of one connection that are answered together; an unauthenticated one may send as many pings.
+pub(crate) const FRAMES_PER_READ: usize = 64;
+/// Frames a second on one connection, with a burst of [`FRAME_BURST`]; unlimited if messages are.
+pub(crate) const FRAME_RATE: u32 = 100;
+/// Burst of frames on one connection.
+pub(crate) const FRAME_BURST: u32 = 1_000;
+/// Bytes of text a second that one user may write: far more than anybody types.
+pub(crate) const BYTE_RATE: u32 = 16 * 1024;
+/// Bytes of text at once: a few of the longest messages.
+pub(crate) const BYTE_BURST: u32 = 8 * BYTE_RATE;
+/// Burst of messages from one user, in seconds at the allowed rate.
+pub(crate) const MESSAGE_BURST_SECONDS: u32 = 3;
+/// Frames allowed for each allowed message, if that is more than [`FRAME_RATE`]: for typing and pings.
+pub(crate) const FRAMES_PER_MESSAGE: u32 = 2;
+/// Connections a second that one user may authenticate, with a burst of [`CONNECT_BURST`]; unlimited if connections per
+/// user are. Each may be announced to everyone.
+pub(crate) const CONNECT_RATE: u32 = 5;
+/// Burst of connections that one user may authenticate: every tab, again and again while the network is unstable.
+pub(crate) const CONNECT_BURST: u32 = 256;
+/// Burst of log lines above the level `debug` about users who come and go: a school's, at the start of a lesson.
+pub(crate) const CONNECTION_LOG_BURST: u32 = 200;
+/// Such log lines a second: coming and going without end cannot fill the disk.
+pub(crate) const CONNECTION_LOG_RATE: u32 = 5;
+/// Burst of refused frames before a connection is closed with 1008; those refused for no fault of the client's do not
+/// count.
+pub(crate) const REFUSED_BURST: u32 = 200;
+/// Refused frames a second before a connection is closed with 1008.
+pub(crate) const REFUSED_RATE: u32 = 5;
+/// Bytes that the kernel takes for a TCP connection beyond what the peer has room for; by itself it takes up to 4 MB. As
+/// much as a reader who pauses for a moment in a flood falls behind: who is further behind is told from the database.
+pub(crate) const UNSENT_MAX_BYTES: u32 = 256 * 1024;
+/// How long a socket may accept nothing before its connection is given up.
+pub(crate) const WRITE_STALL: Duration = Duration::from_secs(30);
+/// How long the closing handshake may take.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a socket is kept after the last answer, for the peer to close, too.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that are discarded meanwhile.
+pub(crate) const LINGER_MAX_BYTES: usize = 256 * 1024;
+/// Connections over the limit that are told so at once; more are closed without a response.
+pub(crate) const REFUSALS_AT_ONCE: usize = 32;
+
+// --- Fan-out -------------------------------------------------------------------------------------------------------
+
+/// Events the broadcast channel holds for a busy shard; beyond that the shard's connections catch up.
+pub(crate) const HUB_CAPACITY: usize = 1_024;
+/// Messages of a commit encoded into one batch.
+pub(crate) const BATCH_MAX_MESSAGES: usize = 1_024;
+/// Bytes of frames of a commit encoded into one batch.
+pub(crate) const BATCH_MAX_BYTES: usize = 64 * 1024;
+/// Events a shard may be behind before the next commit waits for it.
+pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
+/// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
+/// instead.
+pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that a shard joins into one write.
+pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
+/// Parts of a batch that a shard keeps for other subscribers who get the same: with [`WRITE_MAX_BYTES`] each, 4 MiB.
+pub(crate) const PARTS_KEPT: usize = 64;
+/// Sockets that a shard writes to before it yields to other tasks.
+pub(crate) const SOCKETS_PER_YIELD: usize = 32;
+/// How many times per ping interval a shard looks for connections to ping or close.
+pub(crate) const HEARTBEAT_CHECKS: u32 = 8;
+/// Cores per shard: the kernel's work for each write, and the writer thread, need the other.
+pub(crate) const CORES_PER_SHARD: usize = 2;
+/// Shards: each receives every event, so at some point more of them only cost more.
+pub(crate) const SHARDS_MAX: u16 = 64;
+
+// --- Presence ------------------------------------------------------------------------------------------------------
+
+/// Names in one list of users.
+pub(crate) const USERS_LISTED_MAX: usize = 200;
+/// Users online above which a count is sent instead of names.
+pub(crate) const COUNT_ABOVE: usize = 1_000;
+/// Users online below which names are sent again.
+pub(crate) const NAMES_BELOW: usize = 900;
+const _: () = assert!(NAMES_BELOW < COUNT_ABOVE, "one user coming and going must not switch it back and forth");
+/// The least time between two typing frames of one user.
+pub(crate) const TYPING_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- Catch-up ------------------------------------------------------------------------------------------------------
+
+/// Messages that are replayed; a connection further behind gets a `resync`.
+pub(crate) const REPLAY_MAX_MESSAGES: u32 = 1_000;
+/// Messages that a catch-up reads at a time.
+pub(crate) const CHUNK_MAX_MESSAGES: u32 = 256;
+/// Bytes of text that a catch-up reads at a time.
+pub(crate) const CHUNK_MAX_BYTES: usize = 64 * 1024;
+/// Catch-ups that hold a chunk in memory at once; the others wait in order.
+pub(crate) const CATCH_UPS_AT_ONCE: usize = 4;
+
+// --- Storage -------------------------------------------------------------------------------------------------------
+
+/// Commands that wait for the writer thread; beyond that the answer is `unavailable`.
+pub(crate) const WRITE_QUEUE: usize = 4_096;
+/// Places in that queue that requests without a session cannot take: health checks and logouts.
+pub(crate) const WRITE_QUEUE_SPARED: usize = WRITE_QUEUE / 2;
+/// Bytes of messages that wait for the writer thread; beyond that the answer is `unavailable`. As many again may be on
+/// their way to the shards.
+pub(crate) const WRITE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+const _: () =
+    assert!(WRITE_QUEUE_BYTES > 16 * READ_BUDGET_BYTES, "the messages of one read always fit, and those of many do");
+/// Commands in one transaction.
+pub(crate) const COMMANDS_PER_COMMIT: usize = 1_024;
+/// Messages in one transaction, approximately: a command is not split.
+pub(crate) const MESSAGES_PER_COMMIT: usize = 4_096;
+/// Requests that wait for the reader thread.
+pub(crate) const READ_QUEUE: usize = 4_096;
+/// Pages of history that wait for the reader thread while it has other requests.
+pub(crate) const PAGES_WAITING: usize = 1_024;
+/// Commands of a batch that may fail by themselves before the whole batch does: each costs the others another try.
+pub(crate) const FAIL_ALONE_MAX: usize = 4;
+/// Ids that are reserved on disk at a time, and skipped at most after an unclean end. Each time is one more write that
+/// waits for the disk.
+pub(crate) const IDS_RESERVED: i64 = 1_000;
+/// How often it is looked whether the log can be moved into the database.
+pub(crate) const SETTLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without a commit after which it is: a copy of the file alone has all that is older.
+pub(crate) const SETTLE_QUIET: Duration = Duration::from_secs(30);
+/// Time after which it is moved however many commits there are: with a few tries, no text that was removed is in the
+/// log for longer than the five minutes that the contract allows.
+pub(crate) const SETTLE_AT_LAST: Duration = Duration::from_mins(4);
+/// How far the wall clock may run ahead of one that cannot be set before that is a jump: more than a machine sleeps at
+/// lunch, and far less than anything lives that expires.
+pub(crate) const CLOCK_JUMP: Duration = Duration::from_hours(1);
+/// How long the wall clock has to stay ahead until it is believed.
+pub(crate) const CLOCK_JUMP_PROOF: Duration = Duration::from_hours(24);
+/// How long a request waits for an answer from the database.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long SQLite waits for a lock held by another process.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const _: () = assert!(
+    2 * LOCK_TIMEOUT.as_secs() < STORE_TIMEOUT.as_secs(),
+    "a locked database leads to an answer and not a timeout, even behind a commit that waits for the same lock"
+);
+/// The least time between two log lines about failing reads.
+pub(crate) const FAULT_SAID_AGAIN: Duration = Duration::from_mins(1);
+/// Bytes written to test whether the database works again: the longest message, at four bytes a character.
+pub(crate) const PROOF_BYTES: u32 = 16_000;
+const _: () = assert!(PROOF_BYTES as usize == 4 * CONTENT_MAX_CHARS, "a database with room for less is still full");
+/// Sessions per user; beyond that the oldest ends.
+pub(crate) const USER_SESSIONS_MAX: u32 = 256;
+/// How long a session lives without use.
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
+/// Age of a session's recorded last use at which it is recorded again: a write for each request would wear out flash.
+pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
+/// How long a nonce is remembered after its day is over, and so the least time it is remembered.
+pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
+/// Rows removed by one round of cleaning, so that no commit waits noticeably.
+pub(crate) const CLEAN_ROWS: u32 = 500;
+/// The time between two rounds of cleaning while there is more to clean.
+pub(crate) const CLEAN_PACE: Duration = Duration::from_secs(1);
+/// The longest time between two rounds of cleaning.
+pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_mins(1);
+/// Messages examined, and possibly removed, by one round of pruning, so that no commit waits noticeably.
+pub(crate) const PRUNE_ROWS: u32 = 500;
+/// The time between two rounds while there is more to prune: at most 20,000 messages a second are removed, more than
+/// people write.
+pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
+/// How often pruning by age examines all messages instead of stopping at the first that is young enough: messages
+/// stored while the clock was ahead hide older ones behind them. Retention is in days, so once a day is enough.
+pub(crate) const PRUNE_ALL_INTERVAL: Duration = Duration::from_hours(24);
+/// Messages examined by one round that removes the messages of a user.
+pub(crate) const ERASE_ROWS: u32 = 2_000;
+/// Between the tries of such a round that the database has no time for.
+pub(crate) const ERASE_RETRY: Duration = Duration::from_secs(1);
+/// How long a starting server, or a command that replaces the database, waits for the lock: both commands that read the
+/// server's addresses and those that change something release it quickly.
+pub(crate) const LOCK_FILE_PATIENCE: Duration = Duration::from_secs(1);
+/// The time between two attempts to take the lock.
+pub(crate) const LOCK_FILE_RETRY: Duration = Duration::from_millis(20);
+/// Bytes of addresses read from a lock file: far more than any server needs.
+pub(crate) const LOCK_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Pages that a backup copies between two progress reports: 4 MiB.
+pub(crate) const BACKUP_PAGES: i32 = 1_024;
+
+// --- Administration ------------------------------------------------------------------------------------------------
+
+/// Bytes of a line on the control socket: the longest contains a name and a password hash.
+pub(crate) const CONTROL_LINE_MAX_BYTES: usize = 1_024;
+/// Time for a command and its answer on the control socket.
+pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+const _: () = assert!(
+    STORE_TIMEOUT.as_secs() < CONTROL_TIMEOUT.as_secs(),
+    "the database answers before the control socket times out"
+);
+
+// --- Rooms ---------------------------------------------------------------------------------------------------------
+
+/// Time within which a message can be edited.
+pub(crate) const EDIT_WITHIN: Duration = Duration::from_hours(24);
+/// How long a picture waits for the message that names it.
+pub(crate) const IMAGE_WAIT: Duration = Duration::from_hours(1);
+/// Open rooms: every list of rooms contains all of them.
+pub(crate) const OPEN_ROOMS_MAX: u32 = 500;
+/// Private and direct rooms of one user.
+pub(crate) const USER_ROOMS_MAX: u32 = 500;
+/// Interval at which read positions are stored that no other commit has stored: a crash may lose 5 s of them.
+pub(crate) const STORE_READS_INTERVAL: Duration = Duration::from_secs(3);
+/// New direct rooms of one user per hour.
+pub(crate) const DIRECT_ROOMS_AN_HOUR: u32 = 20;
+/// Members that a room is created with; more are added one by one.
+pub(crate) const NEW_MEMBERS_MAX: usize = 200;
+/// Positions of readers that are kept in memory.
+pub(crate) const READ_POSITIONS_MAX: usize = 16_384;
+/// How long a room is kept after its last member has left.
+pub(crate) const EMPTIED_ROOM_KEPT: Duration = Duration::from_hours(12);
+
+// --- Passwords and rates -------------------------------------------------------------------------------------------
+
+/// Passwords hashed at once: each takes 19 MiB and a core, or up to [`HASH_MEMORY_MAX_KIB`] if another program hashed
+/// it.
+pub(crate) const HASHES_AT_ONCE: usize = 2;
+/// Bytes of memory below which passwords are hashed one after the other: two hashes take 38 MiB, and everything else
+/// has to fit beside them.
+pub(crate) const SMALL_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+/// KiB that verifying a password may take. A stored hash says how much it needs, and the database may come from
+/// anywhere: a hash that needs over three times as much as ours matches no password.
+pub(crate) const HASH_MEMORY_MAX_KIB: u32 = 64 * 1024;
+/// Passes over that memory for verifying a password: five times as many as ours, about half a second.
+pub(crate) const HASH_PASSES_MAX: u32 = 10;
+/// Lanes of a stored hash; they are computed one after the other.
+pub(crate) const HASH_LANES_MAX: u32 = 4;
+/// Requests that wait for a hash; beyond that the answer is `unavailable`.
+pub(crate) const HASHES_WAITING: usize = 64;
+/// Addresses or users whose rates are remembered; beyond that new ones share one allowance.
+pub(crate) const BUCKETS_MAX: usize = 16_384;
+
+// --- Push ----------------------------------------------------------------------------------------------------------
+
+/// Of notifications to browsers that are closed.
+#[cfg(feature = "push")]
+pub(crate) mod push {
+    use std::time::Duration;
+
+    /// The tests of the whole server live ten times as fast.
+    const PACE: u64 = if cfg!(feature = "push-test") { 10 } else { 1 };
+
+    /// Bytes of what a push says, to which each is padded: a title, a line of a message, a room.
+    pub(crate) const PUSH_TEXT_BYTES: usize = 1_024;
+    /// Bytes of a push service's URL for a browser; those of today have 200 to 500.
+    pub(crate) const PUSH_ENDPOINT_MAX_BYTES: usize = 2 * 1_024;
+    /// How long a token for a push service is good: it may be no more than a day (RFC 8292 2), and clocks differ.
+    pub(crate) const VAPID_TOKEN_LIFE: Duration = Duration::from_hours(12);
+    /// How long a push service keeps a push for a device that is off, and how long a failing push is tried again.
+    pub(crate) const PUSH_TTL: Duration = Duration::from_hours(24);
+    /// Time between two pushes to one device.
+    pub(crate) const PUSH_INTERVAL: Duration = Duration::from_millis(5_000 / PACE);
+    /// Time before a push that failed is tried again; doubled with each failure.
+    pub(crate) const PUSH_BACKOFF_MIN: Duration = PUSH_INTERVAL;
+    /// The most that it is doubled to: a phone hears so soon after the network is back.
+    pub(crate) const PUSH_BACKOFF_MAX: Duration = Duration::from_mins(10);
+    /// How old a message is when it is pushed: a person who reads it before that, on any device, is not disturbed.
+    pub(crate) const PUSH_DELAY: Duration = Duration::from_millis(10_000 / PACE);
+    /// Messages of so much time count as of one age.
+    pub(crate) const PUSH_MARK: Duration = Duration::from_millis(1_000 / PACE);
+    /// Rooms with messages that nobody has been told of yet; of more, the one that waits longest is forgotten.
+    pub(crate) const PUSH_ROOMS_MAX: usize = 1_024;
+    /// Characters of a message that a push shows: as many as a quote.
+    pub(crate) const PUSH_LINE_MAX_CHARS: usize = 140;
+    /// Devices and rooms that wait to be pushed; of more, the oldest are dropped.
+    pub(crate) const PUSH_QUEUE_MAX: usize = 4_096;
+    /// Pushes on their way at once.
+    pub(crate) const PUSHES_AT_ONCE: usize = 16;
+    /// Devices that the database names at once.
+    pub(crate) const DEVICES_AT_ONCE: u32 = 1_000;
+    /// Subscriptions of one user; those visited last stay.
+    pub(crate) const USER_SUBSCRIPTIONS_MAX: u32 = 8;
+    /// How long a subscription stays whose page is not opened.
+    pub(crate) const SUBSCRIPTION_LIFETIME: Duration = Duration::from_hours(60 * 24);
+    /// Messages that a push counts at most.
+    pub(crate) const PUSH_COUNTED_MAX: u32 = 1_000;
+    /// Time for one push, from the question for its address to the answer.
+    pub(crate) const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Time in which an address has to answer before the next is tried.
+    pub(crate) const PUSH_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+    /// Addresses of a push service that are tried.
+    pub(crate) const PUSH_ADDRESSES_TRIED: usize = 3;
+    /// Bytes of an answer that are read, interim heads (RFC 9110 15.2) among them; where its own head does not end
+    /// within them, the push has failed. It is the least that hyper takes.
+    pub(crate) const PUSH_ANSWER_MAX_BYTES: usize = 8 * 1_024;
+    /// Headers of an answer.
+    pub(crate) const PUSH_ANSWER_HEADERS_MAX: usize = 64;
+    /// TLS sessions that are kept to be resumed, which saves the push service and us a handshake's arithmetic.
+    pub(crate) const PUSH_TLS_SESSIONS: usize = 32;
+
+    /// Bytes that are read of `/etc/hosts` and `/etc/resolv.conf`.
+    pub(crate) const DNS_FILE_MAX_BYTES: u64 = 64 * 1_024;
+    /// Name servers that are asked: as many as the C library takes.
+    pub(crate) const DNS_SERVERS_MAX: usize = 3;
+    /// Times that each of them is asked.
+    pub(crate) const DNS_ATTEMPTS: usize = 2;
+    /// Time for one answer.
+    pub(crate) const DNS_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Bytes of an answer in a datagram (RFC 1035 4.2.1).
+    pub(crate) const DNS_UDP_MAX_BYTES: usize = 512;
+    /// Bytes of an answer over TCP.
+    pub(crate) const DNS_TCP_MAX_BYTES: usize = 4 * 1_024;
+    /// Records of an answer that are read.
+    pub(crate) const DNS_RECORDS_MAX: usize = 128;
+    /// Aliases that are followed from a name to its addresses.
+    pub(crate) const DNS_ALIASES_MAX: usize = 8;
+}
+
+// --- Room on the disk -----------------------------------------------------------------------------------------------
+
+/// Hundredths of the disk that stay free if nobody says, but not more than [`MIN_FREE_BYTES`].
+pub(crate) const MIN_FREE_PERCENT: u64 = 5;
+/// Bytes of the disk that stay free if nobody says, at most.
+pub(crate) const MIN_FREE_BYTES: u64 = 256 * 1024 * 1024;
+/// How often the disk is looked at, at most.
+pub(crate) const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- Accounts ------------------------------------------------------------------------------------------------------
+
+/// How many names one address may try as often as one name, in all.
+pub(crate) const AUTH_NAMES_PER_IP: u32 = 10;
+/// Guesses at one name in any minute, from all addresses together.
+pub(crate) const NAME_GUESSES_PER_MINUTE: u32 = 100;
+/// How long a login waits while others guess at its name.
+pub(crate) const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Logins that wait so at once; the others are refused.
+pub(crate) const LOGINS_WAITING: usize = 64;
+/// Names with an address from which they have logged in that are remembered.
+pub(crate) const KNOWN_LOGINS_MAX: usize = 4_096;
+/// Accounts that one address creates at once without an invitation.
+pub(crate) const REGISTRATION_BURST: u32 = 10;
+/// How long until it may create one more.
+pub(crate) const REGISTRATION_INTERVAL: Duration = Duration::from_mins(10);
+/// Invitations that still work of one user, at most.
+pub(crate) const USER_INVITES_MAX: u32 = 100;
+/// Invitations in a list, and names by which of them.
+pub(crate) const INVITES_LISTED_MAX: u32 = 200;
+/// Messages that one step of an export looks at.
+pub(crate) const EXPORT_ROWS: u32 = 500;
+/// How many may register with one invitation at most.
+pub(crate) const INVITE_USES_MAX: u32 = 1_000;
+/// How long an invitation works if nobody says.
+pub(crate) const INVITE_LIFETIME: Duration = Duration::from_hours(7 * 24);
+/// How long an invitation works at most.
+pub(crate) const INVITE_LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
+/// Guesses of one's own password in a minute, by user.
+pub(crate) const PASSWORD_RATE: u32 = 10;
+/// Most characters of a server's name.
+pub(crate) const NAME_MAX_CHARS: usize = 60;
+
+// --- Pictures and search -------------------------------------------------------------------------------------------
+
+/// The largest picture that is taken: a page makes its own smaller.
+pub(crate) const IMAGE_MAX_BYTES: usize = 512 * 1024;
+/// Most pixels on a side of a picture.
+pub(crate) const IMAGE_MAX_PIXELS: u32 = 4_096;
+/// Pictures that are received, or wait to be stored, at once: eight of the largest are 4 MiB.
+pub(crate) const IMAGES_AT_ONCE: usize = 8;
+/// Most pictures of one user that no message names yet.
+pub(crate) const UNNAMED_IMAGES_MAX: u32 = 16;
+/// Pictures that one user may send in a minute.
+pub(crate) const IMAGE_RATE: u32 = 30;
+/// The part of a picture that is held in memory while it is sent.
+pub(crate) const IMAGE_PIECE_BYTES: u32 = 64 * 1024;
+/// Pictures that one step of the cleaning removes.
+pub(crate) const CLEAN_IMAGES: u32 = 8;
+/// Longest text to search for, in characters.
+pub(crate) const SEARCH_MAX_CHARS: usize = 100;
+/// Messages that one search looks at; the client goes on from there.
+pub(crate) const SEARCH_ROWS: u32 = 10_000;
+/// How long one search looks at most.
+pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(50);
+/// Messages of a search if nobody says.
+pub(crate) const SEARCH_DEFAULT_MESSAGES: u32 = 20;
+/// Most messages of a search.
+pub(crate) const SEARCH_MAX_MESSAGES: u32 = 100;
+/// Searches at once; the others wait.
+pub(crate) const SEARCHES_AT_ONCE: usize = 2;
+/// Searches a second that one user may begin, with a burst of [`SEARCH_BURST`].
+pub(crate) const SEARCH_RATE: u32 = 10;
+/// Burst of searches of one user: a page may search as its user types.
+pub(crate) const SEARCH_BURST: u32 = 100;
+
+// --- Stopping ------------------------------------------------------------------------------------------------------
+
+/// How long the server waits for its connections when it stops.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
+const _: () = assert!(
+    STORE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis(),
+    "clients waiting for a disk that hangs are still told that the server stops"
+);
+/// How often connections are told during that time: a shard that was overrun has missed it.
+pub(crate) const DRAIN_RETRY: Duration = Duration::from_millis(100);
+/// How long the server then waits for the database.
+pub(crate) const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
+const _: () = assert!(
+    DRAIN_TIMEOUT.as_millis() + DATABASE_TIMEOUT.as_millis() < 5_000,
+    "the contract allows five seconds for stopping"
+);

@@ -1,0 +1,464 @@
+//! What a room is made of, and what can happen in one.
+//!
+//! As in [`model`](crate::model), everything from outside enters through a `parse` function, so that holding a value is
+//! proof that it was checked; and nothing here knows JSON, SQL or sockets.
+
+use std::sync::Arc;
+
+use crate::model::{Content, Message, MessageId, UnixMillis, UserId, Username};
+
+/// Most characters of a room's name, after trimming.
+pub const ROOM_NAME_MAX_CHARS: usize = 60;
+/// Most characters of a room's emoji: one that is joined of several people is seven.
+pub const ROOM_EMOJI_MAX_CHARS: usize = 16;
+/// Most characters of a room's topic, after trimming.
+pub const TOPIC_MAX_CHARS: usize = 250;
+/// Most characters of what is said of a picture.
+pub const ALT_MAX_CHARS: usize = 1_000;
+/// Most characters of the text that a quote shows.
+pub const QUOTE_MAX_CHARS: usize = 140;
+/// Most people that one message mentions.
+pub const MENTIONS_MAX: usize = 16;
+/// Most names that a reaction lists; all of them are counted.
+pub const REACTION_NAMES_MAX: usize = 10;
+/// Most names that a room's list of members has; all of them are counted.
+pub const MEMBERS_LISTED_MAX: usize = 200;
+/// The name that mentions everybody, in whatever case, and that nobody can register.
+pub const EVERYBODY: &str = "all";
+/// What one may react with.
+pub const REACTIONS: [&str; 8] = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏", "👀"];
+
+/// A room's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomId(pub i64);
+
+impl RoomId {
+    /// The open room that is always there, and the only one that a client of the first edition knows.
+    pub const LOBBY: Self = Self(1);
+}
+
+/// Who reads a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomKind {
+    /// Everybody.
+    Open,
+    /// Its members.
+    Private,
+    /// Two people, or one with their notes; for good.
+    Direct,
+}
+
+/// A room's name: 1 to 60 characters after trimming, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomName(Box<str>);
+
+impl RoomName {
+    /// Checks and trims a name from outside.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.trim();
+        (!name.is_empty() && is_line(name, ROOM_NAME_MAX_CHARS)).then(|| Self(name.into()))
+    }
+
+    /// The name as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What stands beside a room's name: 1 to 16 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomEmoji(Box<str>);
+
+impl RoomEmoji {
+    /// Checks and trims an emoji from outside.
+    #[must_use]
+    pub fn parse(emoji: &str) -> Option<Self> {
+        let emoji = emoji.trim();
+        (!emoji.is_empty() && is_line(emoji, ROOM_EMOJI_MAX_CHARS)).then(|| Self(emoji.into()))
+    }
+
+    /// The emoji as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a room is about: up to 250 characters on one line; empty if nobody said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Topic(Box<str>);
+
+impl Topic {
+    /// Checks and trims a topic from outside.
+    #[must_use]
+    pub fn parse(topic: &str) -> Option<Self> {
+        let topic = topic.trim();
+        is_line(topic, TOPIC_MAX_CHARS).then(|| Self(topic.into()))
+    }
+
+    /// The topic as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_line(text: &str, max_chars: usize) -> bool {
+    text.chars().count() <= max_chars && !text.chars().any(char::is_control)
+}
+
+/// A text for comparison without regard to case, by Unicode's simple case folding as far as the mappings of single
+/// characters give it.
+#[must_use]
+pub fn fold(text: &str) -> String {
+    text.chars().map(fold_char).collect()
+}
+
+/// What a character is folded to: through its capital, so that `ſ` and `s`, `ς` and `σ` are one. Turkish `ı` and `İ`
+/// fold to themselves (CaseFolding.txt, statuses C and S).
+#[must_use]
+pub fn fold_char(char: char) -> char {
+    if char.is_ascii() {
+        return char.to_ascii_lowercase();
+    }
+    if matches!(char, 'ı' | 'İ') {
+        return char;
+    }
+    let single = |mut mapped: Box<dyn Iterator<Item = char>>| match (mapped.next(), mapped.next()) {
+        (Some(mapped), None) => Some(mapped),
+        _ => None,
+    };
+    let capital = single(Box::new(char.to_uppercase())).unwrap_or(char);
+    single(Box::new(capital.to_lowercase())).unwrap_or(capital)
+}
+
+/// One of [`REACTIONS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Emoji(&'static str);
+
+impl Emoji {
+    /// Finds an emoji from outside among those one may react with.
+    #[must_use]
+    pub fn parse(emoji: &str) -> Option<Self> {
+        REACTIONS.into_iter().find(|known| *known == emoji).map(Self)
+    }
+
+    /// The emoji as on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+/// What a message answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quote {
+    /// The message that is answered.
+    pub id: MessageId,
+    /// Who wrote it and how it begins; none if it was deleted.
+    pub shown: Option<(Username, String)>,
+}
+
+/// How many reacted to a message with one emoji, as one reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaction {
+    /// With what.
+    pub emoji: Emoji,
+    /// How many.
+    pub count: u32,
+    /// Whether the reader is one of them.
+    pub mine: bool,
+    /// The first of them, up to [`REACTION_NAMES_MAX`].
+    pub names: Vec<Username>,
+}
+
+/// A picture's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ImageId(pub i64);
+
+/// A picture of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The picture's row.
+    pub id: ImageId,
+    /// Its media type, without `image/`.
+    pub subtype: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// What it shows, in words.
+    pub alt: String,
+}
+
+/// What a picture shows, in words: up to [`ALT_MAX_CHARS`] characters on one line; empty if nobody said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AltText(Box<str>);
+
+impl AltText {
+    /// Checks and trims a description from outside.
+    #[must_use]
+    pub fn parse(alt: &str) -> Option<Self> {
+        let alt = alt.trim();
+        is_line(alt, ALT_MAX_CHARS).then(|| Self(alt.into()))
+    }
+
+    /// The description as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What few messages have, kept apart so that a plain one stays small.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// When its text was last replaced.
+    pub edited_at: Option<UnixMillis>,
+    /// What it answers.
+    pub reply_to: Option<Quote>,
+    /// Whom it named when it was stored.
+    pub mentions: Vec<Username>,
+    /// Its picture.
+    pub image: Option<Image>,
+    /// Reactions as one reader sees them; none in what everybody gets.
+    pub reactions: Vec<Reaction>,
+}
+
+/// A message was given another text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// The event.
+    pub id: MessageId,
+    /// The message's room.
+    pub room: RoomId,
+    /// The message.
+    pub message: MessageId,
+    /// The text it has now.
+    pub content: Content,
+    /// When.
+    pub edited_at: UnixMillis,
+    /// Whom the first text named.
+    pub mentions: Vec<Username>,
+}
+
+/// A message was taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delete {
+    /// The event.
+    pub id: MessageId,
+    /// The message's room.
+    pub room: RoomId,
+    /// The message.
+    pub message: MessageId,
+    /// Who took it away.
+    pub by: Username,
+}
+
+/// Somebody reacted to a message, or took that back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct React {
+    /// The event.
+    pub id: MessageId,
+    /// The message's room.
+    pub room: RoomId,
+    /// The message.
+    pub message: MessageId,
+    /// Who.
+    pub username: Username,
+    /// With what.
+    pub emoji: Emoji,
+    /// Whether it is there now.
+    pub on: bool,
+}
+
+/// Whom an event reaches, and nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody: what happens in open rooms.
+    Everyone,
+    /// The members of a private or direct room.
+    Members(RoomId),
+    /// One person.
+    User(UserId),
+}
+
+/// What happened, as a commit tells it; in `id` order.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A message was stored.
+    Message(Message, Audience),
+    /// A message was given another text.
+    Edit(Edit, Audience),
+    /// A message was taken away.
+    Delete(Delete, Audience),
+    /// A reaction came or went.
+    React(React, Audience),
+    /// A room changed, or its members did. What is told of it differs from reader to reader, so each reads it from the
+    /// database.
+    Room {
+        /// The event.
+        id: MessageId,
+        /// The room.
+        room: RoomId,
+        /// Who reads it, the one excepted who no longer does.
+        audience: Audience,
+        /// Who was added or removed: from here on they read other rooms than before.
+        members: Vec<UserId>,
+    },
+}
+
+impl Event {
+    /// The event's place in the one order.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        match self {
+            Self::Message(message, _) => message.id,
+            Self::Edit(edit, _) => edit.id,
+            Self::Delete(delete, _) => delete.id,
+            Self::React(react, _) => react.id,
+            Self::Room { id, .. } => *id,
+        }
+    }
+}
+
+/// A room as one reader sees it: ROOM of the contract.
+#[derive(Debug, Clone)]
+pub struct RoomView {
+    /// The room.
+    pub id: RoomId,
+    /// Who reads it.
+    pub kind: RoomKind,
+    /// Its name; a direct one has none.
+    pub name: Option<String>,
+    /// What stands beside the name.
+    pub emoji: Option<String>,
+    /// What it is about.
+    pub topic: String,
+    /// The first of its members by name, and how many they are; none of an open room.
+    pub members: Option<(Vec<Username>, u32)>,
+    /// Whether it is only read.
+    pub archived: bool,
+    /// Its newest message.
+    pub last: Option<Message>,
+    /// How far this reader has read.
+    pub read: MessageId,
+    /// Others' messages past that, up to [`UNREAD_COUNTED_MAX`].
+    pub unread: u32,
+    /// How many of those name this reader.
+    pub mentioned: u32,
+    /// What this reader wants to be told of here, if they have said so.
+    pub notify: Option<NotifyAbout>,
+}
+
+/// Most unread messages that are counted.
+pub const UNREAD_COUNTED_MAX: u32 = 1_000;
+
+/// What a client that comes back is told.
+#[derive(Debug, Clone)]
+pub enum Missed {
+    /// A message, as it is now.
+    Message(Message),
+    /// The last edit of one they have.
+    Edit(Edit),
+    /// A message is gone.
+    Delete(Delete),
+    /// Somebody's last word with one emoji on a message they have.
+    React(React),
+    /// A room is there, or changed.
+    Room(MessageId, Box<RoomView>),
+    /// A room is not theirs to read any more.
+    RoomGone(MessageId, RoomId),
+}
+
+impl Missed {
+    /// The event's place in the one order.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        match self {
+            Self::Message(message) => message.id,
+            Self::Edit(edit) => edit.id,
+            Self::Delete(delete) => delete.id,
+            Self::React(react) => react.id,
+            Self::Room(id, _) | Self::RoomGone(id, _) => *id,
+        }
+    }
+}
+
+/// The rooms of a reader that not everybody reads, sorted.
+pub type PrivateRooms = Arc<[RoomId]>;
+
+/// What of a room a user wants to be told of while they look elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize))]
+pub enum NotifyAbout {
+    /// Every message.
+    #[default]
+    All,
+    /// Those that name them; in a direct room, all.
+    Mentions,
+    /// Nothing.
+    Nothing,
+}
+
+/// The text that a quote shows.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    text.chars().take(QUOTE_MAX_CHARS).collect()
+}
+
+/// What may be the names that a text mentions, each the longest it can be: what follows an `@` at a word's start.
+/// Whether anybody has such a name, and with how many of its final `.`, `_` and `-`, the database knows.
+pub fn mention_candidates(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
+    text.match_indices('@').filter_map(move |(at, _)| {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|char| char.is_alphanumeric() || matches!(char, '.' | '/' | '@')) {
+            return None;
+        }
+        let rest = &text[at + 1..];
+        let name = &rest[..rest.find(|char| !is_name(char)).unwrap_or(rest.len())];
+        (!name.is_empty()).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_name_is_a_line_of_1_to_60_characters() {
+        assert_eq!(RoomName::parse("  Küche  ").unwrap().as_str(), "Küche");
+        assert!(RoomName::parse(&"ü".repeat(60)).is_some());
+        for bad in ["", " \t ", &"x".repeat(61), "a\nb", "a\u{7f}b"] {
+            assert!(RoomName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn folding_joins_what_differs_in_case_alone() {
+        for (one, other) in [("Küche", "KÜCHE"), ("ΟΔΟΣ", "οδος"), ("ſ", "S"), ("\u{212a}", "k"), ("ẞ", "ß")]
+        {
+            assert_eq!(fold(one), fold(other));
+        }
+        assert_ne!(fold("ı"), fold("i"));
+        assert_ne!(fold("ss"), fold("ß"), "simple folding keeps lengths");
+    }
+
+    #[test]
+    fn a_mention_begins_a_word_and_is_no_part_of_an_address() {
+        let found = |text| mention_candidates(text).collect::<Vec<_>>();
+        assert_eq!(found("@ada, (@grace) @all!"), ["ada", "grace", "all"]);
+        assert_eq!(found("ask @ada.lovelace. or @ada-"), ["ada.lovelace.", "ada-"]);
+        assert_eq!(found("ada@example.org https://x.example/@ada a.@b @@c é@d"), ["c"; 0]);
+        assert_eq!(found("@ @"), [""; 0]);
+    }
+
+    #[test]
+    fn only_the_reactions_that_are_offered_are_taken() {
+        assert!(REACTIONS.iter().all(|emoji| Emoji::parse(emoji).is_some()));
+        assert!(["", "x", "👍👍", "🦀"].iter().all(|emoji| Emoji::parse(emoji).is_none()));
+    }
+}

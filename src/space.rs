@@ -1,0 +1,98 @@
+//! Room on the disk for what people write: a floor of free space below which, and a ceiling of the database above
+//! which, new text and pictures are refused while all else goes on.
+//!
+//! A disk that is full to the last byte takes down more than a chat: logins and deletions need a little room too.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::db::sibling;
+use crate::limits::{MIN_FREE_BYTES, MIN_FREE_PERCENT, SPACE_LOOK_INTERVAL};
+
+/// Where room ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SpaceLimits {
+    /// Bytes that stay free on the disk; none is [`MIN_FREE_PERCENT`] hundredths of it or [`MIN_FREE_BYTES`], whichever
+    /// is less.
+    pub(crate) min_free: Option<u64>,
+    /// Bytes that the database with its log may have.
+    pub(crate) max_database: Option<u64>,
+}
+
+/// Knows whether there is room, to about a second.
+#[derive(Debug)]
+pub(crate) struct Space {
+    path: PathBuf,
+    limits: SpaceLimits,
+    looked: Mutex<Option<Instant>>,
+    is_low: AtomicBool,
+}
+
+impl Space {
+    pub(crate) fn new(path: &Path, limits: SpaceLimits) -> Self {
+        Self { path: path.to_owned(), limits, looked: Mutex::default(), is_low: AtomicBool::new(false) }
+    }
+
+    /// Whether new text and pictures are to be refused. Looks at the disk once in [`SPACE_LOOK_INTERVAL`].
+    pub(crate) fn is_low(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_none_or(|at| at.elapsed() >= SPACE_LOOK_INTERVAL) {
+            *looked = Some(Instant::now());
+            let is_low = self.look();
+            if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
+                if is_low {
+                    tracing::error!("there is no room for new messages: see --min-free and --max-db-size");
+                } else {
+                    tracing::info!("there is room for new messages again");
+                }
+            }
+        }
+        self.is_low.load(Ordering::Relaxed)
+    }
+
+    /// A disk that does not tell how full it is has room: a write will say if it has not.
+    fn look(&self) -> bool {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let size = bytes(&self.path).saturating_add(bytes(&sibling(&self.path, "-wal")));
+        if self.limits.max_database.is_some_and(|max| size > max) {
+            return true;
+        }
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return false };
+        let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+        disk.f_bavail.saturating_mul(disk.f_frsize) < self.limits.min_free.unwrap_or_else(|| default_floor(all))
+    }
+}
+
+/// Bytes that stay free on a disk of `all` bytes.
+fn default_floor(all: u64) -> u64 {
+    MIN_FREE_BYTES.min(all / 100 * MIN_FREE_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_low(limits: SpaceLimits) -> bool {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chinwag.db");
+        std::fs::write(&path, [0; 1_000]).unwrap();
+        Space::new(&path, limits).is_low()
+    }
+
+    #[test]
+    fn a_twentieth_of_a_small_disk_stays_free_and_256_mib_of_a_large_one() {
+        assert_eq!(default_floor(1_000_000_000), 50_000_000);
+        assert_eq!(default_floor(1 << 40), 256 << 20);
+    }
+
+    #[test]
+    fn room_ends_at_the_floor_of_the_disk_and_at_the_ceiling_of_the_database() {
+        let limits = |min_free, max_database| SpaceLimits { min_free, max_database };
+        assert!(!is_low(limits(Some(0), None)));
+        assert!(is_low(limits(Some(u64::MAX), None)), "no disk has so much");
+        assert!(!is_low(limits(Some(0), Some(1_000))));
+        assert!(is_low(limits(Some(0), Some(999))));
+    }
+}

@@ -1,0 +1,114 @@
+//! How many bytes of messages that are not whole yet a user, and the server, may hold.
+//!
+//! A message may come in fragments with anything between them, so what has arrived of it is kept. A budget for each
+//! connection alone would be as large as the number of connections that somebody opens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::{UNFINISHED_BYTES_MAX, UNFINISHED_FREE_BYTES, USER_UNFINISHED_BYTES_MAX};
+use crate::model::UserId;
+
+/// What all connections hold.
+#[derive(Debug, Default)]
+pub(crate) struct UnfinishedBudget(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    users: HashMap<UserId, usize>,
+}
+
+/// There is no room for more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OverBudget;
+
+impl UnfinishedBudget {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces what a connection of `user` held by what it holds now.
+    fn replace(&self, user: UserId, before: usize, now: usize) -> Result<(), OverBudget> {
+        let mut held = self.lock();
+        let all = held.all - before + now;
+        let of_user = held.users.get(&user).copied().unwrap_or(0) - before + now;
+        if now > before && (all > UNFINISHED_BYTES_MAX || of_user > USER_UNFINISHED_BYTES_MAX) {
+            return Err(OverBudget);
+        }
+        held.all = all;
+        if of_user == 0 {
+            held.users.remove(&user);
+        } else {
+            held.users.insert(user, of_user);
+        }
+        Ok(())
+    }
+}
+
+/// What one connection holds. Most never hold anything that counts: up to [`UNFINISHED_FREE_BYTES`] are free, so that a
+/// message which arrives in two reads takes no lock.
+#[derive(Debug, Default)]
+pub(crate) struct UnfinishedBytes(Option<(Arc<UnfinishedBudget>, UserId, usize)>);
+
+impl UnfinishedBytes {
+    /// Notes that the connection holds `bytes` now.
+    pub(crate) fn hold(
+        &mut self,
+        budget: &Arc<UnfinishedBudget>,
+        user: UserId,
+        bytes: usize,
+    ) -> Result<(), OverBudget> {
+        let bytes = if bytes <= UNFINISHED_FREE_BYTES { 0 } else { bytes };
+        let before = self.0.as_ref().map_or(0, |(_, _, held)| *held);
+        if bytes == before {
+            return Ok(());
+        }
+        budget.replace(user, before, bytes)?;
+        self.0 = (bytes > 0).then(|| (Arc::clone(budget), user, bytes));
+        Ok(())
+    }
+}
+
+impl Drop for UnfinishedBytes {
+    fn drop(&mut self) {
+        if let Some((budget, user, held)) = self.0.take() {
+            // Giving back is never refused.
+            drop(budget.replace(user, held, 0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_holds_so_much_and_no_more_and_gives_it_back() {
+        let budget = Arc::default();
+        let full = USER_UNFINISHED_BYTES_MAX / 2;
+        let [mut one, mut other, mut third] = [const { UnfinishedBytes(None) }; 3];
+        assert_eq!(one.hold(&budget, UserId(1), full), Ok(()));
+        assert_eq!(other.hold(&budget, UserId(1), full), Ok(()));
+        assert_eq!(third.hold(&budget, UserId(1), UNFINISHED_FREE_BYTES), Ok(()), "a little is free");
+        assert_eq!(third.hold(&budget, UserId(1), full), Err(OverBudget));
+        assert_eq!(third.hold(&budget, UserId(2), full), Ok(()), "somebody else has their own");
+        drop(one);
+        assert_eq!(other.hold(&budget, UserId(1), 2 * full), Ok(()));
+        drop((other, third));
+        assert!(budget.lock().users.is_empty() && budget.lock().all == 0);
+    }
+
+    #[test]
+    fn all_together_hold_so_much_and_no_more() {
+        let budget = Arc::default();
+        let users = UNFINISHED_BYTES_MAX / USER_UNFINISHED_BYTES_MAX;
+        let mut held = Vec::new();
+        for user in 0..=users {
+            let mut bytes = UnfinishedBytes::default();
+            let user = UserId(i64::try_from(user).unwrap());
+            held.push((bytes.hold(&budget, user, USER_UNFINISHED_BYTES_MAX).is_ok(), bytes));
+        }
+        assert_eq!(held.iter().filter(|(fits, _)| *fits).count(), users);
+    }
+}
