@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{Client, TestServer, chinwag, chinwag_reading, contents, ids, int, text, within};
 use rusqlite::Connection;
@@ -122,8 +124,9 @@ async fn a_backup_or_an_export_that_fails_leaves_nothing_in_the_way_of_the_next(
     let server = stopped_with(300).await;
     let sound = std::fs::read(server.database_path()).expect("it is there");
     let mut damaged = sound.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle..middle + 4_096].fill(0xA5);
+    // A page that an export reads: one with messages.
+    let page = damaged.chunks_mut(4_096).find(|page| page.windows(10).any(|bytes| bytes == b"number 150"));
+    page.expect("the message is in the file").fill(0xA5);
     for command in ["backup", "export"] {
         let file = server.directory().join("file");
         std::fs::write(server.database_path(), &damaged).expect("it is written");
@@ -185,7 +188,7 @@ fn leave_behind(suffix: &str, backup: &Path, path: &Path) {
 }
 
 #[tokio::test]
-async fn what_is_left_beside_a_missing_database_or_of_another_restore_does_not_get_into_this_one() {
+async fn files_left_beside_a_missing_database_or_by_another_restore_do_not_get_into_this_one() {
     let server = stopped_with(3).await;
     let backup = server.directory().join("copy.db");
     with_file(&server, "backup", &backup).ok();
@@ -273,11 +276,11 @@ async fn a_backup_with_anything_in_it_that_is_not_ours_is_refused() {
         WHEN old.id > (SELECT value FROM meta WHERE key = 'high_water--
         ') BEGIN UPDATE meta SET value = old.id WHERE key = 'high_water'; END";
     for (change, finding) in [
-        (trigger, "not one of chinwag"),
-        (hidden, "not one of chinwag"),
-        ("CREATE VIEW everything AS SELECT * FROM messages", "not one of chinwag"),
-        ("DROP INDEX sessions_by_use", "not one of chinwag"),
-        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'high_water'", "no message"),
+        (trigger, "its schema is not"),
+        (hidden, "its schema is not"),
+        ("CREATE VIEW everything AS SELECT * FROM messages", "its schema is not"),
+        ("DROP INDEX sessions_by_use", "its schema is not"),
+        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'high_water'", "the largest id"),
     ] {
         std::fs::copy(&sound, &bad).expect("a copy");
         Connection::open(&bad).and_then(|database| database.execute_batch(change)).expect("the change is made");
@@ -289,59 +292,188 @@ async fn a_backup_with_anything_in_it_that_is_not_ours_is_refused() {
 
 // Export and import
 
+/// A GIF of one pixel, as the server keeps it.
+const PIXEL: &str = "474946383961010001008000000000000000002c00000000010001000002024401003b";
+
+/// One of everything that a chat may have, beside the messages 1 to 3 of ada, user 1.
+const EVERYTHING: &str = "
+    INSERT INTO users (id, name, password_hash, created_at, read_from, is_bot, is_moderator, last_seen)
+        VALUES (2, 'eve', '', 5, 3, 1, 0, 6), (3, 'mo', '', 5, 3, 0, 1, 6);
+    UPDATE rooms SET topic = 'all of it', changed = 4 WHERE id = 1;
+    INSERT INTO rooms (id, kind, name, folded, emoji, topic, archived_at, created_at, changed)
+        VALUES (2, 1, 'Straße', 'straße', '🚧', '', 9, 7, 5);
+    INSERT INTO rooms (id, kind, name, emptied_at, created_at, changed) VALUES (3, 2, 'Plans', 9, 7, 6);
+    INSERT INTO rooms (id, kind, created_at, changed, pair) VALUES (4, 3, 7, 7, '1-3');
+    INSERT INTO members VALUES (3, 1, 8, 1), (3, 2, 9, 0), (4, 1, 7, 1), (4, 3, 7, 1), (99, 1, 2, 0);
+    INSERT INTO messages (id, user_id, content, created_at, room_id, edit, edited_at, reply_to, mentions, reacted)
+        VALUES (10, 1, '@eve a plan', 11, 3, 11, 12, 1, 'eve', 1);
+    INSERT INTO messages (id, user_id, content, created_at, room_id, image_id) VALUES (12, 3, '', 13, 4, 1);
+    INSERT INTO messages (id, user_id, content, created_at, room_id) VALUES (14, 3, '', 13, 4);
+    INSERT INTO mentions VALUES (3, 2, 10);
+    INSERT INTO reactions VALUES (10, 1, '👍', 14, 3, 1), (10, 3, '🎉', 15, 3, 0);
+    INSERT INTO deletes VALUES (16, 13, 3, 1);
+    INSERT INTO reads VALUES (1, 3, 10);
+    INSERT INTO room_notify VALUES (1, 3, 2);
+    UPDATE meta SET value = 16 WHERE key = 'high_water';
+    INSERT INTO images (id, user_id, message_id, subtype, width, height, alt, created_at, bytes)
+        VALUES (1, 3, 12, 'gif', 1, 1, 'a dot', 13, x'PIXEL');";
+
+/// A stopped server with one of everything.
+async fn stopped_with_everything() -> TestServer {
+    let server = stopped_with(3).await;
+    server.database().execute_batch(&EVERYTHING.replace("PIXEL", PIXEL)).expect("the schema has all of it");
+    server
+}
+
 #[tokio::test]
 async fn an_import_of_an_export_exports_the_same() {
-    let mut server = TestServer::start();
-    let ada = Client::register(&server, "Ada").await;
-    let mut connection = ada.connect().await;
-    Client::register(&server, "bob").await;
-    for (number, content) in ["plain", "zwölf \"Boxkämpfer\" 🥊\n\tand a \\", "gone"].iter().enumerate() {
-        connection.store(&number.to_string(), content).await;
-    }
-    server.number("DELETE FROM messages WHERE content = 'gone' RETURNING 1");
-    chinwag(&server.database_path(), &["user", "delete", "bob"]).ok();
+    let mut server = stopped_with_everything().await;
+    chinwag(&server.database_path(), &["user", "delete", "mo"]).ok();
     let exported = chinwag(&server.database_path(), &["export"]).ok();
     assert!(exported.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{exported}");
-    server.stop().await;
-
+    for kind in ["user", "room", "member", "message", "delete", "reaction", "mention", "read", "notify", "image"] {
+        assert!(exported.contains(&format!("{{\"type\":\"{kind}\",")), "{kind}");
+    }
     std::fs::remove_file(server.database_path()).expect("it is there");
     chinwag_reading(&server.database_path(), &["import"], &exported).ok();
     assert_eq!(chinwag(&server.database_path(), &["export"]).ok(), exported);
+    chinwag(&server.database_path(), &["check"]).ok();
 
     server.restart();
     let again = Client::login(&server, "ada").await;
-    assert_eq!(server.history(&again).await.len(), 2);
-    assert_eq!(again.connect().await.store("next", "on we go").await, 4, "an id that was given is not given again");
+    assert_eq!(server.history(&again).await.len(), 3);
+    let next = again.connect().await.store("next", "on we go").await;
+    assert!(next > 16, "{next}: an id that was given is not given again");
+}
+
+#[tokio::test]
+async fn what_is_of_the_server_and_not_of_the_chat_is_not_exported() {
+    let server = stopped_with_everything().await;
+    let secret = "INSERT INTO meta VALUES ('vapid', x'0badc0de');
+        INSERT INTO push_subscriptions VALUES (1, 'https://push.example/secret', 1, 1, x'0badc0de', 1, 0, 5);
+        INSERT INTO invites VALUES (1, randomblob(32), 5, 5, 1, 5, 6)";
+    server.database().execute_batch(secret).expect("the schema has all of it");
+    let exported = chinwag(&server.database_path(), &["export"]).ok();
+    for secret in ["0badc0de", "push.example", "vapid", "invite", "session"] {
+        assert!(!exported.contains(secret), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_the_first_format_is_taken_in() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("chinwag.db");
+    let exported = r#"{"type":"chinwag","format":1,"last_id":9}
+{"type":"user","id":1,"username":"Ada","password_hash":"$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA","created_at":1700000000000}
+{"type":"user","id":2,"username":"(deleted 2)","password_hash":"","created_at":1700000000000,"disabled_at":1700000000001}
+{"type":"message","id":7,"user":2,"username":"(deleted 2)","content":"hello","created_at":1700000000002}
+{"type":"end","users":2,"messages":1}
+"#;
+    chinwag_reading(&path, &["import"], exported).ok();
+    assert_eq!(number_in(&path, "SELECT room_id FROM messages WHERE id = 7"), 1);
+    assert_eq!(number_in(&path, "SELECT min(read_from) FROM users"), 9, "nothing of it is new to anybody");
+    assert_eq!(number_in(&path, "SELECT value FROM meta WHERE key = 'high_water'"), 9);
 }
 
 #[tokio::test]
 async fn an_export_that_is_not_whole_and_sound_imports_nothing() {
-    let server = stopped_with(3).await;
+    let server = stopped_with_everything().await;
     let exported = chinwag(&server.database_path(), &["export"]).ok();
     let lines: Vec<_> = exported.lines().collect();
     let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
     let elsewhere = server.directory().join("elsewhere.db");
+    let first = lines.iter().position(|line| line.contains("number 0")).expect("a message");
     let changed = [
         (without(0), "line 1"),
-        (without(1), "line 2"),
-        (without(3), "line 5"),
+        (without(1), "line"),
+        (without(first), "messages"),
+        (without(lines.len() - 2), "lines of the export are missing"),
         (lines[..4].join("\n"), "cut short"),
-        (exported.replacen("number 1", "number\\u0000", 1), "line 4"),
-        (exported.replacen("ada", "a da", 1), "line 2"),
-        (exported.replacen("\"id\":2", "\"id\":1", 1), "line 4"),
-        (exported.replacen("\"id\":1", "\"id\":0", 1), "line 2"),
-        (exported.replacen("\"id\":3", "\"id\":9007199254740992", 1), "line 5"),
-        (exported.replacen("\"last_id\":3", "\"last_id\":9223372036854775807", 1), "no id"),
+        (exported.replacen("number 1", "number\\u0000", 1), "control"),
+        (exported.replacen("number 1", &"x".repeat(4_001), 1), "4000"),
+        (exported.replacen("\"ada\"", "\"a da\"", 1), "invalid username"),
+        (exported.replacen("\"ada\"", "\"\\u001b[2J\"", 1), "invalid username"),
+        (exported.replacen("\"id\":2,\"user\"", "\"id\":1,\"user\"", 1), "out of order"),
+        (exported.replacen("\"id\":1,\"user\"", "\"id\":0,\"user\"", 1), "invalid id"),
+        (exported.replacen("\"id\":12,\"user\"", "\"id\":9007199254740991,\"user\"", 1), "invalid id"),
+        (exported.replacen("\"last_id\":16", "\"last_id\":9223372036854775807", 1), "invalid id"),
+        (exported.replacen("\"created_at\":11,", "\"created_at\":1764339000000000000,", 1), "invalid time"),
+        (exported.replacen("\"created_at\":5,", "\"created_at\":-9223372036854775808,", 1), "invalid time"),
+        (exported.replacen("\"room\":3,\"edit\"", "\"room\":77,\"edit\"", 1), "a room that does not exist"),
+        (exported.replacen("Straße", "Stra\\u001bße", 1), "invalid name of a room"),
+        (exported.replacen("all of it", "all\\u0007of it", 1), "invalid topic"),
+        (exported.replacen("1-3", "3-1", 1), "invalid pair"),
+        (exported.replacen("🎉", "🤯", 1), "invalid reaction"),
+        (exported.replacen("\"bytes\":\"47", "\"bytes\":\"3c", 1), "invalid picture"),
+        (exported.replacen("\"subtype\":\"gif\"", "\"subtype\":\"svg+xml\"", 1), "invalid picture"),
         (exported.replacen("m=19456", "m=4294967295", 1), "line 2"),
-        (exported.replacen("\"format\":1", "\"format\":2", 1), "format 2"),
+        (exported.replacen("\"format\":2", "\"format\":3", 1), "format 3"),
         (String::new(), "line 1"),
     ];
     for (changed, finding) in changed {
+        assert_ne!(changed, exported, "{finding}");
         let line = chinwag_reading(&elsewhere, &["import"], &changed).failed();
-        assert!(line.contains(finding), "{finding}: {line}\n{changed}");
+        assert!(line.contains(finding), "{finding}: {line}");
     }
     chinwag_reading(&elsewhere, &["import"], &exported).ok();
-    assert_eq!(number_in(&elsewhere, "SELECT count(*) FROM messages"), 3, "none of them left anything behind");
+    assert_eq!(number_in(&elsewhere, "SELECT count(*) FROM messages"), 6, "none of them left anything behind");
+}
+
+#[tokio::test]
+async fn a_backup_with_a_row_that_the_server_would_not_have_stored_is_refused() {
+    let server = stopped_with_everything().await;
+    let backup = server.directory().join("backup.db");
+    with_file(&server, "backup", &backup).ok();
+    let sound = std::fs::read(&backup).expect("it is there");
+    let elsewhere = server.directory().join("elsewhere.db");
+    let restore = || chinwag(&elsewhere, &["restore", path_text(&backup)]);
+    for (change, finding) in [
+        ("UPDATE messages SET created_at = 1764339000000000000 WHERE id = 1", "invalid time"),
+        ("UPDATE users SET created_at = -9223372036854775808", "invalid time"),
+        ("UPDATE sqlite_sequence SET seq = 9223372036854775807", "counts its ids beyond"),
+        ("UPDATE messages SET content = replace(hex(zeroblob(1000000)), '00', 'x') WHERE id = 1", "4000"),
+        ("UPDATE users SET name = char(27) || '[2J' WHERE id = 1", "invalid username"),
+        ("UPDATE messages SET id = 9007199254740991 WHERE id = 3", "invalid id"),
+        ("UPDATE meta SET value = 9007199254740991 WHERE key = 'high_water'", "the largest id"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'epoch'", "epoch"),
+        ("UPDATE sessions SET last_used_at = -1", "a session cannot be"),
+        ("UPDATE sessions SET client = char(27)", "a session cannot be"),
+        ("UPDATE rooms SET name = char(7) WHERE id = 3", "invalid name of a room"),
+        ("UPDATE images SET subtype = 'svg+xml'", "invalid picture"),
+        ("DELETE FROM rooms WHERE id = 1", "there is no lobby"),
+        ("UPDATE reactions SET id = 99 WHERE user_id = 1", "to be given again"),
+    ] {
+        std::fs::write(&backup, &sound).expect("it is written");
+        Connection::open(&backup).and_then(|database| database.execute_batch(change)).expect("the change");
+        let line = restore().failed();
+        assert!(line.contains(finding), "{change}: {line}");
+        assert!(!elsewhere.exists(), "{change}");
+        assert!(chinwag(&backup, &["check"]).failed().contains(finding), "{change}");
+    }
+    std::fs::write(&backup, &sound).expect("it is written");
+    restore().ok();
+}
+
+#[tokio::test]
+async fn what_a_file_says_is_no_command_to_a_terminal() {
+    let server = stopped_with(1).await;
+    server.database().execute_batch("UPDATE users SET name = char(27) || '[31m' || char(155) || 'x'").expect("a name");
+    for command in [&["user", "list"][..], &["session", "list"], &["check"]] {
+        let said = chinwag(&server.database_path(), command);
+        let is_plain = |text: &str| !text.chars().any(|char| char.is_control() && char != '\n');
+        assert!(is_plain(&said.stdout) && is_plain(&said.stderr), "{said:?}");
+    }
+    let said = chinwag(&server.database_path(), &["user", "disable", "\u{1b}[31m"]);
+    assert!(!said.stderr.contains('\u{1b}'), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_server_starts_on_no_other_schema_than_its_own() {
+    let server = stopped_with(1).await;
+    let trigger = "CREATE TRIGGER trap AFTER INSERT ON messages BEGIN DELETE FROM sessions; END";
+    server.database().execute_batch(trigger).expect("a trigger");
+    let line = chinwag(&server.database_path(), &["serve", "--listen", "127.0.0.1:0"]).failed();
+    assert!(line.contains("its schema is not that of a chinwag database"), "{line}");
 }
 
 #[tokio::test]
@@ -411,6 +543,38 @@ async fn keep_days_goes_past_messages_that_came_while_the_clock_was_ahead() {
 }
 
 #[tokio::test]
+async fn what_is_pruned_makes_no_event_and_is_in_no_page_and_no_replay_after_it() {
+    let mut server = stopped_with(10).await;
+    age(&server, 7);
+    server.restart();
+    let ada = Client::login(&server, "ada").await;
+    let mut open = ada.connect_with(json!({"rooms": true})).await.settled().await;
+    let said = chinwag(&server.database_path(), &["prune", "--older-than", "90d"]).ok();
+    assert!(said.contains("7 messages"), "{said}");
+    open.say("after it").await;
+    let first = loop {
+        let frame = open.next().await;
+        if !frame["id"].is_null() {
+            break frame;
+        }
+    };
+    assert_eq!((text(&first["type"]), int(&first["id"])), ("message", 11), "the next event is what was said");
+    assert_eq!(ids(&server.history(&ada).await), [8, 9, 10, 11]);
+    let mut back = ada.connect_with(json!({"rooms": true, "last_id": 0})).await;
+    for id in 8..=11 {
+        assert_eq!(int(&back.next_of("message").await["id"]), id);
+    }
+    back.send(&json!({"type": "ping"})).await;
+    loop {
+        let frame = back.next().await;
+        if frame["type"] == "pong" {
+            break;
+        }
+        assert!(frame["id"].is_null(), "nothing says that the others went: {frame}");
+    }
+}
+
+#[tokio::test]
 async fn ids_are_not_used_again_when_everything_was_pruned() {
     let mut server = stopped_with(5).await;
     age(&server, 5);
@@ -476,6 +640,17 @@ async fn nothing_of_a_text_that_was_removed_is_left_in_the_file() {
 // Check
 
 #[tokio::test]
+async fn check_ends_well_when_its_reader_has_read_enough() {
+    let server = stopped_with(1).await;
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut check = Command::new(common::binary());
+    check.arg("check").arg("--db").arg(server.database_path()).stdout(writer);
+    let output = check.output().expect("the binary runs");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[tokio::test]
 async fn check_tells_what_is_inside() {
     let server = TestServer::start();
     Client::register(&server, "ada").await.connect().await.store("n", "hello").await;
@@ -488,6 +663,21 @@ async fn check_tells_what_is_inside() {
     assert_eq!(value("messages"), "1, last id 1");
     assert_eq!(value("server"), format!("http://{}", server.address()));
     assert_eq!(value("version").parse(), Ok(server.number("SELECT user_version FROM pragma_user_version")));
+}
+
+#[tokio::test]
+async fn what_only_looks_leaves_nothing_behind() {
+    let server = stopped_with(3).await;
+    let files = || {
+        let entries = std::fs::read_dir(server.directory()).expect("it is there").map_while(Result::ok);
+        let contents = |path: PathBuf| (path.clone(), std::fs::read(path).expect("a file"));
+        entries.map(|entry| contents(entry.path())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
+    for command in [&["check"][..], &["user", "list"], &["session", "list"], &["export"]] {
+        chinwag(&server.database_path(), command).ok();
+        assert!(files() == before, "{command:?}: {:?}", files().keys());
+    }
 }
 
 #[tokio::test]

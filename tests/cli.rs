@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Client, Connection, PASSWORD, TestServer, run_to_end, within};
 use rustix::process::Signal;
 use serde_json::json;
@@ -26,6 +28,9 @@ const FLAGS_AND_BAD_VALUES: &[(&str, &str)] = &[
     ("--max-connections", "some"),
     ("--user-connections", "-1"),
     ("--address-connections", "0x10"),
+    ("--shards", "0"),
+    ("--shards", "65"),
+    ("--shards", "all"),
     ("--ping-interval", "soon"),
     ("--ping-interval", "0"),
     ("--allow-origin", "not an origin"),
@@ -49,7 +54,6 @@ fn variable(flag: &str) -> String {
 #[tokio::test]
 async fn standard_output_is_one_line_with_the_bound_address() {
     let mut server = TestServer::start();
-    assert_ne!(server.address().port(), 0, "port 0 takes a free one");
     Client::register(&server, "ada").await.connect().await;
     server.stop().await;
     let line = format!("chinwag is listening on http://{}", server.address());
@@ -80,7 +84,7 @@ fn help_tells_the_defaults() {
     for (flag, default) in [
         ("--listen", "127.0.0.1:8080"),
         ("--db", "chinwag.db"),
-        ("--registration", "open"),
+        ("--registration", "open where only this machine can connect, else invite"),
         ("--durability", "full"),
         ("--log-format", "text"),
         ("--message-rate", "10"),
@@ -144,6 +148,23 @@ fn a_variable_sets_what_its_flag_would() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_empty_is_one_that_is_not_set() {
+    let variables = ["CHINWAG_KEEP_DAYS", "CHINWAG_LISTEN", "CHINWAG_MIN_FREE", "CHINWAG_ALLOW_ORIGIN", "CHINWAG_NAME"];
+    let server = TestServer::with_environment(&[], &variables.map(|name| (name, "")));
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+}
+
+#[test]
+fn an_origin_that_no_browser_sends_is_refused_in_words() {
+    for origin in ["https://bücher.example", "http://localhost:*", "https://", "https://a.example/", "ftp://a.example"]
+    {
+        let (code, line) = complaint(&["--allow-origin", origin], &[]);
+        assert_eq!(code, 2, "{line}");
+        assert!(line.contains("--allow-origin"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn variables_are_heard_by_a_server_that_runs() {
     let server = TestServer::with_environment(
         &[],
@@ -178,6 +199,18 @@ async fn variables_are_heard_by_a_server_that_runs() {
     })
     .await;
     assert_eq!(server.get("/healthz").send().await.status, 503, "a second connection");
+}
+
+#[tokio::test]
+async fn each_shard_has_a_thread() {
+    let [two, four] = ["2", "4"].map(|shards| TestServer::with(&["--shards", shards]));
+    // The one that prints the greeting has not ended yet, perhaps, in one of them.
+    within("two threads more", async {
+        while four.threads() != two.threads() + 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 #[test]
@@ -226,8 +259,8 @@ async fn the_database_is_made_if_missing_and_found_again() {
 }
 
 #[tokio::test]
-async fn sigterm_and_sigint_are_a_clean_stop() {
-    for signal in [Signal::TERM, Signal::INT] {
+async fn sigterm_sigint_and_sighup_are_a_clean_stop() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut server = TestServer::start();
         server.signal(signal);
         assert_eq!(server.ended().await.code(), Some(0), "{signal:?}");

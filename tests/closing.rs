@@ -9,7 +9,7 @@ use common::{
     TestServer, frame, header, unmasked, within,
 };
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The largest frame a client may send.
 const LIMIT: usize = 64 << 10;
@@ -105,14 +105,19 @@ async fn a_message_may_come_in_fragments_with_pings_between_them() {
     raw.send(&frame(FIN | PING, b"still there?")).await;
     raw.send(&frame(CONTINUATION, b"")).await;
     raw.send(&frame(FIN | CONTINUATION, back)).await;
-    loop {
+    // Pong, ack and message come in any order.
+    let (mut is_answered, mut heard) = (false, None);
+    while !is_answered || heard.is_none() {
         let RawFrame { first, payload } = raw.frame().await;
         if first == FIN | PONG {
             assert_eq!(payload, b"still there?");
-            break;
+            is_answered = true;
+        } else {
+            let frame: Value = serde_json::from_slice(&payload).expect("text frames are JSON");
+            heard = heard.or_else(|| (frame["type"] == "message").then(|| frame["content"].clone()));
         }
     }
-    assert_eq!(raw.next_of("message").await["content"], "\u{1f642}");
+    assert_eq!(heard, Some("\u{1f642}".into()));
 }
 
 #[tokio::test]
@@ -261,10 +266,9 @@ async fn nothing_said_after_a_close_is_heard() {
 #[tokio::test]
 async fn whoever_hangs_up_without_a_close_leaves() {
     let (server, ada) = server_with_ada().await;
-    let mut bob = Client::register(&server, "bob").await.connect().await;
+    let mut bob = Client::register(&server, "bob").await.connect().await.settled().await;
     let mut raw = RawClient::authenticated(&server, &ada).await;
-    assert_eq!(bob.next_of("user_join").await["username"], "bob");
-    assert_eq!(bob.next_of("user_join").await["username"], "ada");
+    while bob.next_of("user_join").await["username"] != "ada" {}
     raw.finish_sending().await;
     assert_eq!(bob.next_of("user_leave").await["username"], "ada", "half-open is gone");
     raw.end().await;
@@ -350,15 +354,15 @@ async fn a_request_that_was_half_sent_when_the_server_stops_is_unavailable() {
     let (mut server, ada) = server_with_ada().await;
     let health = server.get("/healthz").bytes();
     let upgrade = format!("{HANDSHAKE}Host: {}\r\n\r\n", server.address()).into_bytes();
+    let mut connection = ada.connect().await;
     let mut begun = Vec::new();
     for request in [health, upgrade] {
         let (most, rest) = request.split_at(request.len() - 2);
         let mut raw = RawClient::connect(&server).await;
         raw.send(most).await;
+        raw.heard().await;
         begun.push((raw, rest.to_vec()));
     }
-    // The server has read those when it answers what was sent after them.
-    let mut connection = ada.connect().await;
     server.signal(Signal::TERM);
     assert_eq!(connection.close_code().await, 1001);
     for (mut raw, rest) in begun {
@@ -376,11 +380,16 @@ async fn a_second_signal_ends_it_while_it_still_waits() {
     let (mut server, ada) = server_with_ada().await;
     let mut half_sent = RawClient::connect(&server).await;
     half_sent.send(b"GET /messages HTTP/1.1\r\nHost: ").await;
+    half_sent.heard().await;
     let mut deaf = RawClient::authenticated(&server, &ada).await;
+    let begun = Instant::now();
     server.signal(Signal::TERM);
     // From here on the server waits, for seconds, for an answer to its close and for a request: neither comes.
     assert_eq!(deaf.close_code().await, 1001);
     server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(1), "a stop that waits it out ends with 0");
+    let waited = begun.elapsed();
+    // Of the 3.5 seconds that it waits, little may be left on a busy machine.
+    let code = server.ended().await.code();
+    assert!(code == Some(1) || waited > Duration::from_secs(3), "{code:?}: a stop that waits it out ends with 0");
     assert!(deaf.end().await.is_empty());
 }

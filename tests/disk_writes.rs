@@ -17,8 +17,8 @@ fn bytes_written(server: &TestServer) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-/// Bytes a message, when `at_once` of them come in one packet, and the next packet when all are acknowledged. So it does
-/// not depend on how fast the sender is, how many of them share a commit.
+/// Bytes a message, when `at_once` of them come in one packet, and the next packet when all are acknowledged. So it
+/// does not depend on how fast the sender is, how many of them share a commit.
 async fn cost(server: &TestServer, sender: &mut RawClient, rounds: u64, at_once: u64) -> u64 {
     let before = bytes_written(server);
     for round in 0..rounds {

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, PASSWORD, RawClient, STOP, TestServer, ids, int, skip, text, unix_millis, within};
+use common::{
+    Client, Connection, PASSWORD, RawClient, STOP, TestServer, chinwag, ids, int, skip, text, unix_millis, within,
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 
@@ -53,7 +55,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// A disk of one mebibyte, mounted while the value lives.
+/// A disk of one mebibyte, or whatever else is mounted while the value lives.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -125,6 +127,36 @@ async fn a_disk_that_cannot_be_written_is_one_clear_line_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_database_on_a_medium_that_cannot_be_written_can_be_looked_at() {
+    let mut server = TestServer::start();
+    server.stop().await;
+    let Some(disk) = SmallDisk::mount(server.directory()) else { return skip("this needs the right to mount") };
+    server.restart();
+    Client::register(&server, "ada").await.connect().await.store("n", "hello").await;
+    server.stop().await;
+    assert!(run("mount", &["-o", "remount,ro", disk.0.to_str().expect("a plain path")]));
+    let said = chinwag(&server.database_path(), &["check"]).ok();
+    assert!(said.contains("integrity  ok") && said.contains("messages   1"), "{said}");
+    assert!(chinwag(&server.database_path(), &["user", "list"]).ok().contains("ada"));
+}
+
+#[tokio::test]
+async fn a_database_that_is_itself_a_mount_point_is_warned_about() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (inside, outside) = (directory.path().join("chinwag.db"), directory.path().join("outside.db"));
+    for file in [&inside, &outside] {
+        fs::write(file, "").expect("a file");
+    }
+    let mounted = run("mount", &["--bind", outside.to_str().expect("text"), inside.to_str().expect("text")]);
+    if !mounted {
+        return skip("this needs the right to mount");
+    }
+    let disk = SmallDisk(inside);
+    let (server, _disk) = (TestServer::in_directory(directory, &[]), disk);
+    server.logged("is itself a mount point").await;
+}
+
+#[tokio::test]
 async fn a_database_that_another_process_holds_is_unavailable_in_bounded_time() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
@@ -161,6 +193,29 @@ async fn a_database_that_another_process_holds_is_unavailable_in_bounded_time() 
 }
 
 #[tokio::test]
+async fn an_account_that_is_deleted_with_its_messages_leaves_none_though_the_database_is_held_meanwhile() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    bob.connect().await.store("n", "to be forgotten").await;
+    // Each removal is refused until the trigger goes, long after the account has gone.
+    let database = server.database();
+    let refuse = "CREATE TRIGGER held BEFORE DELETE ON messages BEGIN SELECT raise(ABORT, 'held'); END";
+    database.execute_batch(refuse).expect("a trigger");
+    let body = json!({"password": PASSWORD, "messages": true});
+    let deleting = tokio::spawn(server.request("DELETE", "/account").by(&bob).json(&body).send());
+    within("the end of the account", async {
+        while server.number("SELECT count(*) FROM users WHERE name = 'bob'") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.history(&ada).await.len(), 1);
+    database.execute_batch("DROP TRIGGER held").expect("no trigger");
+    assert_eq!(deleting.await.expect("no panic").status, 204);
+    assert!(server.history(&ada).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
@@ -181,7 +236,7 @@ async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
 }
 
 #[tokio::test]
-async fn a_database_that_fails_is_not_held_against_who_writes() {
+async fn a_database_that_fails_is_not_held_against_those_who_write() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     let mut connection = ada.connect().await;
@@ -242,10 +297,13 @@ async fn a_database_of_a_newer_version_is_left_alone() {
 
 #[tokio::test]
 async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
+    // No request before her connection, whose descriptor would be free only a moment after its answer.
+    server.stop().await;
+    server.restart();
     let mut inside = ada.connect().await;
-    let before = prlimit(Some(server.pid()), Resource::Nofile, limit(server.descriptors() as u64 + 2));
+    let before = prlimit(Some(server.pid()), Resource::Nofile, soft(Resource::Nofile, server.lowest_free_descriptor()));
     let before = before.expect("the limit of a child may be lowered");
     let mut crowd = Vec::new();
     for _ in 0..20 {
@@ -268,9 +326,63 @@ async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
     server.logged("accepting connections again").await;
 }
 
-fn limit(current: u64) -> Rlimit {
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    Rlimit { current: Some(current), maximum }
+/// A limit that can be raised again.
+fn soft(resource: Resource, current: u64) -> Rlimit {
+    Rlimit { current: Some(current), maximum: rustix::process::getrlimit(resource).maximum }
+}
+
+/// A control group that may have so much memory; it goes with the value, for which its processes must have ended.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn of(bytes: u64) -> Option<MemoryGroup> {
+        // The first version of control groups has a hierarchy for each resource.
+        let versions = [("memory", "memory.limit_in_bytes"), ("", "memory.max")];
+        versions.into_iter().find_map(|(hierarchy, limit)| {
+            let name = format!("chinwag-test-{}", std::process::id());
+            let path = Path::new("/sys/fs/cgroup").join(hierarchy).join(name);
+            fs::create_dir(&path).ok()?;
+            let group = MemoryGroup(path);
+            fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Where no such file can be made, the directory was none of a control group.
+        fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[tokio::test]
+async fn thirty_two_megabytes_are_enough_for_many_who_log_in_at_once() {
+    let Some(group) = MemoryGroup::of(32 << 20) else { return skip("this needs the right to make a control group") };
+    let server = TestServer::after(&format!("echo $$ >{}/cgroup.procs", group.0.display()));
+    Client::register(&server, "ada").await;
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let logins: Vec<_> = (0..12).map(|_| tokio::spawn(server.post("/login").json(&account).send())).collect();
+    for login in logins {
+        assert_eq!(login.await.expect("no panic").status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_there_is_no_memory_for_is_refused_and_ends_nothing() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let little = server.allocated_bytes() + (16 << 20);
+    let before = prlimit(Some(server.pid()), Resource::Data, soft(Resource::Data, little));
+    let before = before.expect("the limit of a child may be lowered");
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let answer = server.post("/login").json(&account).send().await;
+    assert_eq!(answer.error(), (503, "unavailable".to_owned()));
+    server.logged("not enough memory").await;
+    connection.store("n", "those inside go on").await;
+    prlimit(Some(server.pid()), Resource::Data, before).expect("the limit may be raised again");
+    Client::login(&server, "ada").await;
 }
 
 /// `strace` on the server, changing what some system calls do while the value lives.
@@ -312,8 +424,8 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // Asked to end, it detaches and leaves the server running; a test that failed does not wait until it can. It may
-        // have ended by itself.
+        // Asked to end, it detaches and leaves the server running; a test that failed does not wait until it can. It
+        // may have ended by itself.
         let signal = if std::thread::panicking() { Signal::KILL } else { Signal::INT };
         kill_process(Pid::from_child(&self.0), signal).ok();
         self.0.wait().ok();
@@ -433,8 +545,7 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
         return skip("this needs strace, and the right to trace");
     };
     sender.say_once("during", "during").await;
-    // The server has the message when it answers what was sent after it on another socket.
-    ada.page("limit=1").await;
+    sender.heard().await;
     let [sender, reader] = [sender, reader].map(|mut connection| {
         tokio::spawn(async move {
             let mut heard = Vec::new();

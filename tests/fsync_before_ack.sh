@@ -3,16 +3,16 @@
 #
 # Runs the test that stores two hundred messages one after another under strace, which follows into the server, and
 # reads what it wrote down. Needs strace and Linux; not part of `cargo test`, since it proves an order and not a
-# behaviour.
+# behaviour, but of `.ci/run`.
 set -eu
 cd "$(dirname "$0")/.."
 trace=$(mktemp)
 trap 'rm -f "$trace"' EXIT
 
-cargo test --quiet --test messages --no-run
+cargo test --locked --quiet --test messages --no-run
 strace --follow-forks --string-limit=200 --output="$trace" \
     --trace=fsync,fdatasync,write,writev,sendto,sendmsg \
-    cargo test --quiet --test messages -- --exact a_message_is_on_disk_before_its_ack
+    cargo test --locked --quiet --test messages -- --exact a_message_is_on_disk_before_its_ack
 
 awk '
     # A call that another thread interrupts is written in two lines; it is finished at the second.

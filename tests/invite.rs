@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, PASSWORD, TestServer, chinwag};
+use common::{Client, PASSWORD, TestServer, chinwag, text};
 use serde_json::{Value, json};
 
 /// The code of a new invitation, from the link.
@@ -98,6 +98,24 @@ async fn where_registration_is_open_no_invitation_is_needed_or_used_up() {
 }
 
 #[tokio::test]
+async fn moderators_alone_invite_unless_everybody_may() {
+    let mut server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let invite = |server: &TestServer, by: &Client| server.post("/invites").by(by).json(&json!({})).send();
+    assert_eq!(invite(&server, &bob).await.error(), (403, "forbidden".to_owned()));
+    assert_eq!(invite(&server, &ada).await.status, 201);
+    server.stop().await;
+    server.restart_with(&["--invites", "everyone", "--registration", "invite"]);
+    let invited = invite(&server, &bob).await;
+    assert_eq!(invited.status, 201);
+    let code = text(&invited.json()["code"]).to_owned();
+    assert_eq!(register(&server, "zoe", code.into()).await, let_in());
+    let list = server.get("/invites").by(&bob).send().await.json();
+    let [bobs] = &list["invites"].as_array().expect("a list")[..] else { panic!("his own alone: {list}") };
+    assert_eq!((&bobs["created_by"], &bobs["users"], &bobs["left"]), (&json!("bob"), &json!(["zoe"]), &json!(0)));
+}
+
+#[tokio::test]
 async fn a_link_names_the_server_as_people_reach_it() {
     let server = TestServer::start();
     let link = chinwag(&server.database_path(), &["invite", "--url", "https://chat.example/"]).ok();
@@ -119,4 +137,20 @@ async fn the_code_itself_is_stored_nowhere() {
     }
     server.stop().await;
     assert!(!server.log().contains(&code));
+}
+
+#[tokio::test]
+async fn where_others_can_connect_only_the_invited_register_and_the_first_start_prints_the_first_invitation() {
+    let mut server = TestServer::with(&["--listen", "0.0.0.0:0"]);
+    let account = json!({"username": "ada", "password": PASSWORD});
+    let refused = server.post("/register").json(&account).send().await;
+    assert_eq!(refused.error(), (403, "registration_closed".into()));
+    let link = server.printed("#invite=").await;
+    assert!(!link.contains("0.0.0.0"), "somebody can open it: {link}");
+    let code = link.rsplit_once('=').expect("a code").1;
+    let account = json!({"username": "ada", "password": PASSWORD, "invite": code});
+    assert_eq!(server.post("/register").json(&account).send().await.status, 201);
+    assert_eq!(server.number("SELECT is_moderator FROM users WHERE name = 'ada'"), 1);
+    server.stop().await;
+    assert!(!server.log().contains(code), "it is no secret of the log's");
 }

@@ -2,16 +2,17 @@
 
 mod common;
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use common::{Client, RawClient, Request, TestServer, run_to_end, text, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, UnixDatagram, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixDatagram, UnixListener, UnixStream};
 
 /// A TCP address that leads to the Unix socket at `path`, for clients who know TCP only.
-async fn bridge(path: &Path) -> std::net::SocketAddr {
+async fn bridge(path: &Path) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let (address, path) = (listener.local_addr().expect("it is bound"), path.to_owned());
     tokio::spawn(async move {
@@ -21,6 +22,14 @@ async fn bridge(path: &Path) -> std::net::SocketAddr {
         }
     });
     address
+}
+
+/// Holds a port that is free, of IPv4 and IPv6, without listening: the server can. `None`: the machine has no IPv6.
+fn free_port() -> Option<TcpSocket> {
+    let socket = TcpSocket::new_v6().ok()?;
+    socket.set_reuseaddr(true).expect("an option of every socket");
+    socket.bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).ok()?;
+    Some(socket)
 }
 
 fn unix(path: &Path) -> String {
@@ -35,7 +44,7 @@ fn is_socket(path: &Path) -> bool {
 async fn a_unix_socket_serves_what_a_port_does() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");
-    let server = TestServer::with(&["--listen", &unix(&path)]);
+    let server = TestServer::with(&["--registration", "open", "--listen", &unix(&path)]);
     let ada = Client::register(&server, "ada").await;
     let mut by_port = ada.connect().await;
     let mut by_path = RawClient::connect_to(bridge(&path).await).await;
@@ -51,7 +60,7 @@ async fn a_unix_socket_serves_what_a_port_does() {
 async fn a_slow_reader_on_a_unix_socket_loses_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");
-    let server = TestServer::with(&["--listen", &unix(&path)]);
+    let server = TestServer::with(&["--registration", "open", "--listen", &unix(&path)]);
     let ada = Client::register(&server, "ada").await;
     let mut slow = RawClient::connect_to(bridge(&path).await).await;
     slow.authenticate(&ada).await;
@@ -66,19 +75,42 @@ async fn a_slow_reader_on_a_unix_socket_loses_nothing() {
 async fn every_place_is_listened_at_and_announced() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");
-    let mut server = TestServer::with(&["--listen", &format!("{},127.0.0.1:0", unix(&path))]);
+    let mut server = TestServer::with(&["--registration", "open", "--listen", &format!("{},127.0.0.1:0", unix(&path))]);
     server.stop().await;
     let lines = server.stdout();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[..2].iter().all(|line| line.contains("http://127.0.0.1:")), "{lines:?}");
+    assert!(lines[..2].iter().all(|line| line.contains("http://127.0.0.1:") && !line.ends_with(":0")), "{lines:?}");
     assert_eq!(lines[2], format!("chinwag is listening on {}", unix(&path)));
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_go_with_those_of_ipv4_on_one_port() {
+    for ipv4 in ["0.0.0.0", "127.0.0.1"] {
+        let Some(held) = free_port() else { return };
+        let port = held.local_addr().expect("it is bound").port();
+        let server = TestServer::with(&["--listen", &format!("{ipv4}:{port},[::]:{port}")]);
+        for loopback in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(loopback.parse().expect("an address"), port);
+            let health = Request::new(address, "GET", "/healthz").send().await;
+            assert_eq!(health.status, 200, "{address}: {}", server.log());
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_alone_are_those_of_ipv4_too() {
+    let Some(held) = free_port() else { return };
+    let port = held.local_addr().expect("it is bound").port();
+    let _server = TestServer::with(&["--listen", &format!("[::]:{port}")]);
+    let health = Request::new(SocketAddr::from(([127, 0, 0, 1], port)), "GET", "/healthz").send().await;
+    assert_eq!(health.status, 200);
 }
 
 #[tokio::test]
 async fn a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_server() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");
-    let mut server = TestServer::with(&["--listen", &unix(&path)]);
+    let mut server = TestServer::with(&["--registration", "open", "--listen", &unix(&path)]);
     let mode = std::fs::metadata(&path).expect("the socket is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "its peers are trusted proxies");
     assert_eq!(server.stop().await.code(), Some(0));
@@ -89,7 +121,7 @@ async fn a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_server() {
 async fn a_socket_left_behind_by_a_crash_is_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");
-    let mut server = TestServer::with(&["--listen", &unix(&path)]);
+    let mut server = TestServer::with(&["--registration", "open", "--listen", &unix(&path)]);
     server.kill().await;
     assert!(is_socket(&path), "nobody could clean up");
     server.restart();
@@ -128,7 +160,7 @@ async fn systemd_is_told_of_the_start_of_life_and_of_the_end() {
     let path = directory.path().join("notify");
     let notifications = UnixDatagram::bind(&path).expect("a socket");
     let path = path.to_str().expect("text");
-    let mut server = TestServer::with_environment(&[], &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "100000")]);
+    let mut server = TestServer::with_environment(&[], &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "1000000")]);
     let next = async || {
         let mut buffer = [0; 64];
         let length = within("a notification", notifications.recv(&mut buffer)).await.expect("a datagram");

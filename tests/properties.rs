@@ -235,8 +235,8 @@ fn any_cut_of_a_message_is_the_message() {
     });
 }
 
-/// Bytes that may or may not be HTTP never take the server down, and get an answer or an end; a refusal says why, as any
-/// other does.
+/// Bytes that may or may not be HTTP never take the server down, and get an answer or an end; a refusal says why, as
+/// any other does.
 #[test]
 fn any_bytes_on_the_port_are_survived() {
     let request = "(GET|POST|HEAD|PUT) /[a-z/%.?&=0-9]{0,30} HTTP/1.[01]\r\n(Host: a\r\n)?([A-Za-z-]{1,20}: [ -~]{0,40}\r\n){0,5}\r\n";

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, PASSWORD, RawClient, Request, Response, TestServer};
+use common::{CLOSE, Client, FIN, PASSWORD, RawClient, Request, Response, TestServer, within};
 use serde_json::json;
 
 /// Tries to log in as somebody who does not exist, forwarded for `addresses`.
@@ -46,6 +46,8 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     assert_eq!(login_for(&server, &["caf\u{e9}, 198.51.100.1"]).await.status, 429, "nor bytes that are no address");
     assert_eq!(login_for(&server, &["2001:db8::1"]).await.status, 401);
     assert_eq!(login_for(&server, &["2001:db8::2"]).await.status, 429, "one /64 is one address");
+    assert_eq!(login_for(&server, &["fe80::1%eth0"]).await.status, 401, "an address with its interface is no proxy's");
+    assert_eq!(login_for(&server, &["fe80::1"]).await.status, 429, "and it is one with and without");
     server.stop().await;
     assert!(!server.log().contains("is ignored"), "there is nothing to warn about");
 }
@@ -61,8 +63,115 @@ async fn behind_a_trusted_proxy_unauthenticated_sockets_are_counted_by_client() 
     assert_eq!(status, 503);
     assert_eq!(server.get("/healthz").send().await.status, 200, "the proxy's own connections are not counted");
     first.reset();
-    common::within("the place to be free again", async {
+    within("the place to be free again", async {
         while upgrade_for(&server, "198.51.100.1").await.1 != 101 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Enters as `client`, forwarded for `address`: the connection, or the status or the close code that it was refused
+/// with.
+async fn enter_for(server: &TestServer, client: &Client, address: &str) -> Result<RawClient, u16> {
+    let (mut raw, status) = upgrade_for(server, address).await;
+    if status != 101 {
+        return Err(status);
+    }
+    raw.send_text(&json!({"type": "auth", "token": client.token}).to_string()).await;
+    let answer = raw.frame().await;
+    if answer.first == FIN | CLOSE {
+        return Err(u16::from_be_bytes([answer.payload[0], answer.payload[1]]));
+    }
+    assert!(String::from_utf8_lossy(&answer.payload).contains("auth_success"), "{answer:?}");
+    Ok(raw)
+}
+
+#[tokio::test]
+async fn no_address_takes_more_than_three_quarters_of_all_places_with_accounts_either() {
+    let flags = ["--max-connections", "16", "--address-connections", "64", "--trusted-proxy", "127.0.0.1"];
+    let server = TestServer::with(&flags);
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let mut inside = Vec::new();
+    for _ in 0..6 {
+        for client in [&ada, &bob] {
+            inside.push(enter_for(&server, client, "198.51.100.1").await.expect("one of three quarters"));
+        }
+    }
+    assert_eq!(enter_for(&server, &ada, "198.51.100.1").await.err(), Some(1013));
+    let mut elsewhere = enter_for(&server, &ada, "198.51.100.2").await.expect("a place that was kept");
+    elsewhere.send_text(&json!({"type": "message", "content": "hello"}).to_string()).await;
+    assert_eq!(inside[0].next_of("message").await["content"], "hello", "those inside stay");
+    inside.pop().expect("the last").reset();
+    within("its place", async { while enter_for(&server, &ada, "198.51.100.1").await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn strangers_of_however_many_addresses_leave_places_to_those_who_came_in_before() {
+    let flags = ["--max-connections", "16", "--address-connections", "64", "--trusted-proxy", "127.0.0.1"];
+    let server = TestServer::with(&flags);
+    let ada = Client::register(&server, "ada").await;
+    enter_for(&server, &ada, "198.51.100.1").await.expect("there is room").reset();
+    let mut strangers = Vec::new();
+    let refused = within("no place to be left for strangers", async {
+        for address in 0.. {
+            match upgrade_for(&server, &format!("203.0.113.{address}")).await {
+                (stranger, 101) => strangers.push(stranger),
+                (_, status) => return status,
+            }
+        }
+        unreachable!("addresses never end")
+    });
+    assert_eq!(refused.await, 503);
+    assert_eq!(enter_for(&server, &ada, "192.0.2.1").await.err(), Some(503), "who comes from elsewhere waits");
+    let mut ada = enter_for(&server, &ada, "198.51.100.1").await.expect("a place that was kept");
+    ada.send_text(&json!({"type": "message", "content": "inside"}).to_string()).await;
+    assert_eq!(ada.next_of("message").await["content"], "inside");
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_what_a_client_may_not_have_read_yet_counts() {
+    let server = TestServer::with(&["--address-connections", "2", "--trusted-proxy", "127.0.0.1"]);
+    let ask = async |proxy: &mut RawClient, client: &str| {
+        let head = format!("GET /about HTTP/1.1\r\nHost: chat\r\nX-Forwarded-For: {client}\r\n\r\n");
+        proxy.send(head.as_bytes()).await;
+        proxy.response().await.status
+    };
+    let mut proxy = Vec::new();
+    for _ in 0..4 {
+        proxy.push(RawClient::connect(&server).await);
+    }
+    assert_eq!(ask(&mut proxy[0], "198.51.100.1").await, 200);
+    assert_eq!(ask(&mut proxy[1], "198.51.100.1").await, 200);
+    assert_eq!(ask(&mut proxy[2], "198.51.100.1").await, 503, "two answers may be on their way to it");
+    assert_eq!(ask(&mut proxy[3], "198.51.100.2").await, 200, "another client");
+    assert_eq!(ask(&mut proxy[0], "198.51.100.1").await, 200, "in place of the one before");
+    assert_eq!(ask(&mut proxy[1], "198.51.100.2").await, 200);
+    assert_eq!(ask(&mut proxy[2], "198.51.100.1").await, 200, "the other connection has gone on to another client");
+}
+
+#[tokio::test]
+async fn sockets_of_many_networks_of_one_ipv6_customer_are_counted_together() {
+    let server = TestServer::with(&["--address-connections", "1", "--trusted-proxy", "127.0.0.1"]);
+    let mut inside = Vec::new();
+    for network in 0..4 {
+        let (socket, status) = upgrade_for(&server, &format!("2001:db8:0:{network:x}::1")).await;
+        assert_eq!(status, 101);
+        inside.push(socket);
+    }
+    assert_eq!(upgrade_for(&server, "2001:db8:0:4::1").await.1, 503, "a fifth /64 of one /56");
+    for network in 1..4 {
+        for inner in 0..4 {
+            let (socket, status) = upgrade_for(&server, &format!("2001:db8:0:{network:x}0{inner:x}::1")).await;
+            assert_eq!(status, 101);
+            inside.push(socket);
+        }
+    }
+    assert_eq!(upgrade_for(&server, "2001:db8:0:400::1").await.1, 503, "a fifth /56 of one /48");
+    assert_eq!(upgrade_for(&server, "2001:db8:1::1").await.1, 101, "another customer");
+    inside.pop().expect("the last").reset();
+    within("a place in the /48", async {
+        while upgrade_for(&server, "2001:db8:0:400::1").await.1 != 101 {
             tokio::task::yield_now().await;
         }
     })

@@ -242,6 +242,37 @@ async fn a_body_that_is_not_the_json_object_asked_for_is_invalid_json() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_the_json_object_asked_for_is_answered_with_what_is() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for (method, path, fields) in [
+        ("POST", "/login", "the strings \"username\" and \"password\""),
+        ("POST", "/password", "the strings \"password\" and \"new_password\""),
+        ("DELETE", "/account", "the string \"password\", and the boolean \"messages\" if any"),
+        ("POST", "/invites", "the numbers \"uses\" and \"expires_in\" if any"),
+        ("POST", "/users/bob/ban", "the boolean \"messages\" if any"),
+    ] {
+        let answer = Request::new(server.address(), method, path).by(&ada).json(&json!([])).send().await;
+        assert_eq!(answer.error(), outcome(400, "invalid_json"), "{path}");
+        let message = format!("the body must be a JSON object with {fields}");
+        assert_eq!(answer.json()["error"]["message"], message, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_whose_transfer_is_broken_is_an_invalid_request() {
+    let server = TestServer::start();
+    let head = "POST /login HTTP/1.1\r\nHost: chinwag\r\nContent-Type: application/json\r\n";
+    let mut chunked = RawClient::connect(&server).await;
+    chunked.send(format!("{head}Transfer-Encoding: chunked\r\n\r\nno number\r\n").as_bytes()).await;
+    assert_eq!(chunked.response().await.error(), outcome(400, "invalid_request"));
+    let mut short = RawClient::connect(&server).await;
+    short.send(format!("{head}Content-Length: 100\r\n\r\n{{\"username\":").as_bytes()).await;
+    short.finish_sending().await;
+    assert_eq!(short.response().await.error(), outcome(400, "invalid_request"));
+}
+
+#[tokio::test]
 async fn a_body_of_another_type_is_unsupported() {
     let server = TestServer::start();
     let body = json!({"username": "ada", "password": PASSWORD}).to_string();
@@ -334,14 +365,15 @@ async fn an_empty_room_has_an_empty_history() {
 }
 
 #[tokio::test]
-async fn a_message_has_exactly_its_four_fields() {
+async fn a_plain_message_has_exactly_its_five_fields() {
     let before = unix_millis();
     let (_server, ada) = server_with_messages(1).await;
     let page = ada.page("limit=1").await;
     let message = page["messages"][0].as_object().expect("an object");
     let mut fields: Vec<&str> = message.keys().map(String::as_str).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["content", "created_at", "id", "username"]);
+    assert_eq!(fields, ["content", "created_at", "id", "room", "username"]);
+    assert_eq!(message["room"], 1);
     assert_eq!(message["username"], "ada");
     assert_eq!(message["content"], "1");
     assert!((before..=unix_millis()).contains(&int(&message["created_at"])), "Unix milliseconds");
@@ -545,7 +577,7 @@ async fn what_is_no_http_is_answered_with_a_date_too() {
 #[tokio::test]
 async fn an_unknown_path_is_not_found() {
     let server = TestServer::start();
-    for path in ["/nothing", "/messages/", "/messages/1", "/Register", "/ws/", "/app.js/", "/metrics", "//", "/%00"] {
+    for path in ["/nothing", "/messages/", "/messages/1/2", "/Register", "/ws/", "/app.js/", "/metrics", "//", "/%00"] {
         assert_eq!(server.get(path).send().await.error(), outcome(404, "not_found"), "{path}");
     }
     assert_eq!(server.post("/nothing").send().await.error(), outcome(404, "not_found"));
@@ -559,8 +591,10 @@ async fn a_known_path_with_another_method_is_405_with_what_is_allowed() {
         ("/login", "GET", "POST"),
         ("/login", "PUT", "POST"),
         ("/logout", "DELETE", "POST"),
-        ("/messages", "POST", "GET"),
-        ("/messages?limit=1", "DELETE", "GET"),
+        ("/messages", "PUT", "GET"),
+        ("/messages?limit=1", "DELETE", "POST"),
+        ("/messages/1", "GET", "PATCH"),
+        ("/rooms/1/members/ada", "POST", "PUT"),
         ("/ws", "POST", "GET"),
         ("/healthz", "POST", "GET"),
         ("/", "POST", "GET"),
@@ -628,12 +662,25 @@ async fn metrics_are_on_their_own_listener_and_in_the_format_of_prometheus() {
     assert_eq!(server.get("/metrics").send().await.error(), outcome(404, "not_found"));
 }
 
+#[tokio::test]
+async fn a_server_says_what_it_is_called() {
+    for (flags, name) in [(&[][..], "chinwag"), (&["--name", " Família Sørensen "], "Família Sørensen")] {
+        let server = TestServer::with(flags);
+        let about = server.get("/about").send().await.json();
+        assert_eq!((&about["name"], &about["new"]), (&json!(name), &json!(true)));
+        assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
+        let ada = Client::register(&server, "ada").await;
+        assert_eq!(ada.connect().await.welcome["server"], name);
+        assert_eq!(server.get("/about").send().await.json()["new"], false);
+    }
+}
+
 // Origins
 
 #[tokio::test]
 async fn another_sites_page_may_not_post() {
     let server =
-        TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+        TestServer::with(&["--allow-origin", "https://friend.example:443", "--allow-origin", "http://10.0.0.7:3000"]);
     let ada = Client::register(&server, "ada").await;
     let account = json!({"username": "ada", "password": PASSWORD});
     let address = server.address();
@@ -662,7 +709,7 @@ async fn another_sites_page_may_not_post() {
 #[tokio::test]
 async fn this_hosts_page_and_allowed_ones_may_post() {
     let server =
-        TestServer::with(&["--allow-origin", "https://friend.example", "--allow-origin", "http://10.0.0.7:3000"]);
+        TestServer::with(&["--allow-origin", "https://friend.example:443", "--allow-origin", "http://10.0.0.7:3000"]);
     Client::register(&server, "ada").await;
     let account = json!({"username": "ada", "password": PASSWORD});
     for origin in [
@@ -679,7 +726,7 @@ async fn this_hosts_page_and_allowed_ones_may_post() {
 
 #[tokio::test]
 async fn the_port_that_a_scheme_has_anyway_makes_no_other_host() {
-    let server = TestServer::start();
+    let server = TestServer::with(&["--host", "chat.example"]);
     for (host, origin, status) in [
         ("chat.example:443", "https://chat.example", 400),
         ("chat.example:80", "http://chat.example", 400),
@@ -741,7 +788,7 @@ async fn an_allowed_sites_page_may_read_the_answers_and_other_pages_may_not() {
         }
     }
     let without = server.post("/login").json(&account(PASSWORD)).send().await;
-    assert_eq!(without.header("Access-Control-Allow-Origin"), None, "whoever is no browser is told nothing");
+    assert_eq!(without.header("Access-Control-Allow-Origin"), None, "a client that is not a browser is told nothing");
 }
 
 // The connection
@@ -793,7 +840,7 @@ async fn every_answer_forbids_sniffing_framing_and_referrers() {
     let account = json!({"username": "ada", "password": PASSWORD});
     let too_large = json!({"padding": "x".repeat(16 << 10)});
     let mut requests = vec![
-        (405, server.post("/messages")),
+        (405, server.post("/healthz")),
         (413, server.post("/login").json(&too_large)),
         (429, server.post("/login").json(&account)),
         (204, server.request("OPTIONS", "/login")),
@@ -823,4 +870,21 @@ async fn what_people_said_is_not_kept_in_caches() {
     let (server, ada) = server_with_messages(1).await;
     let response = server.get("/messages").by(&ada).send().await;
     assert_eq!(response.header("Cache-Control"), Some("no-store"));
+}
+
+#[tokio::test]
+async fn a_picture_that_would_be_stored_larger_than_the_limit_is_refused() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    // The shortest EXIF that turns a picture: what says so in the stored one is six bytes longer.
+    let mut jpeg = b"\xFF\xD8\xFF\xE1\x00\x1CExif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06".to_vec();
+    jpeg.extend(b"\xFF\xC0\0\x0B\x08\0\x02\0\x03\x01\x01\x11\0\xFF\xDA\0\x08\x01\x01\0\0\x3F\0");
+    let send = |length: usize| {
+        let mut file = jpeg.clone();
+        file.resize(length - 2, 0);
+        file.extend(b"\xFF\xD9");
+        server.post("/images").by(&ada).header("Content-Type", "image/jpeg").body(file)
+    };
+    assert_eq!(send(512 * 1024).send().await.error(), (413, "payload_too_large".into()));
+    assert_eq!(send(512 * 1024 - 6).send().await.status, 201);
 }

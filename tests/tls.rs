@@ -298,6 +298,30 @@ async fn a_large_answer_arrives_whole() {
 }
 
 #[tokio::test]
+async fn answers_over_tls_say_that_it_is_to_be_used_from_now_on() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server);
+    for path in ["/", "/healthz", "/nowhere"] {
+        let answer = Request::new(address, "GET", path).send().await;
+        assert_eq!(answer.header("Strict-Transport-Security"), Some("max-age=31536000"), "{path}");
+    }
+    let plain = TestServer::start().get("/").send().await;
+    assert_eq!(plain.header("Strict-Transport-Security"), None, "it is not ours to promise");
+}
+
+#[tokio::test]
+async fn an_invitation_made_over_tls_is_a_link_over_tls() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server);
+    let ada = person(&server, address, "ada").await;
+    let invited = Request::new(address, "POST", "/invites").by(&ada).json(&json!({})).send().await.json();
+    let link = text(&invited["url"]);
+    assert!(link.starts_with("https://") && link.ends_with(text(&invited["code"])), "{link}");
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_not() {
     let identity = Identity::new();
     let server = identity.server();
@@ -310,7 +334,7 @@ async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_n
     })
     .await;
     // A key that was looked at before its certificate was there is complained of, too.
-    let complaints = || server.log().matches("the old one stays").count();
+    let complaints = || server.log().matches("keeping the old one").count();
     let before = complaints();
     std::fs::write(identity.key(), "no key").expect("a file");
     within("the complaint", async {
@@ -324,7 +348,7 @@ async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_n
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
+async fn a_client_that_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
     let identity = Identity::new();
     let server = identity.server();
     let mut plain = RawClient::connect(&server).await;
@@ -335,7 +359,7 @@ async fn who_does_not_speak_tls_or_does_not_speak_at_all_is_let_go() {
 }
 
 #[tokio::test]
-async fn who_ends_tls_and_leaves_the_connection_open_is_answered_at_once() {
+async fn a_client_that_ends_tls_and_leaves_the_connection_open_is_answered_at_once() {
     let identity = Identity::new();
     let server = identity.server();
     let (mut session, mut stream) = shake_hands(identity.clients()(), &server).await.expect("a handshake");
@@ -392,7 +416,7 @@ async fn a_flood_of_records_that_carry_nothing_holds_nobody_up_and_is_ended() {
 }
 
 #[tokio::test]
-async fn who_connects_again_and_again_is_not_answered_before_a_while() {
+async fn a_client_that_connects_again_and_again_is_not_answered_for_a_while() {
     let identity = Identity::new();
     let server = identity.server_with(&["--address-connections", "10000"]);
     assert!(identity.is_served(&server).await);

@@ -1,5 +1,6 @@
 //! A person with a session, and the connections they open.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
@@ -10,7 +11,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 
 use super::http::Request;
-use super::raw::tcp_connect;
+use super::raw::{all_read, tcp_connect};
+use super::schema::check_frame;
 use super::{Message, TestServer, int, text, within};
 
 /// Everybody's password.
@@ -58,6 +60,11 @@ impl Client {
         Client { receive_buffer: Some(4 << 10), ..self.clone() }
     }
 
+    /// The same session, to be used at another server of the same chat.
+    pub(crate) fn at(&self, server: &TestServer) -> Client {
+        Client { address: server.address(), ..self.clone() }
+    }
+
     /// A page of the history: `query` without the question mark.
     pub(crate) async fn page(&self, query: &str) -> Value {
         let request = Request::new(self.address, "GET", &format!("/messages?{query}"));
@@ -83,6 +90,40 @@ impl Client {
         connection.authenticate(self, more).await;
         connection
     }
+
+    /// The same at a server that may not be there, or may let nobody in at the moment: then none, before long.
+    pub(crate) async fn try_connect(&self, more: Value) -> Option<Connection> {
+        let tried = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            let stream = TcpStream::connect(self.address).await.ok()?;
+            let upgrade = tokio_tungstenite::client_async(format!("ws://{}/ws", self.address), stream);
+            let (socket, _) = upgrade.await.ok()?;
+            let mut connection = Connection { socket, welcome: Value::Null, read: VecDeque::new() };
+            let mut auth = json!({"type": "auth", "token": self.token});
+            auth.as_object_mut()?.extend(more.as_object()?.clone());
+            connection.try_send(&auth.to_string()).await;
+            connection.welcome = connection.receive().await.ok()?;
+            (connection.welcome["type"] == "auth_success").then_some(connection)
+        });
+        tried.await.ok().flatten()
+    }
+
+    /// A page of the history from such a server.
+    pub(crate) async fn try_page(&self, query: &str) -> Option<Value> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let tried = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            let mut stream = TcpStream::connect(self.address).await.ok()?;
+            let request = format!(
+                "GET /messages?{query} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+                self.address, self.token
+            );
+            stream.write_all(request.as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            let (head, body) = answer.split_once("\r\n\r\n")?;
+            head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
+        });
+        tried.await.ok().flatten()
+    }
 }
 
 /// A WebSocket that keeps the rules: it masks, and answers pings and closes while it is read.
@@ -90,6 +131,8 @@ pub(crate) struct Connection {
     socket: WebSocketStream<TcpStream>,
     /// The `auth_success`, null until then.
     pub(crate) welcome: Value,
+    /// What [`settled`](Self::settled) has read.
+    read: VecDeque<Value>,
 }
 
 impl Connection {
@@ -120,7 +163,7 @@ impl Connection {
         let config = WebSocketConfig::default().read_buffer_size(4 << 10);
         let upgrade = tokio_tungstenite::client_async_with_config(format!("ws://{address}/ws"), stream, Some(config));
         let (socket, _) = within("the upgrade", upgrade).await?;
-        Ok(Connection { socket, welcome: Value::Null })
+        Ok(Connection { socket, welcome: Value::Null, read: VecDeque::new() })
     }
 
     /// Sends `auth` and reads the `auth_success`, which must be the first frame.
@@ -129,6 +172,25 @@ impl Connection {
         auth.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         self.send(&auth).await;
         self.welcome = self.expect("auth_success").await;
+    }
+
+    /// Waits until the server has brought the connection up to what is live, which it does before it reads on. From
+    /// then on somebody who keeps up is told of each join, leave and typing as it happens. A change that comes between
+    /// `auth_success` and that moment may be told by a list of names instead, and typing not at all.
+    pub(crate) async fn settled(mut self) -> Connection {
+        self.send(&json!({"type": "ping"})).await;
+        loop {
+            let frame = self.read_frame().await.unwrap_or_else(|code| panic!("closed with {code:?}"));
+            if frame["type"] == "pong" {
+                return self;
+            }
+            self.read.push_back(frame);
+        }
+    }
+
+    /// Waits until the server has read all that was sent.
+    pub(crate) async fn heard(&self) {
+        all_read(self.socket.get_ref()).await;
     }
 
     /// Sends one frame.
@@ -182,10 +244,19 @@ impl Connection {
 
     /// The next text frame, or how the connection ended: its close code, or none if it just broke.
     pub(crate) async fn receive(&mut self) -> Result<Value, Option<u16>> {
+        match self.read.pop_front() {
+            Some(frame) => Ok(frame),
+            None => self.read_frame().await,
+        }
+    }
+
+    async fn read_frame(&mut self) -> Result<Value, Option<u16>> {
         loop {
             match within("a frame", self.socket.next()).await {
                 Some(Ok(WsMessage::Text(text))) => {
-                    return Ok(serde_json::from_str(&text).expect("text frames are JSON"));
+                    let frame = serde_json::from_str(&text).expect("text frames are JSON");
+                    check_frame(&frame);
+                    return Ok(frame);
                 }
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
                 Some(Ok(WsMessage::Close(close))) => {
@@ -221,6 +292,20 @@ impl Connection {
             let value = self.next().await;
             if value["type"] == kind {
                 return value;
+            }
+        }
+    }
+
+    /// Reads on until told that `username` is gone: by name, or, as somebody is told who was behind, by a list without
+    /// the name.
+    pub(crate) async fn told_of_leave(&mut self, username: &str) {
+        loop {
+            let frame = self.next().await;
+            let listed = frame["users"].as_array();
+            if (frame["type"] == "user_leave" && frame["username"] == username)
+                || listed.is_some_and(|users| users.iter().all(|name| name != username))
+            {
+                return;
             }
         }
     }

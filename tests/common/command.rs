@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::PATIENCE;
+use super::{PATIENCE, binary};
 
 /// What a command that ended has said.
 #[derive(Debug)]
@@ -39,8 +39,14 @@ pub(crate) fn chinwag(path: &Path, arguments: &[&str]) -> Ended {
 
 /// The same with `input` on standard input.
 pub(crate) fn chinwag_reading(path: &Path, arguments: &[&str], input: &str) -> Ended {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_chinwag"))
+    chinwag_in(Path::new("."), path, arguments, input)
+}
+
+/// The same in a directory of the test's own.
+pub(crate) fn chinwag_in(directory: &Path, path: &Path, arguments: &[&str], input: &str) -> Ended {
+    let mut process = Command::new(binary())
         .args(arguments)
+        .current_dir(directory)
         .env("CHINWAG_DB", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::raw::RawClient;
+use super::schema::check_answer;
 use super::{Client, text};
 
 /// A request under construction. It is sent on a connection of its own.
@@ -44,7 +45,7 @@ impl Request {
         self.header("Content-Type", "application/json").body(body.to_string())
     }
 
-    /// The bytes that would be sent, for who wants to send them in another way.
+    /// The bytes that would be sent, for tests that send them in another way.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{}\r\n", self.head).into_bytes();
         bytes.extend_from_slice(&self.body);
@@ -56,7 +57,15 @@ impl Request {
         let bytes = self.bytes();
         let mut connection = RawClient::connect_to(self.address).await;
         connection.send(&bytes).await;
-        if has_body { connection.response().await } else { connection.response_head().await }
+        if !has_body {
+            return connection.response_head().await;
+        }
+        let response = connection.response().await;
+        let mut words = self.head.split(' ');
+        if let (Some(method), Some(target)) = (words.next(), words.next()) {
+            check_answer(method, target, &self.body, &response);
+        }
+        response
     }
 }
 

@@ -1,12 +1,14 @@
 //! A client of raw bytes, for everything that a polite one cannot send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::http::Response;
+use super::schema::{check_error, check_frame};
 use super::{Client, TestServer, within};
 
 /// First byte of a frame, RFC 6455 section 5.2: the final fragment, and the opcodes.
@@ -18,7 +20,7 @@ pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xA;
 
-/// A good upgrade, but for its `Host` and the empty line; the key is the RFC's example.
+/// A good upgrade, except for its `Host` and the empty line; the key is the RFC's example.
 pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -74,13 +76,44 @@ pub(crate) struct RawFrame {
 
 /// Connects to `address`. A small `receive_buffer` (the kernel doubles it) makes a reader who takes little at a time.
 pub(super) async fn tcp_connect(address: SocketAddr, receive_buffer: Option<u32>) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes).expect("a small buffer");
     }
     // Split writes are to arrive split.
     socket.set_nodelay(true).expect("no delay");
     within("a TCP connection", socket.connect(address)).await.expect("the server accepts")
+}
+
+/// Waits until the other process has read all that was sent on `stream`, as the kernel tells.
+pub(super) async fn all_read(stream: &TcpStream) {
+    let near = in_table(stream.local_addr().expect("it is connected"));
+    let far = in_table(stream.peer_addr().expect("it is connected"));
+    within("the server to read", async {
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
+            let queues = |from: &str, to: &str| {
+                let mut ends = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+                let end = ends.find(|end| end[1] == from && end[2] == to).expect("both ends are on this machine");
+                end[4]
+                    .split_once(':')
+                    .map(|(unsent, unread)| (unsent.to_owned(), unread.to_owned()))
+                    .expect("two queues")
+            };
+            let ((unsent, _), (_, unread)) = (queues(&near, &far), queues(&far, &near));
+            if [unsent, unread].iter().all(|bytes| bytes.trim_start_matches('0').is_empty()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+/// An IPv4 address and port as `/proc/net/tcp` has it.
+fn in_table(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("the tests speak IPv4") };
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
 }
 
 /// A bare TCP connection.
@@ -118,6 +151,11 @@ impl RawClient {
         self.send(&frame(FIN | TEXT, text.as_bytes())).await;
     }
 
+    /// Waits until the server has read all that was sent.
+    pub(crate) async fn heard(&self) {
+        all_read(&self.stream).await;
+    }
+
     /// Says that nothing more will come, and goes on reading.
     pub(crate) async fn finish_sending(&mut self) {
         self.stream.shutdown().await.expect("a half-close");
@@ -142,6 +180,7 @@ impl RawClient {
             (None, None) => {}
             other => panic!("a length or chunks, and one of them: {other:?}"),
         }
+        check_error(&response);
         Some(response)
     }
 
@@ -248,7 +287,11 @@ impl RawClient {
             let RawFrame { first, payload } = self.frame().await;
             match first {
                 0x89 | 0x8A => {}
-                0x81 => return serde_json::from_slice(&payload).expect("text frames are JSON"),
+                0x81 => {
+                    let frame = serde_json::from_slice(&payload).expect("text frames are JSON");
+                    check_frame(&frame);
+                    return frame;
+                }
                 other => panic!("no text frame: {other:#x}, {payload:?}"),
             }
         }

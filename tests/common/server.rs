@@ -12,10 +12,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::command::end_of;
 use super::http::Request;
-use super::{Client, Message, PATIENCE, metric, text, unix_millis, within};
+use super::{Client, Message, PATIENCE, binary, metric, text, unix_millis, within};
 
 /// The first line of standard output begins with this; the scheme and the address follow.
 const GREETING: &str = "chinwag is listening on ";
@@ -32,6 +33,8 @@ const LIFTED_LIMITS: [(&str, &str); 4] = [
 pub(crate) struct TestServer {
     process: Option<Child>,
     address: SocketAddr,
+    /// Has the server's port, so that nobody else gets it while the server is started again.
+    _port: TcpSocket,
     flags: Vec<String>,
     stdout: Lines,
     stderr: Lines,
@@ -63,7 +66,7 @@ impl TestServer {
 
     /// A server as it is when nobody says how it should be.
     pub(crate) fn with_defaults() -> TestServer {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+        let mut command = Command::new(binary());
         command.stdin(Stdio::null());
         TestServer::launch(&[], command)
     }
@@ -73,24 +76,34 @@ impl TestServer {
     pub(crate) fn with_socket(flags: &[&str], socket: impl Into<OwnedFd>) -> TestServer {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, env!("CARGO_BIN_EXE_chinwag")]).stdin(Stdio::from(socket.into()));
+        shell.args(["-c", script, binary()]).stdin(Stdio::from(socket.into()));
         TestServer::launch(flags, shell)
     }
 
-    /// The same with no more than `count` file descriptors.
-    pub(crate) fn with_descriptors(flags: &[&str], count: usize) -> TestServer {
+    /// The same without flags, after `preparation`: what a shell does to itself, and what it then runs as inherits.
+    pub(crate) fn after(preparation: &str) -> TestServer {
         let mut shell = Command::new("sh");
         shell.stdin(Stdio::null());
-        let program = env!("CARGO_BIN_EXE_chinwag");
-        shell.args(["-c", &format!("ulimit -n {count} && exec {program} \"$@\""), "sh"]).envs(LIFTED_LIMITS);
-        TestServer::launch(flags, shell)
+        let program = binary();
+        shell.args(["-c", &format!("{preparation} && exec {program} \"$@\""), "sh"]).envs(LIFTED_LIMITS);
+        TestServer::launch(&[], shell)
+    }
+
+    /// The same in a directory that may have a database already.
+    pub(crate) fn in_directory(directory: TempDir, flags: &[&str]) -> TestServer {
+        TestServer::launch_in(directory, flags, program())
     }
 
     fn launch(flags: &[&str], command: Command) -> TestServer {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        TestServer::launch_in(tempfile::tempdir().expect("a temporary directory"), flags, command)
+    }
+
+    fn launch_in(directory: TempDir, flags: &[&str], command: Command) -> TestServer {
+        let port = reserved_port();
         let mut server = TestServer {
             process: None,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: port.local_addr().expect("it is bound"),
+            _port: port,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             stdout: Lines::default(),
             stderr: Lines::default(),
@@ -160,10 +173,21 @@ impl TestServer {
 
     /// The first line of the log with `needle` in it, once there is one.
     pub(crate) async fn logged(&self, needle: &str) -> String {
-        within("a line in the log", async {
+        self.line("a line in the log", &self.stderr, needle).await
+    }
+
+    /// The first line of standard output with `needle` in it, once there is one.
+    pub(crate) async fn printed(&self, needle: &str) -> String {
+        self.line("a line on standard output", &self.stdout, needle).await
+    }
+
+    async fn line(&self, what: &str, lines: &Mutex<Vec<String>>, needle: &str) -> String {
+        within(what, async {
             loop {
-                if let Some(line) = self.log().lines().find(|line| line.contains(needle)) {
-                    return line.to_owned();
+                let found =
+                    lines.lock().expect("no reader panicked").iter().find(|line| line.contains(needle)).cloned();
+                if let Some(line) = found {
+                    return line;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -182,7 +206,7 @@ impl TestServer {
         self.ended().await
     }
 
-    /// SIGKILL, as a crash or the end of the power would do it (but for the disk's own cache).
+    /// SIGKILL, as a crash or the end of the power would do it (except for the disk's own cache).
     pub(crate) async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.ended().await;
@@ -191,6 +215,24 @@ impl TestServer {
     /// Sends `signal` and does not wait.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the process takes the signal");
+    }
+
+    /// Has the process stand still until it gets `SIGCONT`. The signal is sent before its threads have heard of it.
+    pub(crate) async fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let is_still = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+            // One that has ended meanwhile cannot be asked.
+            stat.is_err()
+                || stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+        };
+        within("every thread to stand still", async {
+            while !std::fs::read_dir(&tasks).expect("a running process is in /proc").all(is_still) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     }
 
     /// Whether the process has not ended yet.
@@ -230,6 +272,14 @@ impl TestServer {
         self.restart();
     }
 
+    /// The same with `variables`.
+    pub(crate) fn restart_with_environment(&mut self, variables: &[(&str, &str)]) {
+        assert!(self.process.is_none(), "stop or kill it first");
+        let mut command = program();
+        command.envs(variables.iter().copied());
+        self.spawn(command);
+    }
+
     /// The id of the running process.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("the server runs"))
@@ -243,8 +293,17 @@ impl TestServer {
 
     /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.bytes_of("VmRSS:")
+    }
+
+    /// Memory that was asked for, whether it was ever touched or not, in bytes.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        self.bytes_of("VmData:")
+    }
+
+    fn bytes_of(&self, name: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells");
         let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
         kibibytes * 1024
     }
@@ -266,13 +325,29 @@ impl TestServer {
         std::fs::read_dir(path).expect("a running process is in /proc").count()
     }
 
+    /// The lowest number that no file descriptor of the process has: as a limit it leaves none to be opened.
+    pub(crate) fn lowest_free_descriptor(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        let mut taken = Vec::new();
+        for entry in std::fs::read_dir(path).expect("a running process is in /proc").map_while(Result::ok) {
+            taken.push(entry.file_name().to_string_lossy().parse::<u64>().expect("a number"));
+        }
+        (0..=taken.len() as u64).find(|number| !taken.contains(number)).expect("one more than are taken")
+    }
+
+    /// How many threads the process has.
+    pub(crate) fn threads(&self) -> usize {
+        let path = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        std::fs::read_dir(path).expect("a running process is in /proc").count()
+    }
+
     /// Where metrics are served, as the log says; for a server with `--metrics-listen`.
     pub(crate) async fn metrics_address(&self) -> SocketAddr {
         let line = self.logged("serving metrics").await;
         line.rsplit('=').next().and_then(|address| address.trim().parse().ok()).expect("an address")
     }
 
-    /// How often a connection was brought up from the database; for a server with `--metrics-listen`.
+    /// How often a connection caught up from the database; for a server with `--metrics-listen`.
     pub(crate) async fn catch_ups(&self) -> f64 {
         let response = Request::new(self.metrics_address().await, "GET", "/metrics").send().await;
         metric(response.text(), "chinwag_catch_ups_total")
@@ -347,9 +422,18 @@ impl TestServer {
     }
 }
 
+/// A free port of this machine's, which the system gives to nobody who asks for any free one while the value lives. A
+/// server can listen there: bound, and not listening, two sockets may have one port that both are willing to share.
+pub(crate) fn reserved_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("the port may be shared");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    socket
+}
+
 /// The binary under test, without limits.
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chinwag"));
+    let mut command = Command::new(binary());
     command.stdin(Stdio::null()).envs(LIFTED_LIMITS);
     command
 }
@@ -391,7 +475,7 @@ fn collect(
 /// Runs the binary with `flags` and `environment` until it ends by itself: for starts that must fail.
 pub(crate) fn run_to_end(flags: &[&str], environment: &[(&str, &str)]) -> Output {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let process = Command::new(env!("CARGO_BIN_EXE_chinwag"))
+    let process = Command::new(binary())
         .args(flags)
         .envs(environment.iter().copied())
         .current_dir(directory.path())

@@ -1,0 +1,180 @@
+//! Programs that talk: bots with their tokens, and the lines of the README that a stranger pastes into a shell.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Client, TestServer, binary, chinwag, int, skip, text, within};
+use serde_json::{Value, json};
+
+/// A bot with a new token, by `command`: `add` or `rotate`.
+fn bot(server: &TestServer, command: &str, name: &str) -> Client {
+    let said = chinwag(&server.database_path(), &["bot", command, name]).ok();
+    assert_eq!(said.lines().count(), 1, "a script reads the token and nothing else: {said:?}");
+    Client::known(server, name, said.trim_end())
+}
+
+#[tokio::test]
+async fn another_token_of_a_bot_ends_the_one_before_and_its_connections() {
+    let server = TestServer::start();
+    Client::register(&server, "ada").await;
+    let before = bot(&server, "add", "builder");
+    let mut open = before.connect().await;
+    let after = bot(&server, "rotate", "builder");
+    assert_eq!(open.close_code().await, 1008);
+    assert_eq!(server.get("/messages").by(&before).send().await.error(), (401, "unauthorized".to_owned()));
+    let id = after.connect().await.store("n", "The build is green").await;
+    let page = after.page("limit=1").await;
+    let message = &page["messages"][0];
+    assert_eq!((int(&message["id"]), text(&message["username"])), (id, "builder"));
+    assert_eq!(message["bot"], true);
+}
+
+#[tokio::test]
+async fn a_person_has_no_bots_token_and_a_bot_no_account_to_look_after() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let builder = bot(&server, "add", "builder");
+    for (command, name) in [("rotate", "ada"), ("rotate", "nobody"), ("add", "builder"), ("add", "ADA")] {
+        chinwag(&server.database_path(), &["bot", command, name]).failed();
+    }
+    ada.page("limit=1").await;
+    for (method, path) in [("GET", "/sessions"), ("DELETE", "/sessions"), ("GET", "/export"), ("GET", "/invites")] {
+        let refused = server.request(method, path).by(&builder).send().await;
+        assert_eq!(refused.error(), (403, "forbidden".to_owned()), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_bot_that_hurries_is_told_to_wait_and_holds_up_nobody_else() {
+    let server = TestServer::with(&["--message-rate", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let builder = bot(&server, "add", "builder");
+    let post = |by: &Client| server.post("/messages").by(by).json(&json!({"content": "hello"})).send();
+    let refused = within("a refusal", async {
+        loop {
+            let response = post(&builder).await;
+            if response.status != 201 {
+                return response;
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused.error(), (429, "rate_limited".to_owned()));
+    assert!(refused.header("Retry-After").is_some_and(|wait| wait.parse::<u32>().is_ok()), "{refused:?}");
+    assert_eq!(post(&ada).await.status, 201);
+}
+
+/// What is run of the documents: a document and how the lines begin. All other lines for a shell say that they are not.
+const RUN: [(&str, &str); 4] = [
+    ("README.md", "cargo run --release "),
+    ("README.md", "TOKEN="),
+    ("docs/OPERATING.md", "chinwag  "),
+    ("docs/OPERATING.md", "chinwag backup"),
+];
+
+/// The lines for a shell in every document, with its path.
+fn blocks() -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    for folder in ["", "docs", "docs/exercises"] {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for file in here.read_dir().expect("a folder").map_while(Result::ok).map(|entry| entry.path()) {
+            if file.extension().is_some_and(|extension| extension == "md") {
+                let name = Path::new(folder).join(file.file_name().expect("a file has a name")).display().to_string();
+                let text = std::fs::read_to_string(&file).expect("text");
+                let fenced = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
+                blocks.extend(fenced.map(|lines| (name.clone(), lines.trim().to_owned())));
+            }
+        }
+    }
+    blocks
+}
+
+/// The lines of a document that begin so, for the program under test and no port that is taken.
+fn block(of: (&str, &str)) -> String {
+    assert!(RUN.contains(&of));
+    let mut found = blocks().into_iter().filter(|(document, lines)| document == of.0 && lines.starts_with(of.1));
+    let (_, lines) = found.next().unwrap_or_else(|| panic!("the lines are there: {of:?}"));
+    assert!(found.next().is_none(), "once: {of:?}");
+    let lines = lines.replace("cargo run --release --", "chinwag").replace("cargo run --release", "chinwag");
+    lines.replace("0.0.0.0:8080", "0.0.0.0:0").replace("chinwag ", "\"$CHINWAG\" ")
+}
+
+#[test]
+fn lines_for_a_shell_are_run_by_a_test_or_say_that_they_are_not() {
+    let blocks = blocks();
+    assert!(blocks.len() >= 8, "{blocks:?}");
+    for (document, lines) in &blocks {
+        let is_run = RUN.iter().any(|(known, start)| document == known && lines.starts_with(start));
+        assert_ne!(is_run, lines.contains("# not run by a test"), "{document}:\n{lines}");
+    }
+}
+
+/// Runs `lines` in a directory of their own and passes on what they print, until told to stop.
+async fn shell(lines: &str, directory: &Path, variables: &[(&str, String)]) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", lines]).current_dir(directory).env("CHINWAG", binary()).env("no_proxy", "*");
+    shell.envs(variables.iter().map(|(name, value)| (*name, value)));
+    let ended = within("the shell", tokio::task::spawn_blocking(move || shell.output())).await;
+    let ended = ended.expect("no panic").expect("the shell runs");
+    assert!(ended.status.success(), "{ended:?}");
+    ended
+}
+
+#[tokio::test]
+async fn the_lines_that_start_a_server_start_one() {
+    let lines = [block(RUN[0]), block(RUN[2])].join("\n");
+    let mut starts = 0;
+    for line in lines.lines() {
+        if line.starts_with("cargo test") {
+            assert!(include_str!("../.ci/run").contains("\ncargo test --locked --no-run\n"), "it is what .ci/run runs");
+            continue;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // Stopped as soon as it says where it is.
+        let script = format!(
+            "{} >said & until grep -q 'listening on' said; do kill -0 $!; sleep 0.05; done; kill $!; wait $!; cat said",
+            line.split('#').next().unwrap_or_default().trim()
+        );
+        let said = shell(&script, directory.path(), &[("CHINWAG_LISTEN", "127.0.0.1:0".into())]).await;
+        let said = String::from_utf8(said.stdout).expect("text");
+        assert!(said.starts_with("chinwag is listening on http://"), "{said}");
+        assert_eq!(said.contains("#invite="), line.contains("0.0.0.0"), "others need an invitation: {said}");
+        starts += 1;
+    }
+    assert_eq!(starts, 3);
+}
+
+#[tokio::test]
+async fn the_line_that_backs_up_copies_a_running_server() {
+    let server = TestServer::start();
+    let id = Client::register(&server, "ada").await.connect().await.store("n", "keep this").await;
+    let here = server.directory().display().to_string();
+    let lines = block(RUN[3]).replace("/var/lib/chinwag", &here).replace("/backup", &here);
+    shell(&lines, server.directory(), &[]).await;
+    let copies = server.directory().read_dir().expect("a folder").map_while(Result::ok).map(|entry| entry.path());
+    let copy = copies.filter(|path| path.to_string_lossy().contains("chinwag-2")).collect::<Vec<_>>();
+    let copy = rusqlite::Connection::open(&copy[0]).expect("it opens");
+    let text: String =
+        copy.query_row("SELECT content FROM messages WHERE id = ?1", [id], |row| row.get(0)).expect("it is there");
+    assert_eq!(text, "keep this");
+}
+
+#[tokio::test]
+async fn the_lines_of_the_readme_post_and_search() {
+    if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return skip("there is no curl");
+    }
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let script = block(RUN[1]).replace("http://127.0.0.1:8080", &format!("http://{}", server.address()));
+    assert_eq!(script.matches("curl ").count(), 2, "one line posts, one searches: {script}");
+    let ended = shell(&script, server.directory(), &[]).await;
+    let said = serde_json::Deserializer::from_slice(&ended.stdout).into_iter::<Value>();
+    let said: Vec<Value> = said.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    let [posted, found] = &said[..] else { panic!("two answers: {said:?}") };
+    let shown = ada.page("limit=1").await["messages"][0].clone();
+    assert_eq!((&shown["id"], text(&shown["content"])), (&posted["id"], "The build is green"));
+    assert_eq!(*found, json!({"messages": [shown], "before": null}));
+}
