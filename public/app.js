@@ -1,254 +1,131 @@
-// The entry: shows the form or the chat, and wires the modules of the chat to each other and to the page.
+// The entry: shows the form or the chat, and tells them what happens around the page.
 
-import { ApiError, health, messages as fetchMessages } from "./api.js";
-import { Composer, Outbox } from "./composer.js";
-import { Connection } from "./connection.js";
-import { LogView, isHidden } from "./log.js";
-import { People, PeopleView } from "./people.js";
-import { LoginForm, Session, Store } from "./session.js";
-import { Timeline } from "./timeline.js";
+import { about, health, inWords } from "./api.js";
+import { t, translate, useClock, useLanguage } from "./i18n/index.js";
+import { Session } from "./session.js";
+import { Prefs, Store } from "./store/prefs.js";
+import { isHidden, template } from "./view/dom.js";
 
-const TITLE = document.title;
-const NOTIFICATIONS_KEY = "chinwag.notifications";
-const NOTIFICATION_LENGTH = 200;
 const ASK_AGAIN_MS = 5_000;
-const NO_NETWORK = "There is no network. You can log in once it is back.";
-const NO_SERVER = "The server cannot be reached right now. You can log in once it is back.";
+/** An app that is open for days asks this often whether there is a new version. */
+const UPDATE_EVERY_MS = 60 * 60 * 1000;
+const TEXT_SIZES = new Map([["small", "0.9"], ["large", "1.125"], ["larger", "1.3"]]);
 
-const find = (id) => document.getElementById(id);
 const session = new Session();
-const loginForm = new LoginForm(find("login"), session, { notice: find("login-notice"), invited: find("invited") });
-/** What belongs to this tab: drafts and what is unsent. */
+const prefs = new Prefs();
+/** What belongs to this tab. */
 const tab = new Store("sessionStorage");
+const boot = document.getElementById("boot");
+/** The answer of `GET /about`, once there is one. */
+let server = null;
 let chat = null;
-
-/** One person's chat, from login to logout. */
-class Chat {
-  #username = session.username;
-  #token = session.token;
-  #outbox = new Outbox(tab, `chinwag.outbox.${this.#username}`);
-  #draftKey = `chinwag.draft.${this.#username}`;
-  #connection;
-  #timeline;
-  #log;
-  #people = new People(this.#username);
-  #peopleView;
-  #composer;
-  #error = find("chat-error");
-
-  constructor() {
-    this.#connection = new Connection({
-      url: new URL("/ws", location.href.replace(/^http/, "ws")),
-      token: this.#token,
-      outbox: this.#outbox,
-      network: navigator.onLine,
-    });
-    this.#timeline = new Timeline({ fetchPage: (range) => this.#fetchPage(range), outbox: this.#outbox });
-    this.#log = new LogView(this.#timeline, this.#username, {
-      log: find("log"),
-      jump: find("jump"),
-      empty: find("empty"),
-      template: find("message-template"),
-      onSeen: (unseen) => setTitle(unseen),
-      actions: {
-        retry: (nonce) => this.#outbox.retry(nonce),
-        discard: (nonce) => this.#outbox.discard(nonce),
-      },
-    });
-    this.#peopleView = new PeopleView(this.#people, this.#username, {
-      panel: find("people"),
-      button: find("people-button"),
-      list: find("people-list"),
-      count: find("online"),
-      more: find("people-more"),
-      typing: find("typing"),
-    });
-    this.#composer = new Composer(find("composer"), {
-      send: (text) => this.#send(text),
-      onChange: (writing) => {
-        this.#connection.typing(writing);
-        this.#log.keepPlace();
-      },
-      drafts: tab,
-      draftKey: this.#draftKey,
-    });
-    this.#listen();
-    this.#show(this.#connection.state);
-    this.#connection.start();
-    this.#composer.focus();
-  }
-
-  /** `for good`: the person logged out, and leaves nothing for the next one at this browser. */
-  close(forGood) {
-    this.#connection.stop();
-    this.#timeline.close();
-    this.#log.close();
-    this.#peopleView.close();
-    this.#composer.close();
-    this.#error.hidden = true;
-    if (!forGood) return;
-    this.#outbox.clear();
-    tab.delete(this.#draftKey);
-  }
-
-  network(available) {
-    this.#connection.network(available);
-  }
-
-  shown() {
-    this.#connection.wake();
-    this.#log.relabelDays();
-    this.#log.seen();
-  }
-
-  midnight() {
-    this.#log.relabelDays();
-  }
-
-  say(words) {
-    this.#error.textContent = words;
-    this.#error.hidden = !words;
-  }
-
-  #listen() {
-    const on = (type, handle) => this.#connection.addEventListener(type, ({ detail }) => handle(detail));
-    on("state", (state) => this.#show(state));
-    on("welcome", (frame) => {
-      this.#people.take(frame);
-      this.#timeline.recover();
-    });
-    on("forget", ({ last_id }) => this.#timeline.forget(last_id));
-    on("gap", ({ after, last_id }) => this.#timeline.missed(after, last_id));
-    on("message", (message) => {
-      this.#timeline.receive(message);
-      this.#people.silent(message.username);
-      if (message.username !== this.#username && isHidden()) notify(message);
-    });
-    on("ack", ({ nonce, id }) => this.#timeline.acknowledge(nonce, id));
-    on("people", (frame) => this.#people.take(frame));
-    on("ended", () => session.expire(this.#token));
-  }
-
-  #show(state) {
-    const status = find("connection");
-    status.dataset.state = state;
-    status.textContent = STATES.get(state);
-    const unreached = state === "reconnecting" || state === "offline";
-    find("away").hidden = !unreached || this.#connection.lastId !== null;
-    if (state !== "online") this.#people.clearTyping();
-  }
-
-  #send(text) {
-    if (this.#outbox.full) {
-      this.say("Too many messages are waiting to be sent. Try again once there is a connection.");
-      return false;
-    }
-    this.say("");
-    this.#outbox.add(text, this.#username, this.#connection.lastId ?? 0);
-    this.#log.toLatest();
-    return true;
-  }
-
-  async #fetchPage(range) {
-    // Without a connection there is no server to ask; with the next one it is asked again.
-    if (this.#connection.state !== "online") throw new ApiError("unreachable", "not connected");
-    try {
-      return await fetchMessages(this.#token, range);
-    } catch (error) {
-      if (error.code === "unauthorized") session.expire(this.#token);
-      throw error;
-    }
-  }
-}
-
-const STATES = new Map([
-  ["connecting", "Connecting…"],
-  ["online", "Online"],
-  ["reconnecting", "Reconnecting…"],
-  ["offline", "Offline"],
-]);
-
-function setTitle(unseen) {
-  const title = unseen > 0 ? `(${unseen}) ${TITLE}` : TITLE;
-  if (document.title !== title) document.title = title;
-}
+let form = null;
+let name = "";
+/** Goes up with each view: one whose modules come late is not shown any more. */
+let shown = 0;
 
 /** Shows what the session says. `words` tell why the form is there. */
-function showView(words, forGood) {
+async function showView(words, forGood) {
+  const turn = (shown += 1);
   chat?.close(forGood);
-  chat = null;
-  setTitle(0);
-  document.body.dataset.view = session.token ? "chat" : "welcome";
-  if (session.token) chat = new Chat();
-  else loginForm.show(words);
+  name = form?.name || name;
+  form?.close();
+  [chat, form] = [null, null];
+  const isChat = session.token !== null;
+  let module;
+  try {
+    module = await (isChat ? import("./view/chat.js") : import("./view/welcome.js"));
+  } catch {
+    // Reloading helps, so a person who would see an empty page is told to.
+    if (turn === shown) showFailure();
+    return;
+  }
+  if (turn !== shown) return;
+  const view = template(isChat ? "chat-view" : "welcome-view");
+  document.querySelector(".view")?.remove();
+  document.body.prepend(view);
+  boot.remove();
+  if (isChat) {
+    chat = new module.Chat(view, { session, prefs, tab });
+    chat.connection.addEventListener("welcome", () => server ?? learnServer());
+  } else {
+    document.title = server?.name || "chinwag";
+    form = new module.LoginForm(view, session);
+    form.name = name;
+    form.show(words);
+    watchServer();
+  }
+  if (server !== null) (chat ?? form).server = server;
+  learnServer();
 }
+
+/** The words that are there until a script has run. */
+function showFailure() {
+  document.querySelector(".view")?.remove();
+  document.body.prepend(boot);
+  boot.querySelector("p").textContent = t("error.module");
+  boot.classList.add("failed");
+}
+
+async function learnServer() {
+  try {
+    server = await about();
+    if (chat ?? form) (chat ?? form).server = server;
+    if (form) document.title = server.name || "chinwag";
+  } catch {
+    // The page does without until the server is back.
+  }
+}
+
+/** The looks and the language that were chosen. */
+async function takePrefs() {
+  const root = document.documentElement;
+  const theme = prefs.get("theme");
+  if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+  else delete root.dataset.theme;
+  root.style.setProperty("--text-scale", TEXT_SIZES.get(prefs.get("textSize")) ?? "1");
+  useClock(prefs.get("clock"));
+  return useLanguage(prefs.get("language"));
+}
+
+let spoken = JSON.stringify([prefs.get("language"), prefs.get("clock")]);
+prefs.addEventListener("change", async () => {
+  await takePrefs();
+  const now = JSON.stringify([prefs.get("language"), prefs.get("clock")]);
+  if (now === spoken) return;
+  spoken = now;
+  translate(document.body);
+  chat?.retranslate();
+});
 
 session.addEventListener("change", ({ detail }) => showView(detail.words, detail.loggedOut));
 
-// Notifications. Asked for only when the button is pressed; remembered for all tabs.
-
-const preferences = new Store("localStorage");
-const notifications = find("notifications");
-
-function notificationsOn() {
-  return globalThis.Notification?.permission === "granted" && preferences.get(NOTIFICATIONS_KEY) === true;
-}
-
-function showNotifications() {
-  notifications.ariaPressed = String(notificationsOn());
-}
-
-notifications.addEventListener("click", async () => {
-  const wanted = !notificationsOn();
-  chat?.say("");
-  if (wanted && !globalThis.Notification) {
-    chat?.say("This browser shows notifications only for pages opened over HTTPS.");
-  } else if (wanted && (await Notification.requestPermission()) !== "granted") {
-    chat?.say("Notifications are blocked. Allow them for this page in the browser's settings, then press again.");
-  } else {
-    preferences.set(NOTIFICATIONS_KEY, wanted);
-  }
-  showNotifications();
-});
-
-function notify({ username, content }) {
-  if (!notificationsOn()) return;
-  // One tag: the newest replaces the one before, also across tabs.
-  const options = { body: [...content].slice(0, NOTIFICATION_LENGTH).join(""), tag: "chinwag", icon: "/icons/icon-192.png" };
-  try {
-    const notification = new Notification(username, options);
-    notification.onclick = () => {
-      window.focus();
-      notification.close();
-    };
-  } catch {
-    // On Android only a service worker may show one.
-    navigator.serviceWorker?.ready.then((registration) => registration.showNotification(username, options));
-  }
-}
-
 // What happens around the page.
 
-find("log-out").addEventListener("click", () => session.logOut());
-addEventListener("storage", showNotifications);
 addEventListener("online", () => networkChanged(true));
 addEventListener("offline", () => networkChanged(false));
+addEventListener("focus", () => chat?.focused());
 addEventListener("pageshow", ({ persisted }) => persisted && chat?.shown());
-document.addEventListener("visibilitychange", () => !isHidden() && chat?.shown());
+addEventListener("pagehide", () => chat?.hidden());
+document.addEventListener("visibilitychange", () => (isHidden() ? chat?.hidden() : chat?.shown()));
+// What is dropped beside its place must not lead away from here.
+for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault());
 
 function networkChanged(available) {
+  if (available) session.tellOfLeaving();
   if (chat) chat.network(available);
-  else loginForm.say(available ? "" : NO_NETWORK);
+  else form?.say(available ? "" : t("login.noNetwork"));
 }
 
 /** Opened from the service worker's copy, the form cannot tell by itself whether there is a server behind it. */
 async function watchServer(told = false) {
-  if (session.token) return;
+  if (!form || !navigator.serviceWorker?.controller) return;
   try {
     await health();
-    if (told) loginForm.say("");
-  } catch {
-    loginForm.say(navigator.onLine ? NO_SERVER : NO_NETWORK);
+    if (told) form?.say("");
+    if (server === null) learnServer();
+  } catch (error) {
+    form?.say(error.code === "redirected" ? inWords(error) : t(navigator.onLine ? "login.noServer" : "login.noNetwork"));
     setTimeout(watchServer, ASK_AGAIN_MS, true);
   }
 }
@@ -272,10 +149,26 @@ function atMidnight() {
   }, midnight - now + 1_000);
 }
 
-showNotifications();
+/** Without a service worker the page works as well, but opens with a network only. */
+async function registerWorker() {
+  try {
+    const registration = await navigator.serviceWorker?.register("sw.js", { type: "module", updateViaCache: "none" });
+    if (!registration) return;
+    setInterval(() => registration.update().catch(() => {}), UPDATE_EVERY_MS);
+    registration.addEventListener("updatefound", () => {
+      const { installing } = registration;
+      installing?.addEventListener("statechange", () => installing.state === "installed" && navigator.serviceWorker.controller && chat?.say(() => t("app.newVersion")));
+    });
+    const { active } = await navigator.serviceWorker.ready;
+    // What was loaded before there was a worker.
+    const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+    active.postMessage({ keep: loaded });
+  } catch {
+    // As above.
+  }
+}
+
+await takePrefs();
 atMidnight();
-showView("");
-if (navigator.serviceWorker?.controller) watchServer();
-navigator.serviceWorker?.register("/sw.js", { type: "module", updateViaCache: "none" }).catch(() => {
-  // Without it the page works as before, but opens with a network only.
-});
+await showView("");
+registerWorker();

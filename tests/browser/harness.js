@@ -18,10 +18,10 @@ export const PASSWORD = "correct horse";
 export const PATIENCE_MS = 20_000;
 
 /** What `promise` resolves to, or an error that says what did not come: the runner's limit ends whole files, without a word. */
-export function within(promise, what) {
+export function within(promise, what, ms = PATIENCE_MS) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${PATIENCE_MS} ms for ${what}`)), PATIENCE_MS);
+    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -39,6 +39,9 @@ export async function eventually(check) {
   }
 }
 
+/** Resolves once `read()` gives `expected`, which it may not do at once. */
+export const becomes = (read, expected) => eventually(async () => assert.deepEqual(await read(), expected));
+
 const BINARY = resolve(import.meta.dirname, "../..", process.env.CHINWAG_BIN ?? "target/release/chinwag");
 export const CHROMIUM = [process.env.CHINWAG_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
 
@@ -55,8 +58,8 @@ export const FLAGS = [
 ];
 
 /** A signal is ours to hear: the browser ends with the process, as the servers do. */
-export const launch = () =>
-  chromium.launch({ executablePath: CHROMIUM, args: FLAGS, handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false });
+export const launch = (...flags) =>
+  chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags], handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false });
 
 /** Servers of tests that failed before they closed them. */
 const running = new Set();
@@ -144,6 +147,13 @@ export class Server {
   async token(name) {
     await this.post("/register", { username: name, password: PASSWORD });
     return (await this.post("/login", { username: name, password: PASSWORD })).token;
+  }
+
+  /** What the answer to any request holds. */
+  async ask(token, method, path, body) {
+    const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
+    const response = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
+    return response.status === 204 ? null : response.json();
   }
 
   async messages(token, query = "limit=200") {
@@ -242,15 +252,19 @@ export class Robot {
     this.#socket.send(JSON.stringify(frame));
   }
 
-  typing() {
-    this.#write({ type: "typing" });
+  typing(room) {
+    this.#write({ type: "typing", room });
   }
 
-  /** Resolves to the id. */
-  say(content) {
+  react(message, emoji) {
+    this.#write({ type: "react", message, emoji, on: true });
+  }
+
+  /** Resolves to the id; `more` is `{ room, reply_to }`. */
+  say(content, more = {}) {
     const nonce = crypto.randomUUID();
     const stored = new Promise((done) => this.#acks.set(nonce, done));
-    this.#write({ type: "message", content, nonce });
+    this.#write({ type: "message", content, nonce, ...more });
     return within(stored, `the ack of what ${this.name} said`);
   }
 
@@ -313,6 +327,12 @@ export class Person {
   article = (text) => this.articles().filter({ hasText: text });
   box = () => this.page.getByRole("textbox", { name: "Message" });
   people = () => this.page.getByRole("list", { name: "People online" });
+  rooms = () => this.page.getByRole("navigation", { name: "Rooms" });
+  /** The link of a room, named with all that is said of it: "School runs, 12 unread, 1 mention". */
+  link = (name) => this.rooms().getByRole("link", { name, exact: true });
+  heading = (name) => this.page.getByRole("heading", { name, exact: true });
+  toolbar = () => this.page.getByRole("toolbar", { name: "Message actions" });
+  separator = (name) => this.log().getByRole("separator", { name, exact: true });
   button = (name) => this.page.getByRole("button", { name, exact: true });
   text = (text) => this.page.getByText(text, { exact: true });
 
@@ -335,6 +355,19 @@ export class Person {
     await this.online();
   }
 
+  /** The dialog "Settings". Where the page is narrow, its button is in the sheet of the rooms. */
+  async settings() {
+    if (!(await this.button("Settings").isVisible())) await this.button("Rooms").click();
+    await this.button("Settings").click();
+    const dialog = this.page.getByRole("dialog", { name: "Settings" });
+    await dialog.waitFor();
+    return dialog;
+  }
+
+  async logOut() {
+    await (await this.settings()).getByRole("button", { name: "Log out", exact: true }).click();
+  }
+
   online = () => this.is(/^Online/);
   is = (state) => this.status().filter({ hasText: state }).waitFor();
 
@@ -346,8 +379,24 @@ export class Person {
   /** Once, acknowledged, and complete. */
   async sees(text) {
     await this.article(text).and(this.page.locator("[data-id]:not([data-state])")).first().waitFor();
-    assert.equal(await this.article(text).count(), 1, text);
+    await eventually(async () => {
+      const seen = await this.article(text).evaluateAll((articles) => articles.map(({ dataset }) => ({ ...dataset })));
+      assert.equal(seen.length, 1, `${text}: ${JSON.stringify(seen)}`);
+    });
   }
+
+  async open(room) {
+    await this.rooms().getByRole("link", { name: new RegExp(`^${room}(,|$)`) }).click();
+    await this.heading(room).waitFor();
+  }
+
+  /** Points at a message, and presses one of its actions. */
+  async act(text, action) {
+    await this.article(text).first().hover();
+    await this.toolbar().getByRole("button", { name: action, exact: true }).click();
+  }
+
+  token = () => this.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
 
   /** What the log holds: `{ id, state, author, time, text }`. */
   shown = () =>
@@ -374,6 +423,8 @@ export class Person {
       if (activeElement === document.body) return "";
       return activeElement.ariaLabel ?? activeElement.labels?.[0]?.textContent ?? activeElement.textContent.trim();
     });
+
+  hasFocus = (name) => becomes(this.focused, name);
 
   assertQuiet() {
     assert.deepEqual(this.complaints, []);

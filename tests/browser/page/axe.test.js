@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { Person, Robot, Server, launch, setHidden } from "../harness.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const PICTURE = readFileSync(new URL("../../../public/icons/icon-192.png", import.meta.url));
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 
 let server, browser, robots;
@@ -13,7 +14,9 @@ let server, browser, robots;
 before(async () => {
   server = await Server.start();
   browser = await launch();
-  robots = await Promise.all(["Grace", "Linus", "constructor", "x".repeat(32)].map((name) => Robot.join(server, name)));
+  // The first is a moderator.
+  const grace = await Robot.join(server, "Grace");
+  robots = [grace, ...(await Promise.all(["Linus", "constructor", "x".repeat(32)].map((name) => Robot.join(server, name))))];
 });
 
 after(async () => {
@@ -68,7 +71,7 @@ for (const colorScheme of ["light", "dark"]) {
       await robots[0].say("news");
       await ada.button("1 new message").waitFor();
       await check("scrolled up, with news and someone typing");
-      await ada.page.getByRole("button", { name: "new message" }).click();
+      await ada.button("1 new message").click();
 
       if (width < 600) {
         await ada.button("People").click();
@@ -89,17 +92,127 @@ for (const colorScheme of ["light", "dark"]) {
       await ada.sees(tunnel);
       await setHidden(ada.page, true);
       await ada.page.evaluate((key) => {
-        const failed = { nonce: "n1", content: "refused", username: key, created_at: Date.now(), after: 0, state: "failed", reason: { code: "unavailable" } };
-        sessionStorage.setItem(`chinwag.outbox.${key}`, JSON.stringify([failed]));
+        const failed = { room: 1, content: "refused", username: key, created_at: Date.now(), after: 0, state: "failed", reason: { code: "unavailable" } };
+        localStorage.setItem(`chinwag.outbox.${key}/n1`, JSON.stringify(failed));
       }, name);
       await ada.page.reload();
       await ada.article("refused").getByRole("button", { name: "Retry" }).waitFor();
       await ada.sees(tunnel);
       await check("a failed message");
-      await ada.button("Log out").click();
+      await ada.logOut();
+      await ada.page.getByRole("alertdialog").waitFor();
+      await check("asked whether to lose what is unsent");
+      await ada.button("Log out and lose them").click();
       await ada.username().waitFor();
       await check("logged out");
       await ada.leave();
     });
   }
+}
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`axe finds nothing in what a finger opens, and in a picture that is described: ${colorScheme}`, async (t) => {
+    const name = `Ida-${colorScheme}`;
+    const device = { hasTouch: true, isMobile: true, viewport: { width: 320, height: 720 } };
+    const ida = await Person.join(browser, server.url, name, { colorScheme, ...device });
+    const check = (state) => t.test(state, () => assertAccessible(ida, state));
+    const text = `touched by ${name}`;
+    await ida.box().fill(text);
+    await ida.button("Send").click();
+    await ida.sees(text);
+    await ida.article(text).locator("[dir=auto]").evaluate((element) => {
+      const { x, y } = element.getBoundingClientRect();
+      element.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true, pointerType: "touch", clientX: x + 5, clientY: y + 5 }));
+    });
+    await ida.toolbar().waitFor();
+    await check("what can be done with a message, on a sheet");
+    await ida.page.keyboard.press("Escape");
+    await ida.toolbar().waitFor({ state: "hidden" });
+
+    await ida.page.route("**/images", (route) => route.abort());
+    const [chooser] = await Promise.all([ida.page.waitForEvent("filechooser"), ida.button("Add picture").click()]);
+    await chooser.setFiles({ name: "a.png", mimeType: "image/png", buffer: PICTURE });
+    await ida.page.getByRole("group", { name: "A picture" }).getByRole("button", { name: "Retry" }).waitFor();
+    await check("a picture that could not be sent");
+    await ida.page.unroute("**/images");
+    await ida.page.getByRole("group", { name: "A picture" }).getByRole("button", { name: "Retry" }).click();
+    await ida.text("Ready to send").waitFor();
+    await check("a picture that is to be described");
+    await ida.leave();
+  });
+}
+
+for (const [colorScheme, width] of [["light", 320], ["dark", 1280]]) {
+  test(`axe finds nothing in what is done with rooms and messages: ${colorScheme}, ${width} px`, async (t) => {
+    const name = `Eve-${colorScheme}-${width}`;
+    const eve = await Person.join(browser, server.url, name, { colorScheme, viewport: { width, height: 720 } });
+    const check = (state) => t.test(state, () => assertAccessible(eve, state));
+    const isNarrow = width < 600;
+    const escape = async (gone) => {
+      await eve.page.keyboard.press("Escape");
+      await gone.waitFor({ state: "hidden" });
+    };
+
+    const attic = `Attic ${colorScheme} ${width}`;
+    const { id } = await server.ask(robots[0].token, "POST", "/rooms", { name: attic, kind: "open", emoji: "🧺", topic: "What is up there" });
+    const say = (content, more) => robots[0].say(content, { room: id, ...more });
+    const asked = await say("Where is `the ladder`?\n```\nfind ladder\n```");
+    robots[1].react(asked, "👍");
+    await say(`Ask @${name}, or see https://example.org`, { reply_to: asked });
+    await say("🪜");
+    await say("line\n".repeat(40));
+    await eve.page.getByRole("link", { name: `${attic}, 4 unread, 1 mention`, includeHidden: isNarrow }).waitFor({ state: "attached" });
+    if (isNarrow) await eve.button("Rooms").click();
+    await check("rooms with unread messages");
+    await eve.open(attic);
+    await eve.button("Show all").waitFor();
+    await eve.button("👍 1, Linus").waitFor();
+    await check("where one left off: code, a quote, a mention, a reaction, a folded text");
+
+    await eve.say("my own");
+    await eve.sees("my own");
+    await eve.article("my own").hover();
+    await eve.toolbar().waitFor();
+    await check("what can be done with a message");
+    await eve.act("my own", "Edit");
+    await eve.text("Editing your message").waitFor();
+    await check("editing");
+    await escape(eve.text("Editing your message"));
+    await eve.act("my own", "Reply");
+    await eve.text(`Replying to ${name}`).waitFor();
+    await check("replying");
+    await escape(eve.text(`Replying to ${name}`));
+    await eve.act("my own", "Delete");
+    await eve.page.getByRole("alertdialog").waitFor();
+    await check("asked whether to delete");
+    await escape(eve.page.getByRole("alertdialog"));
+
+    const suggestion = eve.page.getByRole("option", { name: /Grace/ });
+    await eve.box().pressSequentially("@Gra");
+    await suggestion.waitFor();
+    await check("names to complete");
+    await escape(suggestion);
+    await eve.box().fill("");
+    await eve.page.keyboard.press("Control+k");
+    await eve.page.getByRole("combobox", { name: "Find rooms, people, messages" }).fill("Gra");
+    await suggestion.waitFor();
+    await check("rooms and people that are found");
+    await escape(suggestion);
+    await eve.button("Search").last().click();
+    await eve.page.getByRole("searchbox", { name: "Search messages" }).fill("ladder");
+    const found = eve.page.getByRole("link", { name: /ladder/ }).first();
+    await found.waitFor();
+    await check("messages that are found");
+    await escape(found);
+
+    if (isNarrow) await eve.button("People").click();
+    await eve.people().getByText("Linus", { exact: true }).click();
+    await eve.page.getByRole("dialog", { name: "Linus" }).waitFor();
+    await check("somebody's card");
+    await escape(eve.page.getByRole("dialog", { name: "Linus" }));
+    await server.ask(robots[0].token, "PATCH", `/rooms/${id}`, { archived: true });
+    await eve.until(() => document.querySelector("textarea").disabled);
+    await check("an archived room");
+    await eve.leave();
+  });
 }

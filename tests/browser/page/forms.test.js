@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { PASSWORD, Person, Robot, Server, launch } from "../harness.js";
+import { PASSWORD, Person, Server, becomes, eventually, launch } from "../harness.js";
 
 let server, browser, ada;
 
 before(async () => {
   server = await Server.start();
   browser = await launch();
+  // Where nobody has an account yet, Enter creates one.
+  await server.token("Taken");
   ada = await Person.visit(browser, server.url, { name: "Ada" });
 });
 
@@ -20,13 +22,15 @@ after(async () => {
 async function isTold(person, words, fields) {
   const alert = person.alert();
   await alert.filter({ hasText: words }).waitFor();
-  assert.equal(await alert.count(), 1);
-  const id = await alert.getAttribute("id");
-  for (const [name, field] of [["username", person.username()], ["password", person.password()]]) {
-    const invalid = (await field.getAttribute("aria-invalid")) === "true";
-    assert.equal(invalid, fields.includes(name), `${name} invalid`);
-    if (invalid) assert.ok((await field.getAttribute("aria-describedby")).split(" ").includes(id));
-  }
+  await becomes(() => alert.count(), 1);
+  await eventually(async () => {
+    const id = await alert.getAttribute("id");
+    for (const [name, field] of [["username", person.username()], ["password", person.password()]]) {
+      const invalid = (await field.getAttribute("aria-invalid")) === "true";
+      assert.equal(invalid, fields.includes(name), `${name} invalid`);
+      if (invalid) assert.ok((await field.getAttribute("aria-describedby"))?.split(" ").includes(id));
+    }
+  });
   assert.doesNotMatch(await alert.textContent(), /[a-z]_[a-z]/);
   person.assertQuiet();
 }
@@ -38,11 +42,11 @@ const answer = (person, path, status, body, headers = {}) =>
 const refusal = (code) => JSON.stringify({ error: { code, message: code } });
 
 test("fields say what they are for, and one heading names the page", async () => {
-  assert.equal(await ada.username().getAttribute("autocomplete"), "username");
-  assert.equal(await ada.password().getAttribute("autocomplete"), "current-password");
-  assert.equal(await ada.page.locator("h1").count(), 1);
-  assert.equal(await ada.page.locator("main").count(), 1);
-  assert.equal(await ada.page.locator("html").getAttribute("lang"), "en");
+  await becomes(() => ada.username().getAttribute("autocomplete"), "username");
+  await becomes(() => ada.password().getAttribute("autocomplete"), "current-password");
+  await becomes(() => ada.page.locator("h1").count(), 1);
+  await becomes(() => ada.page.locator("main").count(), 1);
+  await becomes(() => ada.page.locator("html").getAttribute("lang"), "en");
 });
 
 test("nothing entered", async () => {
@@ -58,7 +62,7 @@ test("what a name and a password must be", async () => {
     await ada.fill(name);
     await ada.button("Create account").click();
     await isTold(ada, "1 to 32", ["username"]);
-    assert.equal(await ada.username().inputValue(), name);
+    await becomes(() => ada.username().inputValue(), name);
   }
   await ada.fill("Ada", "short");
   await ada.button("Create account").click();
@@ -66,7 +70,6 @@ test("what a name and a password must be", async () => {
 });
 
 test("a name that is taken, whatever its case", async () => {
-  await (await Robot.join(server, "Taken")).leave();
   await ada.fill("tAKEN");
   await ada.button("Create account").click();
   await isTold(ada, "already", ["username"]);
@@ -79,7 +82,7 @@ test("a wrong name and a wrong password are told alike", async () => {
     await ada.password().press("Enter");
     await isTold(ada, "do not belong together", ["username", "password"]);
     told.push(await ada.alert().textContent());
-    assert.equal(await ada.username().inputValue(), name);
+    await becomes(() => ada.username().inputValue(), name);
   }
   assert.equal(told[0], told[1]);
 });
@@ -113,6 +116,13 @@ test("a network's own page in place of an answer is no answer", async () => {
   }
 });
 
+test("what wants one to sign in before the server is told, and where", async () => {
+  await ada.fill("Ada");
+  await answer(ada, "/login", 302, "", { Location: "http://elsewhere.example/sign-in" });
+  await ada.button("Log in").click();
+  await isTold(ada, `sign in first. Open ${server.url}/healthz`, []);
+});
+
 test("a second press while busy sends nothing", async () => {
   let asked = 0;
   let let_go;
@@ -144,25 +154,37 @@ test("the alert goes with the next try, and creating an account logs in", async 
   await ada.button("Create account").click();
   await ada.box().waitFor();
   await ada.online();
-  assert.equal(await ada.alert().count(), 0);
-  assert.equal(await ada.focused(), "Message");
-  await ada.button("Log out").click();
+  await becomes(() => ada.alert().count(), 0);
+  await ada.hasFocus("Message");
+  await ada.logOut();
   await ada.fill("ADA");
   await ada.password().press("Enter");
   await ada.box().waitFor();
   await ada.leave();
 });
 
-test("an invitation in the address is taken over, out of the address, and sent", async () => {
-  const guest = await Person.visit(browser, server.url, { name: "Guest", path: "/#invite=OPEN-SESAME" });
+test("an invitation in the address, and the full stop behind it, is taken over, out of the address, and sent", async () => {
+  const guest = await Person.visit(browser, server.url, { name: "Guest", path: "/#invite=OPEN-SESAME." });
   await guest.page.getByText("You are invited").waitFor();
-  assert.equal(new URL(guest.page.url()).hash, "");
+  await becomes(() => new URL(guest.page.url()).hash, "");
   await guest.page.reload();
   await guest.page.getByText("You are invited").waitFor();
   const sent = guest.page.waitForRequest("**/register");
   await guest.signUp();
   assert.equal((await sent).postDataJSON().invite, "OPEN-SESAME");
   await guest.leave();
+});
+
+test("where nobody has an account yet, Enter creates the first", async () => {
+  const empty = await Server.start();
+  const first = await Person.visit(browser, empty.url, { name: "First" });
+  await first.page.getByText("Nobody is here yet").waitFor();
+  await becomes(() => first.password().getAttribute("autocomplete"), "new-password");
+  await first.fill();
+  await first.password().press("Enter");
+  await first.box().waitFor();
+  await first.leave();
+  await empty.close();
 });
 
 test("where registration is by invitation, the link of `chinwag invite` lets one person in", async () => {

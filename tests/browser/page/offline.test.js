@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
 
-import { Person, Server, launch } from "../harness.js";
+import { Person, Server, becomes, launch } from "../harness.js";
 
 let server, browser;
 
@@ -37,13 +37,17 @@ test("without the server the page opens, says so, and comes back by itself", asy
   await server.kill();
   await ada.page.reload();
   await ada.is(/^Reconnecting/);
-  assert.equal(await ada.username().isVisible(), false);
+  await becomes(() => ada.username().isVisible(), false);
   await ada.text("The server cannot be reached.").waitFor();
   await ada.say("written without a server");
+  // What waits is not written over.
+  await ada.text("The server cannot be reached.").waitFor({ state: "hidden" });
   await server.start();
   await ada.online();
   await ada.sees("a secret");
   await ada.sees("written without a server");
+  // What the server says of itself is asked for again, too.
+  await (await ada.settings()).getByText(/^chinwag \d/).waitFor();
   await ada.leave();
 });
 
@@ -95,7 +99,7 @@ test("it can be installed", async () => {
   const sizes = manifest.icons.map(({ sizes, purpose }) => `${sizes} ${purpose ?? ""}`.trim());
   for (const wanted of ["192x192", "512x512", "512x512 maskable"]) assert.ok(sizes.includes(wanted), wanted);
   for (const { src, type, sizes } of manifest.icons) {
-    const response = await fetch(server.url + src);
+    const response = await fetch(new URL(src, `${server.url}/manifest.webmanifest`));
     assert.equal(response.headers.get("content-type").split(";")[0], type);
     if (type !== "image/png") continue;
     const bytes = Buffer.from(await response.arrayBuffer());
@@ -180,5 +184,22 @@ test("after an upgrade of the server no page is made of two versions, and the se
   assert.ok(files.length >= 9 && files.every((is) => is), "the reloaded page is all new");
   assert.equal((await cached(gus)).filter((text) => !text.includes("f".repeat(16))).length, 0);
   await gus.leave();
+  upgrading.close();
+});
+
+test("a page that is open is told of a new version", async () => {
+  const upgrading = new Upgrading(server);
+  const hal = await Person.visit(browser, await upgrading.listen());
+  await ready(hal);
+  // No socket and no login goes through this proxy; what the page says of that is not looked at.
+  await hal.page.route("**/messages*", (route) => route.abort());
+  const session = { token: await server.token("Hal"), username: "Hal" };
+  await hal.page.evaluate((session) => localStorage.setItem("chinwag.session", JSON.stringify(session)), session);
+  await hal.page.reload();
+  await hal.box().waitFor();
+  upgrading.upgrade();
+  await hal.page.evaluate(() => navigator.serviceWorker.ready.then((registration) => void registration.update()));
+  await hal.alert().filter({ hasText: "There is a new version of this page" }).waitFor();
+  await hal.leave();
   upgrading.close();
 });

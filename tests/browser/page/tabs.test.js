@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Person, Robot, Server, eventually, launch } from "../harness.js";
+import { Person, Robot, Server, becomes, eventually, launch } from "../harness.js";
 
 let server, browser;
 
@@ -27,7 +27,7 @@ test("two tabs are one person, and each shows everything once", async () => {
   const [first, second] = await twoTabs("Ada");
   const robot = await Robot.join(server, "Bob");
   for (const tab of [first, second]) await tab.text("2 online").waitFor();
-  assert.deepEqual(await second.people().getByRole("listitem").allTextContents(), ["Ada", "Bob"]);
+  await becomes(() => second.people().getByRole("listitem").allTextContents(), ["Ada", "Bob"]);
   await first.say("from the first");
   await second.say("from the second");
   await robot.say("from Bob");
@@ -44,9 +44,28 @@ test("two tabs are one person, and each shows everything once", async () => {
   await eventually(async () => assert.deepEqual(await first.shown(), await second.shown()));
   await first.box().pressSequentially("typing in one");
   await robot.hears(({ type, username }) => type === "typing" && username === "Ada");
-  assert.equal(await second.page.getByText("is typing").count(), 0);
+  await becomes(() => second.page.getByText("is typing").count(), 0);
   robot.leave();
   await first.leave();
+});
+
+test("what two tabs write at once without a network is sent once by each, and none of it is lost", async () => {
+  const tabs = await twoTabs("Gil");
+  await tabs[0].page.context().setOffline(true);
+  for (const tab of tabs) await tab.is(/^Offline/);
+  const texts = [1, 2, 3, 4].flatMap((n) => [`first ${n}`, `second ${n}`]);
+  await Promise.all(tabs.map(async (tab, at) => {
+    for (const text of texts.filter((_, index) => index % 2 === at)) await tab.say(text);
+  }));
+  await tabs[0].page.context().setOffline(false);
+  for (const tab of tabs) for (const text of texts) await tab.sees(text);
+  const stored = (await server.messages(await tabs[0].token())).filter(({ username }) => username === "Gil");
+  assert.deepEqual(stored.map(({ content }) => content).sort(), texts.toSorted());
+  for (const word of ["first", "second"]) {
+    const own = stored.map(({ content }) => content).filter((text) => text.startsWith(word));
+    assert.deepEqual(own, own.toSorted());
+  }
+  await tabs[0].leave();
 });
 
 test("each tab has a draft of its own", async () => {
@@ -55,25 +74,31 @@ test("each tab has a draft of its own", async () => {
   await second.box().fill("draft two");
   await first.page.reload();
   await second.page.reload();
-  assert.equal(await first.box().inputValue(), "draft one");
-  assert.equal(await second.box().inputValue(), "draft two");
+  await becomes(() => first.box().inputValue(), "draft one");
+  await becomes(() => second.box().inputValue(), "draft two");
   await first.leave();
 });
 
 test("logging out in one tab ends the session in all, and logging in begins it in all", async () => {
   const [first, second] = await twoTabs("Fay");
   const token = await first.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
-  await first.button("Log out").click();
+  for (const tab of [first, second]) await tab.box().fill("not for the next person here");
+  await first.logOut();
   for (const tab of [first, second]) await tab.username().waitFor();
   await second.page.getByText("session ended").waitFor();
-  const stored = await second.page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
-  assert.ok(!stored.includes(token));
+  for (const tab of [first, second]) {
+    await eventually(async () => {
+      const stored = await tab.page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+      for (const text of [token, "not for the next person here"]) assert.ok(!stored.includes(text), stored);
+    });
+  }
   await eventually(async () => {
     const { status } = await fetch(`${server.url}/messages`, { headers: { Authorization: `Bearer ${token}` } });
     assert.equal(status, 401);
   });
   await first.logIn();
   await second.online();
+  for (const tab of [first, second]) await becomes(() => tab.box().inputValue(), "");
   await first.leave();
 });
 
@@ -84,10 +109,21 @@ test("a session that dies elsewhere shows the form, with words, and keeps the na
   await server.post("/logout", {}, token);
   await gus.username().waitFor();
   await gus.page.getByText("Your session has ended").waitFor();
-  assert.equal(await gus.page.evaluate(() => localStorage.getItem("chinwag.session")), null);
+  await becomes(() => gus.page.evaluate(() => localStorage.getItem("chinwag.session")), null);
   await gus.logIn();
-  assert.equal(await gus.box().inputValue(), "unsaid");
+  await becomes(() => gus.box().inputValue(), "unsaid");
   await gus.leave();
+});
+
+test("a session that dies takes its dialogs with it", async () => {
+  const ida = await Person.join(browser, server.url, "Ida");
+  await ida.settings();
+  await server.post("/logout", {}, await ida.token());
+  await ida.username().waitFor();
+  // Settings opens anew in another language.
+  await ida.page.evaluate(() => (document.documentElement.lang = "de"));
+  await becomes(() => ida.page.locator("dialog").count(), 0);
+  await ida.leave();
 });
 
 test("a session that died while the page was closed shows the form, with words", async () => {

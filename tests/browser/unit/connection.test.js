@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
-import { Outbox } from "../../../public/composer.js";
+import { Outbox } from "../../../public/store/outbox.js";
 import { Connection } from "../../../public/connection.js";
 import { FakeSocket, FakeStore, message } from "./fakes.js";
 
@@ -29,11 +29,11 @@ function online(last_id = 0, epoch) {
   FakeSocket.last.receive(success(last_id, epoch));
 }
 
-const write = (text) => outbox.add(text, "Ada", connection.lastId ?? 0).nonce;
+const write = (text) => outbox.add({ content: text, username: "Ada", after: connection.lastId ?? 0 }).nonce;
 
 test("the token is in the first frame and not in the address", () => {
   online();
-  assert.deepEqual(FakeSocket.last.sent[0], { type: "auth", token: "secret" });
+  assert.deepEqual(FakeSocket.last.sent[0], { type: "auth", token: "secret", rooms: true });
   assert.equal(String(FakeSocket.last.url).includes("secret"), false);
 });
 
@@ -43,7 +43,7 @@ test("the first connection starts from the newest page, a later one resumes afte
   FakeSocket.last.drop();
   mock.timers.tick(1_000);
   FakeSocket.last.open();
-  assert.deepEqual(FakeSocket.last.sent[0], { type: "auth", token: "secret", last_id: 8, epoch: "e1" });
+  assert.deepEqual(FakeSocket.last.sent[0], { type: "auth", token: "secret", rooms: true, last_id: 8, epoch: "e1" });
   assert.deepEqual(heard.filter(([type]) => type !== "state"), [["forget", 7], ["message", 8]]);
 });
 
@@ -157,6 +157,25 @@ test("any frame counts as a sign of life", () => {
   assert.equal(FakeSocket.all.length, 1);
 });
 
+test("whether the page is in sight is said when it changes, with every question, and to each connection", () => {
+  connection.sight(true);
+  online();
+  const first = FakeSocket.last;
+  assert.deepEqual(first.of("ping"), [{ in_sight: true }]);
+  first.receive({ type: "pong" });
+  connection.sight(true);
+  connection.sight(false);
+  connection.sight(true);
+  assert.deepEqual(first.of("ping").slice(1), [{ in_sight: false }, { in_sight: true }]);
+  first.receive({ type: "pong" });
+  mock.timers.tick(30_000);
+  assert.deepEqual(first.of("ping").slice(3), [{ in_sight: true }]);
+  first.drop();
+  mock.timers.tick(1_000);
+  online();
+  assert.deepEqual(FakeSocket.last.of("ping"), [{ in_sight: true }]);
+});
+
 test("when shown again it asks at once", () => {
   online();
   connection.wake();
@@ -175,7 +194,7 @@ test("a half-open socket is found by an unanswered message, though others are he
   }
   assert.equal(FakeSocket.all.length, 2);
   online();
-  assert.deepEqual(FakeSocket.last.of("message"), [{ content: "is anyone there?", nonce }]);
+  assert.deepEqual(FakeSocket.last.of("message"), [{ room: 1, content: "is anyone there?", nonce }]);
 });
 
 test("a connection that never gets anywhere is given up after 10 s", () => {

@@ -49,9 +49,52 @@ export class FakeSocket {
 /** Storage that counts as the browser's and forgets with the test. */
 export class FakeStore {
   items = new Map();
-  get = (key) => (this.items.has(key) ? JSON.parse(this.items.get(key)) : null);
-  set = (key, value) => this.items.set(key, JSON.stringify(value));
-  delete = (key) => this.items.delete(key);
+
+  get(key) {
+    return this.items.has(key) ? JSON.parse(this.items.get(key)) : null;
+  }
+
+  set(key, value) {
+    this.items.set(key, JSON.stringify(value));
+  }
+
+  delete(key) {
+    this.items.delete(key);
+  }
+
+  deleteAll(prefix) {
+    for (const key of this.keys(prefix)) this.delete(key);
+  }
+
+  keys(prefix) {
+    return [...this.items.keys()].filter((key) => key.startsWith(prefix));
+  }
+}
+
+/** The same storage in two tabs of different processes: each sees what the other wrote once `LateStore.deliver` is called. */
+export class LateStore extends FakeStore {
+  static #unseen = [];
+
+  static pair() {
+    const [first, second] = [new LateStore(), new LateStore()];
+    first.other = second;
+    second.other = first;
+    return [first, second];
+  }
+
+  static deliver() {
+    for (const write of LateStore.#unseen.splice(0)) write();
+  }
+
+  set(key, value) {
+    super.set(key, value);
+    LateStore.#unseen.push(() => this.other.items.set(key, JSON.stringify(value)));
+  }
+
+  delete(key) {
+    super.delete(key);
+    LateStore.#unseen.push(() => this.other.items.delete(key));
+  }
 }
 
 export const message = (id, username = "Ada", content = `message ${id}`) => ({ id, username, content, created_at: 1_000 * id });
@@ -75,6 +118,11 @@ export class FakeHistory {
   store(stored) {
     this.#messages.push(stored);
     return stored;
+  }
+
+  /** Deletes a message. */
+  forget(id) {
+    this.#messages = this.#messages.filter((stored) => stored.id !== id);
   }
 
   page = async (range) => {

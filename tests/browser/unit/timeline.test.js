@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
-import { Outbox } from "../../../public/composer.js";
-import { PAGE, Timeline, WINDOW } from "../../../public/timeline.js";
+import { Outbox } from "../../../public/store/outbox.js";
+import { PAGE, Timeline, WINDOW } from "../../../public/store/timeline.js";
 import { FakeHistory, FakeStore, message, settled } from "./fakes.js";
 
 let outbox;
@@ -104,7 +104,7 @@ test("an ack that ran ahead of the deliveries leaves no hole behind a resync", a
   const history = new FakeHistory(10);
   const timeline = on(history);
   await timeline.forget(10);
-  const { nonce } = outbox.add("mine", "Ada", 10);
+  const { nonce } = outbox.add({ content: "mine", username: "Ada", after: 10 });
   for (const id of range(11, 19)) history.store(message(id));
   history.store(message(20, "Ada", "mine"));
   timeline.acknowledge(nonce, 20);
@@ -116,7 +116,7 @@ test("ack first, then one's own message: shown once, in its place", async () => 
   const history = new FakeHistory(3);
   const timeline = on(history);
   await timeline.forget(3);
-  const { nonce } = outbox.add("mine", "Ada", 3);
+  const { nonce } = outbox.add({ content: "mine", username: "Ada", after: 3 });
   assert.deepEqual(shown(timeline), [1, 2, 3, nonce]);
   timeline.acknowledge(nonce, 6);
   for (const id of [4, 5]) live(timeline, history, message(id, "Bob"));
@@ -129,7 +129,7 @@ test("one's own message first, then the ack: never shown twice", async () => {
   const history = new FakeHistory(3);
   const timeline = on(history);
   await timeline.forget(3);
-  const { nonce } = outbox.add("mine", "Ada", 3);
+  const { nonce } = outbox.add({ content: "mine", username: "Ada", after: 3 });
   live(timeline, history, message(4, "Ada", "mine"));
   assert.deepEqual(shown(timeline), [1, 2, 3, nonce]);
   live(timeline, history, message(5, "Bob"));
@@ -137,11 +137,26 @@ test("one's own message first, then the ack: never shown twice", async () => {
   assert.deepEqual(shown(timeline), [1, 2, 3, 4, 5]);
 });
 
+test("an ack that comes a second time, because another tab sent the entry too, takes nothing back", async () => {
+  const history = new FakeHistory(3);
+  const timeline = on(history);
+  await timeline.forget(3);
+  const entries = [1, 2].map(() => outbox.add({ content: "mine", username: "Ada", after: 3 }));
+  timeline.acknowledge(entries[0].nonce, 4);
+  const stored = history.store({ ...message(4, "Ada", "mine"), created_at: 7 });
+  timeline.receive(stored);
+  timeline.edit({ message: 4, content: "better", edited_at: 9 });
+  timeline.acknowledge(entries[1].nonce, 4);
+  assert.deepEqual(shown(timeline), [1, 2, 3, 4]);
+  const { content, created_at } = timeline.messages.at(-1);
+  assert.deepEqual({ content, created_at }, { content: "better", created_at: 7 });
+});
+
 test("the same words sent from two tabs are two messages in both", async () => {
   const history = new FakeHistory(1);
   const timeline = on(history);
   await timeline.forget(1);
-  const { nonce } = outbox.add("hi", "Ada", 1);
+  const { nonce } = outbox.add({ content: "hi", username: "Ada", after: 1 });
   live(timeline, history, message(2, "Ada", "hi"));
   timeline.acknowledge(nonce, 3);
   live(timeline, history, message(3, "Ada", "hi"));
@@ -151,7 +166,7 @@ test("the same words sent from two tabs are two messages in both", async () => {
 test("what was said before in the same words stays in sight while they are sent again", async () => {
   const history = new FakeHistory(0);
   history.store(message(1, "Ada", "hi"));
-  const { nonce } = outbox.add("hi", "Ada", 1);
+  const { nonce } = outbox.add({ content: "hi", username: "Ada", after: 1 });
   const timeline = on(history);
   await timeline.forget(1);
   assert.deepEqual(shown(timeline), [1, nonce]);
@@ -159,7 +174,7 @@ test("what was said before in the same words stays in sight while they are sent 
 
 test("after a reload a message that was stored unacknowledged is not seen twice", async () => {
   const history = new FakeHistory(1);
-  const { nonce } = outbox.add("mine", "Ada", 1);
+  const { nonce } = outbox.add({ content: "mine", username: "Ada", after: 1 });
   history.store(message(2, "Ada", "mine"));
   const timeline = on(history);
   await timeline.forget(2);
@@ -172,7 +187,7 @@ test("a refusal sets free what was held for it", async () => {
   const history = new FakeHistory(1);
   const timeline = on(history);
   await timeline.forget(1);
-  const { nonce } = outbox.add("mine", "Ada", 1);
+  const { nonce } = outbox.add({ content: "mine", username: "Ada", after: 1 });
   live(timeline, history, message(2, "Ada", "mine"));
   outbox.refuse(nonce, { code: "unavailable" });
   assert.deepEqual(shown(timeline), [1, 2, nonce]);
@@ -270,4 +285,64 @@ test("missed messages count as new once", async () => {
   await timeline.missed(10, 250);
   live(timeline, history, message(251));
   assert.equal(arrived, 241);
+});
+
+test("an edit and a delete change what is shown, and the quotes of it", async () => {
+  const history = new FakeHistory(2);
+  history.store({ ...message(3, "Bob"), reply_to: { id: 2, username: "Ada", content: "message 2" } });
+  const timeline = on(history);
+  await timeline.forget(3);
+  timeline.edit({ id: 4, message: 2, content: "edited", edited_at: 9_000 });
+  assert.deepEqual([timeline.find(2).content, timeline.find(2).edited_at, timeline.find(3).reply_to.content], ["edited", 9_000, "edited"]);
+  timeline.delete({ id: 5, message: 2, by: "Ada" });
+  assert.deepEqual(ids(timeline), [1, 3]);
+  assert.deepEqual(timeline.find(3).reply_to, { id: 2 });
+  timeline.edit({ id: 6, message: 2, content: "too late", edited_at: 9_500 });
+  assert.deepEqual(ids(timeline), [1, 3]);
+});
+
+test("a page that was read before an edit or a delete brings nothing back", async () => {
+  const history = new FakeHistory(3);
+  const timeline = on(history);
+  history.held = true;
+  const done = timeline.forget(3);
+  timeline.delete({ id: 4, message: 1, by: "Ada" });
+  timeline.edit({ id: 5, message: 2, content: "edited", edited_at: 9_000 });
+  await history.release();
+  await done;
+  assert.deepEqual(timeline.messages.map(({ id, content }) => [id, content]), [[2, "edited"], [3, "message 3"]]);
+});
+
+test("reactions are counted once a person and emoji, and gone with the last", async () => {
+  const history = new FakeHistory(1);
+  const timeline = new Timeline({ fetchPage: history.page, outbox, self: "Ada" });
+  await timeline.forget(1);
+  const react = (username, on, emoji = "👍") => timeline.react({ message: 1, username, emoji, on });
+  for (const name of ["Bob", "Bob", "Ada", "constructor"]) react(name, true);
+  assert.deepEqual(timeline.find(1).reactions, [{ emoji: "👍", count: 3, mine: true, names: ["Bob", "Ada", "constructor"] }]);
+  react("Ada", false);
+  react("Ada", false);
+  assert.deepEqual(timeline.find(1).reactions, [{ emoji: "👍", count: 2, mine: false, names: ["Bob", "constructor"] }]);
+  react("Bob", false);
+  react("constructor", false);
+  assert.deepEqual(timeline.find(1).reactions, []);
+});
+
+test("after a resync what is shown is read again: deletes are not told", async () => {
+  const history = new FakeHistory(10);
+  const timeline = on(history);
+  await timeline.forget(10);
+  history.forget(4);
+  history.store(message(11));
+  await timeline.missed(10, 11);
+  assert.deepEqual(ids(timeline), [1, 2, 3, 5, 6, 7, 8, 9, 10, 11]);
+});
+
+test("one message of another shape costs itself only", async () => {
+  const history = new FakeHistory(1);
+  for (const odd of [null, 7, {}, { ...message(2), content: 7 }, { ...message(3), created_at: 1e300 }]) history.store(odd);
+  history.store(message(4));
+  const timeline = on(history);
+  await timeline.forget(4);
+  assert.deepEqual(ids(timeline), [1, 4]);
 });

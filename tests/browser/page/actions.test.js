@@ -1,0 +1,230 @@
+// What can be done with a message, by pointer, keyboard and touch, and what others see of it.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+
+import { Person, Server, becomes, eventually, launch } from "../harness.js";
+
+let server, browser, ada, grace;
+
+before(async () => {
+  server = await Server.start();
+  browser = await launch();
+  // The first account is a moderator.
+  ada = await Person.join(browser, server.url, "ada");
+  grace = await Person.join(browser, server.url, "grace");
+  await grace.page.evaluate(() => (navigator.clipboard.writeText = async (text) => (window.copied = text)));
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+afterEach(() => {
+  for (const person of [ada, grace]) person.assertQuiet();
+});
+
+/** What grace's page has put into the clipboard last; reading the clipboard itself is not for a headless browser. */
+const copied = () => grace.page.evaluate(() => window.copied);
+
+const tag = (person) => person.page.evaluate(() => document.activeElement.tagName);
+
+test("a reply quotes what it replies to, and pressing the quote leads there", async () => {
+  await ada.say("yes?");
+  await grace.sees("yes?");
+  await grace.act("yes?", "Reply");
+  await grace.hasFocus("Message");
+  await grace.text("Replying to ada").waitFor();
+  await grace.say("my reply");
+  const quote = ada.article("my reply").getByRole("button", { name: "In reply to ada yes?" });
+  await quote.click();
+  await ada.page.locator("article.marked").filter({ hasText: "yes?" }).waitFor();
+});
+
+test("↑ in an empty box edits the last own message; others see it, also in quotes", async () => {
+  await ada.box().press("ArrowUp");
+  await becomes(() => ada.box().inputValue(), "yes?");
+  await ada.say("yes indeed");
+  const edited = grace.articles().filter({ hasText: "yes indeed" }).first();
+  await edited.getByText("edited", { exact: true }).waitFor();
+  await grace.article("my reply").getByText("yes indeed").waitFor();
+  await becomes(() => ada.box().inputValue(), "");
+});
+
+test("Escape leaves an edit, and what was being written is there again", async () => {
+  await ada.box().fill("half a thought");
+  await ada.act("yes indeed", "Edit");
+  await becomes(() => ada.box().inputValue(), "yes indeed");
+  await ada.box().press("Escape");
+  await becomes(() => ada.box().inputValue(), "half a thought");
+  await ada.box().fill("");
+});
+
+test("reactions are toggle buttons that say whose they are", async () => {
+  await grace.act("my reply", "👍");
+  await ada.button("👍 1, grace").click();
+  const both = grace.button("👍 2, you and ada");
+  await both.waitFor();
+  await becomes(() => both.getAttribute("aria-pressed"), "true");
+  await both.click();
+  await ada.button("👍 1, you").waitFor();
+  await grace.act("my reply", "React");
+  await grace.toolbar().getByRole("button", { name: "🎉" }).click();
+  await ada.button("🎉 1, grace").waitFor();
+});
+
+test("a delete asks once, and takes the message away from everybody", async () => {
+  await grace.say("never mind");
+  await ada.sees("never mind");
+  await grace.act("never mind", "Delete");
+  await grace.page.getByRole("alertdialog", { name: "Delete this message?" }).getByRole("button", { name: "Cancel" }).click();
+  await grace.sees("never mind");
+  await grace.act("never mind", "Delete");
+  await grace.page.getByRole("alertdialog").getByRole("button", { name: "Delete", exact: true }).click();
+  for (const person of [ada, grace]) await person.article("never mind").waitFor({ state: "detached" });
+});
+
+test("the focus goes back to a message that is not deleted after all, and to the log from one that is", async () => {
+  await grace.say("going");
+  await grace.sees("going");
+  await grace.act("going", "Delete");
+  await grace.page.getByRole("alertdialog").getByRole("button", { name: "Cancel" }).press("Enter");
+  await grace.page.locator("article:focus").filter({ hasText: "going" }).waitFor();
+  await grace.act("going", "Delete");
+  await grace.page.getByRole("alertdialog").getByRole("button", { name: "Delete", exact: true }).press("Enter");
+  await grace.article("going").waitFor({ state: "detached" });
+  await grace.hasFocus("Messages");
+});
+
+test("what is not one's own is neither edited nor deleted, but by a moderator", async () => {
+  await grace.article("yes indeed").first().hover();
+  await becomes(() => names(grace), ["React", "Reply", "Copy text", "Copy link"]);
+  await ada.article("my reply").first().hover();
+  await becomes(() => names(ada), ["React", "Reply", "Copy text", "Copy link", "Delete", "Delete and ban"]);
+});
+
+const names = async (person) => {
+  await person.toolbar().waitFor();
+  const names = await person.toolbar().getByRole("button").evaluateAll((buttons) => buttons.map(({ ariaLabel }) => ariaLabel));
+  return names.filter((name) => /^\w/.test(name));
+};
+
+test("arrow keys choose a message, Enter opens what can be done, Escape leads back", async () => {
+  await ada.log().focus();
+  await ada.page.keyboard.press("ArrowUp");
+  await becomes(() => tag(ada), "ARTICLE");
+  await ada.page.keyboard.press("Enter");
+  await ada.hasFocus("👍");
+  await ada.page.keyboard.press("ArrowLeft");
+  await ada.hasFocus("Delete and ban");
+  await ada.page.keyboard.press("Escape");
+  await becomes(() => tag(ada), "ARTICLE");
+  await ada.page.keyboard.press("Escape");
+  await ada.hasFocus("Message");
+});
+
+test("typing while the log has the focus goes into the box", async () => {
+  await ada.log().focus();
+  await ada.page.keyboard.type("so there");
+  await becomes(() => ada.box().inputValue(), "so there");
+  await ada.box().fill("");
+});
+
+test("names are completed after an @, and who is named is told", async () => {
+  await ada.box().pressSequentially("look, @gr");
+  await ada.page.getByRole("option", { name: /grace/ }).waitFor();
+  await ada.box().press("Enter");
+  await becomes(() => ada.box().inputValue(), "look, @grace ");
+  await ada.box().press("Enter");
+  await grace.article("look, @grace").and(grace.page.locator(".mention")).waitFor();
+});
+
+test("names that were declined by Escape do not come back with the server's answer", async () => {
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  await ada.page.route("**/users?*", async (route) => {
+    await held;
+    await route.continue();
+  });
+  const option = ada.page.getByRole("option", { name: /grace/ });
+  const asked = ada.page.waitForRequest("**/users?*");
+  await ada.box().pressSequentially("@gr");
+  const request = await asked;
+  await option.waitFor();
+  await ada.box().press("Escape");
+  await option.waitFor({ state: "detached" });
+  await ada.box().evaluate((box) => {
+    const panel = document.querySelector(".suggest");
+    window.cameBack = false;
+    new MutationObserver(() => (window.cameBack ||= !panel.hidden && box.value === "@gr")).observe(panel, { attributes: true, childList: true });
+  });
+  release();
+  await (await request.response()).finished();
+  await ada.box().pressSequentially("a");
+  await option.waitFor();
+  assert.equal(await ada.page.evaluate(() => window.cameBack), false);
+  await ada.box().fill("");
+  await ada.page.unroute("**/users?*");
+});
+
+test("code is monospaced, and a block of it is copied by a button", async () => {
+  await ada.say("press `q`, or\n```js\nleave(now);\n```");
+  await grace.sees("leave(now);");
+  const article = grace.article("leave(now);");
+  const fonts = await article.locator("code").evaluateAll((codes) => codes.map((code) => getComputedStyle(code).fontFamily));
+  assert.equal(fonts.length, 2);
+  for (const font of fonts) assert.match(font, /monospace/);
+  await article.getByRole("button", { name: "Copy", exact: true }).click();
+  await grace.text("Copied").waitFor();
+  await becomes(() => copied(), "leave(now);");
+});
+
+test("the text and the address of a message are copied", async () => {
+  await grace.act("yes indeed", "Copy text");
+  await becomes(() => copied(), "yes indeed");
+  await grace.act("look, @grace", "Copy link");
+  await eventually(async () => assert.match(await copied(), /^http.*\/#\/room\/1\/m\/\d+$/));
+});
+
+test("a text of many lines is folded until it is wanted", async () => {
+  await ada.box().fill(`${"line\n".repeat(60)}end`);
+  await ada.box().press("Enter");
+  const long = grace.article("line");
+  const unfold = long.getByRole("button", { name: "Show all" });
+  await unfold.waitFor();
+  await eventually(async () => assert.ok((await long.boundingBox()).height < 700));
+  await unfold.click();
+  await eventually(async () => assert.ok((await long.boundingBox()).height > 1_000));
+  await unfold.waitFor({ state: "detached" });
+});
+
+test("a long press opens what can be done on a sheet", async () => {
+  const hal = await Person.join(browser, server.url, "hal", { hasTouch: true, isMobile: true, viewport: { width: 390, height: 800 } });
+  await hal.box().fill("touched");
+  // Where the pointer is coarse, Enter breaks the line.
+  await hal.box().press("Enter");
+  await becomes(() => hal.box().inputValue(), "touched\n");
+  await becomes(() => hal.box().getAttribute("enterkeyhint"), "enter");
+  await hal.button("Send").click();
+  await hal.sees("touched");
+  const press = (type) =>
+    hal.article("touched").locator("[dir=auto]").evaluate((text, type) => {
+      const { x, y } = text.getBoundingClientRect();
+      text.dispatchEvent(new PointerEvent(type, { bubbles: true, pointerType: "touch", clientX: x + 5, clientY: y + 5 }));
+    }, type);
+  await press("pointerdown");
+  await hal.toolbar().getByRole("button", { name: "Reply", exact: true }).waitFor();
+  await press("pointerup");
+  await hal.toolbar().getByRole("button", { name: "Edit", exact: true }).click();
+  await becomes(() => hal.box().inputValue(), "touched");
+  await hal.leave();
+});
+
+test("delete and ban ends the account, and takes away what it wrote", async () => {
+  await ada.act("my reply", "Delete and ban");
+  await ada.page.getByRole("alertdialog").getByRole("button", { name: "Delete and ban" }).click();
+  await grace.username().waitFor();
+  await grace.page.getByText("Your session has ended").waitFor();
+  await ada.article("my reply").waitFor({ state: "detached" });
+});
