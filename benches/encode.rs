@@ -12,11 +12,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const RECEIVERS: u64 = 1_000;
 
 fn messages(count: i64) -> Vec<Message> {
-    let message = |id| Message {
-        id: MessageId::new(id),
-        username: Username::parse("bench").expect("a name"),
-        content: Content::parse("a message of about the length that people write").expect("a text"),
-        created_at: UnixMillis(1_700_000_000_000),
+    let message = |id| {
+        let username = Username::parse("bench").expect("a name");
+        let content = Content::parse("a message of about the length that people write").expect("a text");
+        Message::plain(MessageId::new(id), username, content, UnixMillis(1_700_000_000_000))
     };
     (1..=count).map(message).collect()
 }

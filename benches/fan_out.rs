@@ -33,15 +33,15 @@ struct Flags {
 fn start_server(folder: &std::path::Path) -> SocketAddr {
     let db = folder.join("bench.db");
     start_ids_high(&db);
-    let flags =
-        ["bench", "--listen", "127.0.0.1:0", "--message-rate", "0", "--auth-rate", "0", "--user-connections", "0"];
-    let flags = flags.iter().map(std::convert::AsRef::as_ref).chain(["--db".as_ref(), db.as_os_str()]);
+    let lifted = ["--message-rate", "0", "--auth-rate", "0", "--user-connections", "0", "--address-connections", "0"];
+    let flags = ["bench", "--shards", "1", "--listen", "127.0.0.1:0"].into_iter().chain(lifted);
+    let flags = flags.map(std::convert::AsRef::as_ref).chain(["--db".as_ref(), db.as_os_str()]);
     let config = Flags::parse_from(flags).config;
     let (bound, address) = mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let server = Server::bind(config, 1).await.expect("the server starts");
+            let server = Server::bind(config).await.expect("the server starts");
             let url = server.addresses().remove(0);
             let address = url.trim_start_matches("http://").parse().expect("an address");
             bound.send(address).expect("the bench waits");

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chinwag::db::{Db, NewMessage, Options, Sender, Threads};
-use chinwag::model::{Content, Token, UserId, Username};
+use chinwag::db::{Db, NewMessage, Options, Sender, Threads, Write};
+use chinwag::model::{Content, UserId, Username};
+use chinwag::secret::Token;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
@@ -18,17 +19,18 @@ fn open(folder: &Path, runtime: &Runtime) -> (Db, Threads, Sender) {
     let name = Username::parse("bench").expect("a name");
     let session = runtime.block_on(async {
         db.register_user(name.clone(), "no password".into(), None).await.expect("the user is new");
-        db.login_user(UserId(1), "no password".into(), Token::random().digest()).await.expect("the database works")
+        db.login_user(UserId(1), "no password".into(), Token::random().digest(), String::new())
+            .await
+            .expect("the database works")
     });
-    let sender = Sender { session: session.expect("the user may log in"), user: UserId(1), username: name };
+    let sender =
+        Sender { session: session.expect("the user may log in"), user: UserId(1), username: name, is_bot: false };
     (db, threads, sender)
 }
 
-fn message() -> NewMessage {
-    NewMessage {
-        content: Content::parse("a message of about the length that people write").expect("a text"),
-        nonce: None,
-    }
+fn message() -> Write {
+    let content = Content::parse("a message of about the length that people write").expect("a text");
+    Write::Message(NewMessage::plain(content, None))
 }
 
 /// Stores `count` messages from `senders` tasks, each of which waits for one before it sends the next.
@@ -40,7 +42,7 @@ async fn store(db: &Db, sender: &Sender, senders: u64, count: u64) -> Duration {
             let mine = count / senders + u64::from(number < count % senders);
             tokio::spawn(async move {
                 for _ in 0..mine {
-                    db.store_messages(sender.clone(), vec![message()]).await.expect("the database works");
+                    db.write(sender.clone(), vec![message()]).await.expect("the database works");
                 }
             })
         })

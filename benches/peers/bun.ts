@@ -3,7 +3,8 @@
 // Tuned as its makers advise: uWebSockets' own publish for the fan-out, prepared statements, WAL with
 // `synchronous=NORMAL` (weaker than chinwag's FULL: a power cut may take acknowledged messages with it), and one
 // transaction for all messages that arrived in one turn of the event loop. Acks and deliveries follow the commit.
-// Left out, since no measurement needs it: rate limits, Origin checks, the web client, metrics.
+// Left out, since no measurement needs it: rate limits, Origin checks, the web client, metrics; of the second edition all,
+// with the frames "edit", "delete", "react", "read", "room" and "room_gone".
 //
 // bun bun.ts PORT DATABASE
 
