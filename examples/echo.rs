@@ -1,6 +1,6 @@
 //! An echo server on chinwag's own connection code, for conformance suites such as Autobahn: `tests/autobahn/run`.
 //!
-//! `cargo run --release --example echo -- 127.0.0.1:9001`
+//! `cargo run --release --features echo --example echo -- 127.0.0.1:9001`
 
 #![expect(clippy::print_stdout, reason = "a command line program talks to its terminal")]
 

@@ -1,8 +1,9 @@
 //! A load generator for any server that speaks chinwag's contract, so that everyone can measure their own device.
 //!
-//! `cargo build --release && cargo run --release --example load -- paced --clients 1000` starts `target/release/chinwag`
-//! on a free port with a database of its own, drives it, and prints what it delivered, how late, and what it cost in CPU
-//! and memory: beside the bare loop, which is what the kernel charges for the same writes. `--help` tells the rest.
+//! `cargo build --release && cargo run --release --example load -- paced --clients 1000` starts
+//! `target/release/chinwag` on a free port with a database of its own, drives it, and prints what it delivered, how
+//! late, and what it cost in CPU and memory: beside the bare loop, which is what the kernel charges for the same
+//! writes. `--help` tells the rest.
 //!
 //! It counts losses, repeats and disorder by the ids each connection saw, as a client would: a `resync` is followed by
 //! reading `GET /messages?after=`, a closed connection by coming back with `last_id`.
@@ -72,6 +73,10 @@ struct Arguments {
     /// Users to share out among the connections.
     #[arg(long, global = true, default_value_t = 4)]
     users: usize,
+    /// Share the users out among so many private rooms, in which they talk instead of the lobby: the bare loop, and
+    /// servers of the contract's first edition, have none.
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    rooms: usize,
     /// Characters of a message.
     #[arg(long, global = true, default_value_t = 64)]
     size: usize,
@@ -157,7 +162,43 @@ enum Scenario {
         #[arg(long, default_value_t = 5000)]
         requests: usize,
     },
-    /// All of them as the README shows them; some minutes.
+    /// One list of so many open rooms after another, each with a message.
+    List {
+        #[arg(long, default_value_t = 50)]
+        open_rooms: usize,
+        #[arg(long, default_value_t = 5000)]
+        requests: usize,
+    },
+    /// One search through so many messages, for a word that is in none, and what a page takes while others search.
+    ///
+    /// The messages are written into the database, so it works on servers started with --spawn.
+    Search {
+        #[arg(long, default_value_t = 1_000_000)]
+        messages: u32,
+        /// How many search while pages are asked for.
+        #[arg(long, default_value_t = 4)]
+        searchers: usize,
+        #[arg(long, default_value_t = 2000)]
+        requests: usize,
+    },
+    /// A few clients send at a fixed rate, first alone, then while pictures are stored.
+    Pictures {
+        #[arg(long, default_value_t = 10)]
+        clients: usize,
+        /// Messages a second, all senders together.
+        #[arg(long, default_value_t = 20.0)]
+        rate: f64,
+        /// Pictures on their way at once.
+        #[arg(long, default_value_t = 4)]
+        at_once: usize,
+        /// Bytes of a picture.
+        #[arg(long, default_value_t = 300_000)]
+        bytes: usize,
+        /// How long without pictures, and how long with them.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// All that the contract's first edition has, as docs/PERFORMANCE.md shows it; some minutes.
     All,
     /// The limit itself, as a server: not stored, not checked, not resumed.
     #[command(hide = true)]
@@ -189,6 +230,11 @@ impl Scenario {
         if let Self::Join { people } = self { Some(*people) } else { None }
     }
 
+    /// How many messages it finds.
+    fn messages(&self) -> u32 {
+        if let Self::Search { messages, .. } = self { *messages } else { 0 }
+    }
+
     fn title(&self) -> String {
         match self {
             Self::Paced { clients, rate, senders, seconds } => {
@@ -204,12 +250,19 @@ impl Scenario {
             Self::Join { people } => format!("join: {people} people come and go"),
             Self::Connect { connections } => format!("connect: {connections} upgrades and auths"),
             Self::History { requests } => format!("history: {requests} pages of 50"),
+            Self::List { open_rooms, requests } => format!("list: {requests} lists of {open_rooms} rooms"),
+            Self::Search { messages, searchers, requests } => {
+                format!("search: {messages} messages; {requests} pages of 50 while {searchers} search")
+            }
+            Self::Pictures { rate, at_once, bytes, seconds, .. } => {
+                format!("pictures: {rate} messages/s, {seconds} s alone and {seconds} s with {at_once} × {bytes} bytes")
+            }
             Self::All | Self::BareServer { .. } => String::new(),
         }
     }
 
-    fn run(&self, server: &Server, size: usize) -> Result<Column> {
-        let crew = |clients, senders, stalling| Crew { clients, senders, stalling, size, sample: 1 };
+    fn run(&self, server: &Server, size: usize, rooms: usize) -> Result<Column> {
+        let crew = |clients, senders, stalling| Crew { clients, senders, stalling, rooms, size, sample: 1 };
         match *self {
             Self::Paced { clients, rate, senders, seconds } => {
                 scenario::paced(server, crew(clients, senders, 0), rate, Duration::from_secs(seconds))
@@ -226,6 +279,12 @@ impl Scenario {
             Self::Join { people } => scenario::join(server, crew(people, 0, 0)),
             Self::Connect { connections } => scenario::connect(server, connections),
             Self::History { requests } => scenario::history(server, crew(1, 1, 0), requests),
+            Self::List { open_rooms, requests } => scenario::list(server, open_rooms, requests),
+            Self::Search { searchers, requests, .. } => scenario::search(server, searchers, requests),
+            Self::Pictures { clients, rate, at_once, bytes, seconds } => {
+                let crew = crew(clients, clients, 0);
+                scenario::pictures(server, crew, rate, (at_once, bytes), Duration::from_secs(seconds))
+            }
             Self::All | Self::BareServer { .. } => unreachable!("`run` takes these apart"),
         }
     }
@@ -312,17 +371,19 @@ fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
 fn compare(arguments: &Arguments, scenario: &Scenario, targets: &[Target]) -> Result<Report> {
     let this = env::current_exe()?;
     let bare = Target::Spawned { name: BARE.to_owned(), command: format!("{} bare-server {{port}}", this.display()) };
-    let with_bare = scenario.has_limit() && !arguments.no_bare;
+    let with_bare = scenario.has_limit() && !arguments.no_bare && arguments.rooms == 0;
     let targets: Vec<&Target> = with_bare.then_some(&bare).into_iter().chain(targets).collect();
-    let users = scenario.users().unwrap_or(arguments.users).max(1);
+    let users = scenario.users().unwrap_or(arguments.users).max(arguments.rooms).max(1);
     let mut columns: Vec<Column> = Vec::new();
     for _ in 0..arguments.rounds {
         for (index, target) in targets.iter().enumerate() {
             let server = match target {
-                Target::Spawned { command, .. } => Server::spawn(command, &arguments.db_dir, users),
+                Target::Spawned { command, .. } => {
+                    Server::spawn(command, &arguments.db_dir, users, scenario.messages())
+                }
                 Target::Running { address, pid } => Server::attach(*address, *pid, users),
             };
-            let column = server.and_then(|server| scenario.run(&server, arguments.size));
+            let column = server.and_then(|server| scenario.run(&server, arguments.size, arguments.rooms));
             let mut column = column.with_context(|| format!("{}: {}", target.name(), scenario.title()))?;
             target.name().clone_into(&mut column.server);
             match columns.get_mut(index) {
@@ -331,7 +392,8 @@ fn compare(arguments: &Arguments, scenario: &Scenario, targets: &[Target]) -> Re
             }
         }
     }
-    Ok(Report { scenario: scenario.title(), columns })
+    let place = if arguments.rooms > 0 { format!(", in {} private rooms", arguments.rooms) } else { String::new() };
+    Ok(Report { scenario: scenario.title() + &place, columns })
 }
 
 /// Every client is a socket, and a server that is started inherits the limit.

@@ -1,9 +1,9 @@
 //! The limit: what the kernel charges for the fan-out alone.
 //!
 //! One loop that takes messages off the senders' sockets and writes the finished frame to every socket, with one
-//! `writev` each. Messages that arrived together go out together ("joined sends"). It stores nothing, checks nothing and
-//! keeps any backlog in memory, so it is no chat server; it answers just enough of the contract to be driven by the same
-//! generator. Whatever a real server costs more than this is the price of its promises.
+//! `writev` each. Messages that arrived together go out together ("joined sends"). It stores nothing, checks nothing
+//! and keeps any backlog in memory, so it is no chat server; it answers just enough of the contract to be driven by the
+//! same generator. Whatever a real server costs more than this is the price of its promises.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -41,6 +41,8 @@ struct Stamp {
 struct Client {
     stream: TcpStream,
     user: usize,
+    /// Where it talks: an index of the fleet's rooms.
+    room: usize,
     /// The beginning of a frame whose end has not arrived; empty but for a moment.
     partial: Vec<u8>,
     /// What the socket has not taken yet.
@@ -101,6 +103,8 @@ pub(crate) struct Crew {
     pub(crate) senders: usize,
     /// The last so many will stop reading for a while.
     pub(crate) stalling: usize,
+    /// In so many private rooms; 0: in the lobby.
+    pub(crate) rooms: usize,
     /// Characters of a message.
     pub(crate) size: usize,
     /// Every how many messages the latency of the deliveries is taken.
@@ -117,7 +121,10 @@ pub(crate) struct Fleet<'server> {
     load: Load,
     counters: Counters,
     first_refusal: Option<String>,
-    stored: Vec<u64>,
+    /// The ids of the private rooms; none: all talk in the lobby.
+    rooms: Vec<u64>,
+    /// What was stored in each room.
+    stored: Vec<Vec<u64>>,
     /// What this run's nonces begin with.
     run: String,
     started: Instant,
@@ -149,7 +156,8 @@ impl<'server> Fleet<'server> {
             load: Load::Quiet,
             counters: Counters::default(),
             first_refusal: None,
-            stored: Vec::new(),
+            rooms: server.make_rooms(crew.rooms)?,
+            stored: vec![Vec::new(); crew.rooms.max(1)],
             run: format!("{:08x}-", rand::random::<u32>()),
             started: Instant::now(),
             latency: Histogram::default(),
@@ -168,7 +176,7 @@ impl<'server> Fleet<'server> {
 
     fn connect_one(&mut self, index: usize) -> Result<()> {
         let user = index % self.server.tokens.len();
-        let (stream, welcome, rest) = enter(self.server.address, &self.server.tokens[user], None)
+        let (stream, welcome, rest) = enter(self.server.address, &self.server.tokens[user], self.crew.rooms > 0, None)
             .with_context(|| format!("connection {} of {}", index + 1, self.crew.clients))?;
         let stalls = index >= self.crew.clients - self.crew.stalling;
         if stalls {
@@ -179,6 +187,7 @@ impl<'server> Fleet<'server> {
         self.clients.push(Client {
             stream,
             user,
+            room: user % self.stored.len(),
             partial: Vec::new(),
             unsent: Vec::new(),
             waits_to_send: false,
@@ -302,12 +311,12 @@ impl<'server> Fleet<'server> {
             if now != progress {
                 (progress, last_progress) = (now, Instant::now());
             }
-            let newest = self.stored.iter().copied().max().unwrap_or(0);
-            let reached = self.clients.iter().all(|client| client.seen.last_id() >= newest);
+            let newest: Vec<u64> = self.stored.iter().map(|ids| ids.iter().copied().max().unwrap_or(0)).collect();
+            let reached = self.clients.iter().all(|client| client.seen.last_id() >= newest[client.room]);
             let silent = last_progress.elapsed() > SILENCE;
             if silent || (reached && self.catch_up.pending == 0 && self.unsettled() == 0) {
-                self.stored.sort_unstable();
-                let lost = self.clients.iter().map(|client| client.seen.lost(&self.stored)).sum();
+                self.stored.iter_mut().for_each(|ids| ids.sort_unstable());
+                let lost = self.clients.iter().map(|client| client.seen.lost(&self.stored[client.room])).sum();
                 if silent || lost == 0 {
                     return Ok(lost);
                 }
@@ -347,8 +356,10 @@ impl<'server> Fleet<'server> {
     fn queue_stamped(&mut self, index: usize, stamp: Stamp) {
         let nonce = format!("{}{}-{}", self.run, stamp.sent_us, stamp.number);
         let filling = "x".repeat(self.crew.size.saturating_sub(nonce.len() + 1).max(1));
-        let message = format!(r#"{{"type":"message","content":"{nonce} {filling}","nonce":"{nonce}"}}"#);
-        put_frame(&mut self.clients[index].unsent, TEXT, message.as_bytes(), Some(MASK));
+        let client = &mut self.clients[index];
+        let room = self.rooms.get(client.room).map_or(String::new(), |room| format!(r#""room":{room},"#));
+        let message = format!(r#"{{"type":"message",{room}"content":"{nonce} {filling}","nonce":"{nonce}"}}"#);
+        put_frame(&mut client.unsent, TEXT, message.as_bytes(), Some(MASK));
     }
 
     /// Waits at most `timeout` for sockets, and serves each that is ready once.
@@ -429,7 +440,7 @@ impl<'server> Fleet<'server> {
         if let Some(sent_us) = self.settle_nonce(index, nonce) {
             self.counters.acks += 1;
             self.acks.record(now_us.saturating_sub(sent_us));
-            self.stored.push(id);
+            self.stored[self.clients[index].room].push(id);
         }
         Ok(())
     }
@@ -468,7 +479,8 @@ impl<'server> Fleet<'server> {
                 if until > after {
                     client.seen.pass_over(until);
                     let token = self.server.tokens[client.user].clone();
-                    self.catch_up.ask(Gap { index, token, after, until });
+                    let room = self.rooms.get(client.room).copied();
+                    self.catch_up.ask(Gap { index, token, room, after, until });
                 }
                 self.counters.resyncs += 1;
             }
@@ -502,8 +514,9 @@ impl<'server> Fleet<'server> {
         self.counters.reconnects += 1;
         let client = &mut self.clients[index];
         let token = &self.server.tokens[client.user];
-        let (stream, _, rest) = enter(self.server.address, token, Some((client.seen.last_id(), &client.epoch)))
-            .context("coming back after the server closed a connection")?;
+        let (stream, _, rest) =
+            enter(self.server.address, token, self.crew.rooms > 0, Some((client.seen.last_id(), &client.epoch)))
+                .context("coming back after the server closed a connection")?;
         stream.set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), EventFlags::IN)?;
         // The old socket leaves the epoll set when it is dropped.
@@ -533,6 +546,7 @@ impl<'server> Fleet<'server> {
 struct Gap {
     index: usize,
     token: String,
+    room: Option<u64>,
     after: u64,
     until: u64,
 }
@@ -552,8 +566,8 @@ impl CatchUp {
         let (results, answers) = mpsc::channel();
         thread::spawn(move || {
             for gap in gaps {
-                let ids =
-                    Http::connect(address).and_then(|mut http| http.ids_between(&gap.token, gap.after, gap.until));
+                let ids = Http::connect(address)
+                    .and_then(|mut http| http.ids_between(&gap.token, gap.room, gap.after, gap.until));
                 if results.send(ids.map(|ids| (gap.index, ids))).is_err() {
                     break;
                 }

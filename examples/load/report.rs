@@ -45,6 +45,10 @@ impl Histogram {
         f64::NAN
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     pub(crate) fn max_ms(&self) -> f64 {
         if self.count == 0 { f64::NAN } else { self.max_us as f64 / 1e3 }
     }

@@ -1,8 +1,11 @@
 //! The runs: what load is put on a server, and which figures come of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::json;
 
 use crate::clients::{Crew, Fleet, Window, heavy_ping};
 use crate::report::{Column, Histogram, micros};
@@ -156,16 +159,16 @@ fn until_at_rest(server: &Server, fleet: &mut Fleet) -> Result<()> {
 pub(crate) fn connect(server: &Server, connections: usize) -> Result<Column> {
     let token = server.tokens.first().context("there is no user")?;
     // Someone of the same user stays, so that no connection is news to the others.
-    let _resident = enter(server.address, token, None)?;
+    let _resident = enter(server.address, token, false, None)?;
     let mut inside = Vec::with_capacity(UNCOUNTED + connections);
     for _ in 0..UNCOUNTED {
-        inside.push(enter(server.address, token, None)?.0);
+        inside.push(enter(server.address, token, false, None)?.0);
     }
     let (cpu, begun) = (server.cpu(), Instant::now());
     let mut latency = Histogram::default();
     for _ in 0..connections {
         let asked = Instant::now();
-        inside.push(enter(server.address, token, None)?.0);
+        inside.push(enter(server.address, token, false, None)?.0);
         latency.record(asked.elapsed().as_micros() as u64);
     }
     let cpu = cpu_micros(cpu, server.cpu());
@@ -187,31 +190,174 @@ pub(crate) fn history(server: &Server, crew: Crew, requests: usize) -> Result<Co
     }
     fleet.settle()?;
 
+    asked(server, PAGE, requests, "CPU µs a page of 50")
+}
+
+/// One search through all that was said, and pages of 50 while others search it over and over.
+pub(crate) fn search(server: &Server, searchers: usize, requests: usize) -> Result<Column> {
+    let token = server.tokens.first().context("there is no user")?;
+    let alone = ask(server, PAGE, requests)?;
+    let mut http = Http::connect(server.address)?;
+    let (cpu, begun) = (server.cpu(), Instant::now());
+    let mut latency = Histogram::default();
+    look_through(&mut http, token, |step| latency.record(step.as_micros() as u64))?;
+    let (elapsed, cpu) = (begun.elapsed(), cpu_micros(cpu, server.cpu()));
+    let is_over = AtomicBool::new(false);
+    let meanwhile = thread::scope(|scope| {
+        let searching: Vec<_> = server.tokens.iter().cycle().take(searchers).collect();
+        let searching = searching.into_iter().map(|token| {
+            scope.spawn(|| -> Result<()> {
+                let mut http = Http::connect(server.address)?;
+                while !is_over.load(Ordering::Relaxed) {
+                    look_through(&mut http, token, |_| ())?;
+                }
+                Ok(())
+            })
+        });
+        let searching: Vec<_> = searching.collect();
+        let meanwhile = ask(server, PAGE, requests);
+        is_over.store(true, Ordering::Relaxed);
+        for searcher in searching {
+            searcher.join().map_err(|_| anyhow!("a searcher panicked"))??;
+        }
+        meanwhile
+    })?;
+    let mut column = Column::default();
+    column.put("CPU ms a search of all", cpu / 1e3);
+    column.put("a search of all, s", elapsed.as_secs_f64());
+    column.put("its steps", latency.count() as f64);
+    column.put_latency(["step p50, ms", "step p99, ms", "step max, ms"], &latency);
+    column.put_latency(["page alone p50, ms", "page alone p99, ms", "page alone max, ms"], &alone.latency);
+    column.put_latency(
+        ["page meanwhile p50, ms", "page meanwhile p99, ms", "page meanwhile max, ms"],
+        &meanwhile.latency,
+    );
+    Ok(column)
+}
+
+/// Searches all messages for a word that is in none, and says how long each step took.
+fn look_through(http: &mut Http, token: &str, mut took: impl FnMut(Duration)) -> Result<()> {
+    let mut before = None;
+    loop {
+        let asked = Instant::now();
+        before = http.search(token, "not+there", before)?;
+        took(asked.elapsed());
+        if before.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Text at a fixed rate, first alone, then while pictures are stored: does an `ack` wait for them?
+pub(crate) fn pictures(
+    server: &Server,
+    crew: Crew,
+    rate: f64,
+    (at_once, bytes): (usize, usize),
+    duration: Duration,
+) -> Result<Column> {
+    let mut fleet = Fleet::connect(server, crew)?;
+    fleet.send_paced(rate);
+    fleet.run_for(WARM_UP)?;
+    let alone = fleet.measure(duration)?;
+    let (picture, is_over) = (png(bytes), AtomicBool::new(false));
+    let (meanwhile, stored) = thread::scope(|scope| -> Result<(Window, u64)> {
+        let sending = server.tokens.iter().cycle().take(at_once).map(|token| {
+            scope.spawn(|| -> Result<u64> {
+                let mut http = Http::connect(server.address)?;
+                let room = http.make_room(token, &json!({ "name": "pictures", "kind": "private" }))?;
+                let mut stored = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    http.show_picture(token, room, &picture)?;
+                    stored += 1;
+                }
+                Ok(stored)
+            })
+        });
+        let sending: Vec<_> = sending.collect();
+        let meanwhile = fleet.measure(duration);
+        is_over.store(true, Ordering::Relaxed);
+        let mut stored = 0;
+        for sender in sending {
+            stored += sender.join().map_err(|_| anyhow!("a sender panicked"))??;
+        }
+        Ok((meanwhile?, stored))
+    })?;
+    let mut column = Column::default();
+    column.put("messages/s", meanwhile.stored as f64 / meanwhile.elapsed.as_secs_f64());
+    column.put("pictures/s", stored as f64 / meanwhile.elapsed.as_secs_f64());
+    column.put_latency(["ack alone p50, ms", "ack alone p99, ms", "ack alone max, ms"], &alone.acks);
+    column.put_latency(["ack meanwhile p50, ms", "ack meanwhile p99, ms", "ack meanwhile max, ms"], &meanwhile.acks);
+    put_memory(&mut column, &meanwhile);
+    put_outcome(&mut column, &mut fleet)?;
+    put_neighbours(&mut column, &meanwhile);
+    Ok(column)
+}
+
+/// A picture as far as anybody looks who does not decode it, of about so many bytes.
+fn png(bytes: usize) -> Vec<u8> {
+    let chunk = |kind: &[u8], data: &[u8]| [&(data.len() as u32).to_be_bytes(), kind, data, b"\0\0\0\0"].concat();
+    let header = chunk(b"IHDR", b"\0\0\x04\0\0\0\x03\0\x08\x06\0\0\0");
+    [b"\x89PNG\r\n\x1a\n", &header[..], &chunk(b"IDAT", &vec![7; bytes]), &chunk(b"IEND", b"")].concat()
+}
+
+/// One list of so many rooms after another, on one connection.
+pub(crate) fn list(server: &Server, rooms: usize, requests: usize) -> Result<Column> {
+    let token = server.tokens.first().context("there is no user")?;
+    let mut http = Http::connect(server.address)?;
+    let run: u32 = rand::random();
+    // The lobby is one of them.
+    for number in 1..rooms {
+        let name = format!("load {run:08x} {number}");
+        let room = http.make_room(token, &json!({ "name": name, "kind": "open" }))?;
+        let message = json!({ "room": room, "content": "the last thing that was said here" });
+        let (status, _) = http.request("POST", "/messages", Some(token), Some(&message))?;
+        ensure!(status == 201, "POST /messages: {status}");
+    }
+    asked(server, "/rooms", requests, "CPU µs a list of rooms")
+}
+
+/// One `GET` of `target` after another; `cost` is what a request's CPU is called.
+fn asked(server: &Server, target: &str, requests: usize, cost: &'static str) -> Result<Column> {
+    let Asked { latency, bytes, elapsed, cpu } = ask(server, target, requests)?;
+    let mut column = Column::default();
+    column.put("requests/s", requests as f64 / elapsed.as_secs_f64());
+    column.put("bytes an answer", bytes as f64);
+    column.put_latency(["answer p50, ms", "answer p99, ms", "answer max, ms"], &latency);
+    column.put(cost, cpu / requests as f64);
+    Ok(column)
+}
+
+/// What requests came to.
+struct Asked {
+    latency: Histogram,
+    /// Of the last answer.
+    bytes: usize,
+    elapsed: Duration,
+    cpu: f64,
+}
+
+/// One `GET` of `target` after another, on one connection.
+fn ask(server: &Server, target: &str, requests: usize) -> Result<Asked> {
     let token = server.tokens.first().context("there is no user")?;
     let mut http = Http::connect(server.address)?;
     let mut latency = Histogram::default();
-    let mut page = || -> Result<usize> {
-        let (status, page) = http.request("GET", PAGE, Some(token), None)?;
-        ensure!(status == 200, "GET {PAGE}: {status}");
-        Ok(page.len())
+    let mut ask = || -> Result<usize> {
+        let (status, answer) = http.request("GET", target, Some(token), None)?;
+        ensure!(status == 200, "GET {target}: {status}");
+        Ok(answer.len())
     };
     let mut bytes = 0;
     for _ in 0..UNCOUNTED {
-        bytes = page()?;
+        bytes = ask()?;
     }
     let (cpu, begun) = (server.cpu(), Instant::now());
     for _ in 0..requests {
         let asked = Instant::now();
-        page()?;
+        ask()?;
         latency.record(asked.elapsed().as_micros() as u64);
     }
-    let cpu = cpu_micros(cpu, server.cpu());
-    let mut column = Column::default();
-    column.put("requests/s", requests as f64 / begun.elapsed().as_secs_f64());
-    column.put("bytes a page", bytes as f64);
-    column.put_latency(["page p50, ms", "page p99, ms", "page max, ms"], &latency);
-    column.put("CPU µs a page of 50", cpu / requests as f64);
-    Ok(column)
+    Ok(Asked { latency, bytes, elapsed: begun.elapsed(), cpu: cpu_micros(cpu, server.cpu()) })
 }
 
 /// CPU time between two readings; not a number if the process is not known.

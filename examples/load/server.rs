@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use rusqlite::{Connection, params};
 use rustix::process::{Pid, Signal};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -27,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// A session's token for each user.
     pub(crate) tokens: Vec<String>,
+    /// What each of them is called.
+    names: Vec<String>,
     /// From starting the process to its first `200`; none if it was there already.
     pub(crate) start_time: Option<Duration>,
     /// RSS of the fresh process, before any connection.
@@ -38,9 +41,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts `command` (words split at spaces, `{port}` and `{db}` filled in), makes `users`, and starts it once more:
-    /// the memory and CPU of hashing passwords would otherwise be in every figure. Many users are written into the
-    /// database between the two.
-    pub(crate) fn spawn(command: &str, database_directory: &Path, users: usize) -> Result<Self> {
+    /// the memory and CPU of hashing passwords would otherwise be in every figure. Many users, and what they said before,
+    /// are written into the database between the two.
+    pub(crate) fn spawn(command: &str, database_directory: &Path, users: usize, messages: u32) -> Result<Self> {
         let directory = TempDir::with_prefix_in("load-", database_directory)
             .with_context(|| format!("cannot make a directory in {}", database_directory.display()))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -48,6 +51,7 @@ impl Server {
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             tokens: Vec::new(),
+            names: Vec::new(),
             start_time: None,
             rss_at_rest: None,
             pid: None,
@@ -55,17 +59,31 @@ impl Server {
             _directory: Some(directory),
         };
         server.start(command, port, &database)?;
-        server.tokens = make_users(server.address, users.min(MANY_USERS))?;
+        let made = make_users(server.address, users.min(MANY_USERS))?;
         server.stop()?;
-        server.tokens.extend(insert_users(&database, users.saturating_sub(MANY_USERS))?);
+        let inserted = insert_users(&database, users.saturating_sub(MANY_USERS))?;
+        insert_messages(&database, messages)?;
+        (server.names, server.tokens) = made.into_iter().chain(inserted).unzip();
         server.start(command, port, &database)?;
         Ok(server)
     }
 
     /// A server that runs already; without `pid` its CPU and memory stay unknown.
     pub(crate) fn attach(address: SocketAddr, pid: Option<u32>, users: usize) -> Result<Self> {
-        let tokens = make_users(address, users)?;
-        Ok(Self { address, tokens, start_time: None, rss_at_rest: None, pid, child: None, _directory: None })
+        let (names, tokens) = make_users(address, users)?.into_iter().unzip();
+        Ok(Self { address, tokens, names, start_time: None, rss_at_rest: None, pid, child: None, _directory: None })
+    }
+
+    /// Makes so many private rooms and shares the users out among them in turn: the one at `index` is in room `index %
+    /// rooms`. Returns the rooms' ids.
+    pub(crate) fn make_rooms(&self, rooms: usize) -> Result<Vec<u64>> {
+        ensure!(rooms <= self.names.len(), "more rooms than users: see --users");
+        let mut http = Http::connect(self.address)?;
+        let make = |room: usize| {
+            let members: Vec<&String> = self.names.iter().skip(room).step_by(rooms).collect();
+            http.make_room(&self.tokens[room], &json!({ "name": "load", "kind": "private", "members": members }))
+        };
+        (0..rooms).map(make).collect()
     }
 
     fn start(&mut self, command: &str, port: u16, database: &Path) -> Result<()> {
@@ -177,25 +195,27 @@ fn answers(address: SocketAddr) -> bool {
         .is_ok_and(|(status, _)| status == 200)
 }
 
-/// New users for every run, so that neither nonces nor names of an earlier one are in the way.
-fn make_users(address: SocketAddr, users: usize) -> Result<Vec<String>> {
+/// New users for every run, so that neither nonces nor names of an earlier one are in the way: their names and tokens.
+fn make_users(address: SocketAddr, users: usize) -> Result<Vec<(String, String)>> {
     let run: u32 = rand::random();
     let mut http = Http::connect(address)?;
     (0..users)
         .map(|user| {
             let (username, password) = (format!("load-{run:08x}-{user}"), format!("{:032x}", random()));
             http.register(&username, &password)?;
-            http.login(&username, &password)
+            let token = http.login(&username, &password)?;
+            Ok((username, token))
         })
         .collect()
 }
 
 /// Users who need no password, since they have a session: by the schema, which chinwag and its peers share. A server
 /// without a database takes any token.
-fn insert_users(database: &Path, users: usize) -> Result<Vec<String>> {
-    let tokens: Vec<String> = (0..users).map(|_| format!("{:032x}{:032x}", random(), random())).collect();
-    if users == 0 || !database.exists() {
-        return Ok(tokens);
+fn insert_users(database: &Path, users: usize) -> Result<Vec<(String, String)>> {
+    let seeded = |index| (format!("load-seeded-{index}"), format!("{:032x}{:032x}", random(), random()));
+    let users: Vec<(String, String)> = (0..users).map(seeded).collect();
+    if users.is_empty() || !database.exists() {
+        return Ok(users);
     }
     let mut connection = Connection::open(database)?;
     let transaction = connection.transaction()?;
@@ -205,13 +225,24 @@ fn insert_users(database: &Path, users: usize) -> Result<Vec<String>> {
             transaction.prepare("INSERT INTO users (name, password_hash, created_at) VALUES (?1, '', ?2)")?;
         let mut session = transaction
             .prepare("INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)")?;
-        for (index, token) in tokens.iter().enumerate() {
-            let id = user.insert(params![format!("load-seeded-{index}"), now])?;
+        for (name, token) in &users {
+            let id = user.insert(params![name, now])?;
             session.execute(params![Sha256::digest(token).as_slice(), id, now])?;
         }
     }
     transaction.commit()?;
-    Ok(tokens)
+    Ok(users)
+}
+
+/// Messages of the first user in the lobby, of common length.
+fn insert_messages(database: &Path, messages: u32) -> Result<()> {
+    if messages > 0 {
+        let say = "WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n WHERE id < ?1) \
+             INSERT INTO messages (id, user_id, content, created_at) \
+             SELECT id, 1, 'What was said as number ' || id || ' in a chat that has gone on for years', 1000 FROM n";
+        Connection::open(database)?.execute(say, [messages])?;
+    }
+    Ok(())
 }
 
 fn random() -> u128 {

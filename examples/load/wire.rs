@@ -125,7 +125,7 @@ impl Http {
         Ok(Self { reader: BufReader::new(stream), address })
     }
 
-    /// Sends one request and reads the whole answer: its status and its body.
+    /// Sends one request, with JSON if there is a body, and reads the whole answer: its status and its body.
     pub(crate) fn request(
         &mut self,
         method: &str,
@@ -134,14 +134,26 @@ impl Http {
         body: Option<&Value>,
     ) -> Result<(u16, Vec<u8>)> {
         let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(method, target, token, "application/json", body.as_bytes())
+    }
+
+    /// The same with a body of any type.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        token: Option<&str>,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<(u16, Vec<u8>)> {
         let authorization = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
         let content = match body.len() {
             0 => String::new(),
-            length => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
+            length => format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"),
         };
         let host = self.address;
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{authorization}{content}\r\n{body}");
-        self.reader.get_mut().write_all(request.as_bytes())?;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{authorization}{content}\r\n");
+        self.reader.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         self.answer()
     }
 
@@ -200,13 +212,43 @@ impl Http {
         Ok(answer["token"].as_str().context("POST /login answered without a token")?.to_owned())
     }
 
-    /// The ids after `after` up to `until`, a page at a time: what a client told to `resync` reads.
-    pub(crate) fn ids_between(&mut self, token: &str, after: u64, until: u64) -> Result<Vec<u64>> {
+    /// Returns the room's id.
+    pub(crate) fn make_room(&mut self, token: &str, room: &Value) -> Result<u64> {
+        let (status, answer) = self.request("POST", "/rooms", Some(token), Some(room))?;
+        ensure!(status == 201, "POST /rooms: {status} {}", String::from_utf8_lossy(&answer));
+        let answer: Value = serde_json::from_slice(&answer).context("POST /rooms did not answer with JSON")?;
+        answer["id"].as_u64().context("POST /rooms answered without an id")
+    }
+
+    /// Stores a picture, and shows it in a room.
+    pub(crate) fn show_picture(&mut self, token: &str, room: u64, picture: &[u8]) -> Result<()> {
+        let (status, answer) = self.send("POST", "/images", Some(token), "image/png", picture)?;
+        ensure!(status == 201, "POST /images: {status} {}", String::from_utf8_lossy(&answer));
+        let image: Value = serde_json::from_slice(&answer).context("POST /images did not answer with JSON")?;
+        let message = json!({ "room": room, "content": "look", "image": image["id"] });
+        let (status, answer) = self.request("POST", "/messages", Some(token), Some(&message))?;
+        ensure!(status == 201, "POST /messages: {status} {}", String::from_utf8_lossy(&answer));
+        Ok(())
+    }
+
+    /// One step of a search in everything that the user may read. Returns where the next one begins; none at the end.
+    pub(crate) fn search(&mut self, token: &str, text: &str, before: Option<u64>) -> Result<Option<u64>> {
+        let before = before.map_or(String::new(), |before| format!("&before={before}"));
+        let (status, answer) = self.request("GET", &format!("/search?q={text}{before}"), Some(token), None)?;
+        ensure!(status == 200, "GET /search: {status} {}", String::from_utf8_lossy(&answer));
+        let answer: Value = serde_json::from_slice(&answer).context("GET /search did not answer with JSON")?;
+        Ok(answer["before"].as_u64())
+    }
+
+    /// The ids in a room, the lobby if none is named, after `after` up to `until`, a page at a time: what a client told to
+    /// `resync` reads.
+    pub(crate) fn ids_between(&mut self, token: &str, room: Option<u64>, after: u64, until: u64) -> Result<Vec<u64>> {
+        let room = room.map_or(String::new(), |room| format!("&room={room}"));
         let mut ids = Vec::new();
         let mut after = after;
         while after < until {
             let (status, page) =
-                self.request("GET", &format!("/messages?limit=200&after={after}"), Some(token), None)?;
+                self.request("GET", &format!("/messages?limit=200&after={after}{room}"), Some(token), None)?;
             ensure!(status == 200, "GET /messages: {status} {}", String::from_utf8_lossy(&page));
             let page: Value = serde_json::from_slice(&page)?;
             let messages = page["messages"].as_array().context("GET /messages answered without messages")?;
@@ -221,10 +263,12 @@ impl Http {
 }
 
 /// Connects, upgrades and authenticates, blocking. Returns the socket, what `auth_success` said, and the bytes that
-/// came after it. `resume` is the last id seen and its epoch.
+/// came after it. With `rooms` all rooms of the user come, and not the lobby alone; `resume` is the last id seen and its
+/// epoch.
 pub(crate) fn enter(
     address: SocketAddr,
     token: &str,
+    rooms: bool,
     resume: Option<(u64, &str)>,
 ) -> Result<(TcpStream, Welcome, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
@@ -252,7 +296,8 @@ pub(crate) fn enter(
 
     let resume =
         resume.map_or(String::new(), |(last_id, epoch)| format!(r#","last_id":{last_id},"epoch":{}"#, json!(epoch)));
-    let auth = format!(r#"{{"type":"auth","token":{}{resume}}}"#, json!(token));
+    let rooms = if rooms { r#","rooms":true"# } else { "" };
+    let auth = format!(r#"{{"type":"auth","token":{}{rooms}{resume}}}"#, json!(token));
     let mut frame = Vec::new();
     put_frame(&mut frame, TEXT, auth.as_bytes(), Some(MASK));
     stream.write_all(&frame)?;
