@@ -1,6 +1,6 @@
 # An image that holds one file. Build the static binary first:
 #
-#   RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
+#   RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --features push --target x86_64-unknown-linux-gnu
 #   docker build -t chinwag .
 #   docker run -p 8080:8080 -v chinwag:/data chinwag
 FROM scratch

@@ -15,7 +15,7 @@ command -v cargo-deb >/dev/null || fail "there is no cargo-deb here (cargo insta
 ! getent passwd chinwag >/dev/null || fail "there is a user chinwag already: this is no machine for a test"
 
 say "build: static, so that the package depends on no library"
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$target"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --features push --target "$target"
 out=$(mktemp -d)
 trap 'rm -r "$out"' EXIT
 # A version below, for the upgrade, of the same binary.
@@ -30,6 +30,9 @@ dpkg --install "$out/old.deb"
 getent passwd chinwag >/dev/null || fail "the service has no user"
 [ "$(dpkg-query --show --showformat '${Version}' chinwag)" = 0.0.1 ] || fail "not the old version"
 chinwag --version
+for file in /man1/chinwag.1 /bash-completion/completions/chinwag /_chinwag /chinwag.fish; do
+    dpkg --listfiles chinwag | grep -qF "$file" || fail "there is no $file"
+done
 if systemd_runs; then
     systemctl is-active --quiet chinwag || fail "the service does not run"
     curl --fail --silent --show-error http://127.0.0.1:8080/healthz

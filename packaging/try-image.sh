@@ -14,7 +14,7 @@ fi
 export BUILDAH_ISOLATION="${BUILDAH_ISOLATION:-chroot}" STORAGE_DRIVER="${STORAGE_DRIVER:-vfs}"
 
 [ -e "target/$target/release/chinwag" ] ||
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$target"
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --features push --target "$target"
 # The format of Docker, since that of OCI knows no HEALTHCHECK.
 buildah build --format docker --tag chinwag-try .
 container=$(buildah from chinwag-try)
