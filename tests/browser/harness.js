@@ -308,6 +308,8 @@ export class Person {
     });
     person.page.on("request", (request) => person.requests.push(request.url()));
     await person.page.goto(address);
+    // The document is loaded before the view's own module is: until then it shows nothing.
+    await person.page.locator("main:visible").waitFor();
     return person;
   }
 
