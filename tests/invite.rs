@@ -116,6 +116,23 @@ async fn moderators_alone_invite_unless_everybody_may() {
 }
 
 #[tokio::test]
+async fn a_user_has_a_hundred_open_invitations_and_another_once_one_of_them_ends() {
+    let server = TestServer::with(&["--message-rate", "0"]);
+    let ada = Client::register(&server, "ada").await;
+    let invite = async || server.post("/invites").by(&ada).json(&json!({})).send().await;
+    let first = invite().await.json();
+    for _ in 1..100 {
+        assert_eq!(invite().await.status, 201);
+    }
+    let refused = invite().await;
+    assert_eq!(refused.error(), (429, "rate_limited".to_owned()));
+    assert!(refused.header("Retry-After").is_some(), "{refused:?}");
+    let id = &first["id"];
+    assert_eq!(server.request("DELETE", &format!("/invites/{id}")).by(&ada).send().await.status, 204);
+    assert_eq!(invite().await.status, 201);
+}
+
+#[tokio::test]
 async fn a_link_names_the_server_as_people_reach_it() {
     let server = TestServer::start();
     let link = chinwag(&server.database_path(), &["invite", "--url", "https://chat.example/"]).ok();
