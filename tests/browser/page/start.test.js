@@ -61,6 +61,53 @@ for (const [what, path, answer, words] of [
   });
 }
 
+/** What browsers have learned since the end of 2023, and what they lack on plain HTTP. */
+function forgetWhatIsNew() {
+  const news = [
+    [String.prototype, "toWellFormed", "isWellFormed"],
+    [URL, "canParse", "parse"],
+    [AbortSignal, "timeout", "any"],
+    [Object, "groupBy"],
+    [Map, "groupBy"],
+    [Array, "fromAsync"],
+    [Promise, "withResolvers", "try"],
+    [Set.prototype, "union", "intersection", "difference", "symmetricDifference", "isSubsetOf", "isSupersetOf", "isDisjointFrom"],
+    [Iterator.prototype, "map", "filter", "take", "drop", "flatMap", "reduce", "toArray", "forEach", "some", "every", "find"],
+    [Intl, "Segmenter", "DurationFormat"],
+    [HTMLDialogElement.prototype, "requestClose", "closedBy"],
+    [Element.prototype, "setHTMLUnsafe"],
+    [Crypto.prototype, "randomUUID"],
+    [globalThis, "requestIdleCallback", "scheduler", "navigation"],
+  ];
+  for (const [owner, ...names] of news) for (const name of names) delete owner[name];
+  Object.defineProperty(Document.prototype, "startViewTransition", { value: undefined });
+}
+
+test("a browser of two years ago is enough", async () => {
+  const context = await browser.newContext();
+  await context.addInitScript(forgetWhatIsNew);
+  const gil = await Person.open(context, server.url);
+  gil.name = "Gil";
+  await gil.signUp();
+  assert.equal(await gil.page.evaluate(() => "canParse" in URL || "requestIdleCallback" in globalThis), false);
+  await gil.say("see https://example.org/a, and `code`");
+  await gil.sees("see https://example.org/a, and");
+  await gil.page.getByRole("link", { name: "https://example.org/a" }).waitFor();
+  await gil.act("see", "Edit");
+  await gil.box().fill("I said so");
+  await gil.box().press("Enter");
+  await gil.sees("I said so");
+  await gil.page.keyboard.press("Control+k");
+  await gil.page.getByRole("combobox", { name: "Find rooms, people, messages" }).fill("Gil");
+  await gil.page.getByRole("option", { name: /Gil/ }).waitFor();
+  await gil.page.keyboard.press("Escape");
+  await gil.page.reload();
+  await gil.sees("I said so");
+  await gil.logOut();
+  await gil.username().waitFor();
+  await gil.leave();
+});
+
 test("there is an icon also where a browser asks for it unbidden", async () => {
   const answer = await fetch(`${server.url}/favicon.ico`);
   assert.equal(answer.status, 200);
