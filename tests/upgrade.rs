@@ -75,6 +75,8 @@ fn a_backup_of_any_earlier_version_is_restored() {
 #[tokio::test]
 async fn an_upgraded_database_has_the_schema_of_a_new_one() {
     let new = TestServer::start();
+    let versions = i64::try_from(VERSIONS.len()).expect("there are few");
+    assert_eq!(version_of(&new.database_path()), versions + 1, "each version before this one is kept");
     for version in VERSIONS {
         let mut server = server_on(version).await;
         server.restart();
