@@ -3,6 +3,7 @@
 //! Everything from outside enters through a `parse` function, so that holding a value is proof that it was checked.
 //! This module knows nothing of JSON, SQL or sockets.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,8 +76,22 @@ impl UnixMillis {
 /// A username: 1 to 32 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
 ///
 /// The database compares names without regard to case; here they keep their spelling.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Username(Arc<str>);
+
+/// Without regard to case, as the database sorts them; names that differ in nothing else follow each other.
+impl Ord for Username {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let folded = self.0.bytes().map(|byte| byte.to_ascii_lowercase());
+        folded.cmp(other.0.bytes().map(|byte| byte.to_ascii_lowercase())).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Username {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Username {
     /// Checks a name from outside.

@@ -420,7 +420,8 @@ pub fn mention_candidates(text: &str) -> impl Iterator<Item = &str> {
         }
         let rest = &text[at + 1..];
         let name = &rest[..rest.find(|char| !is_name(char)).unwrap_or(rest.len())];
-        (!name.is_empty()).then_some(name)
+        let goes_on = rest[name.len()..].chars().next().is_some_and(char::is_alphanumeric);
+        (!name.is_empty() && !goes_on).then_some(name)
     })
 }
 
@@ -453,6 +454,7 @@ mod tests {
         assert_eq!(found("@ada, (@grace) @all!"), ["ada", "grace", "all"]);
         assert_eq!(found("ask @ada.lovelace. or @ada-"), ["ada.lovelace.", "ada-"]);
         assert_eq!(found("ada@example.org https://x.example/@ada a.@b @@c é@d"), ["c"; 0]);
+        assert_eq!(found("@adaé @ada語 @ada…"), ["ada"]);
         assert_eq!(found("@ @"), [""; 0]);
     }
 

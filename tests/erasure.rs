@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Client, TestServer, contents, int};
+use common::{Client, PASSWORD, TestServer, contents, int, within};
 use serde_json::{Value, json};
 
 /// How long the contract allows.
@@ -122,4 +122,43 @@ async fn a_crash_brings_nothing_back_that_was_taken_back() {
     }
     server.stop().await;
     assert_eq!(files_with_it(&server), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_deleted_user_wrote_is_erased_to_the_end_though_the_server_ends_in_between() {
+    const MESSAGES: i64 = 5_000;
+    let mut server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    server.stop().await;
+    let wrote = "WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n WHERE id < ?1) \
+         INSERT INTO messages (id, user_id, content, created_at) SELECT id, 2, 'of bob', 1000 FROM n";
+    server.database().execute(wrote, [MESSAGES]).expect("they are stored");
+    server.restart();
+    let left = |server: &TestServer| server.number("SELECT count(*) FROM messages");
+    let body = json!({"password": PASSWORD, "messages": true});
+    let asked = server.request("DELETE", "/account").by(&bob).json(&body);
+    let erasing = tokio::spawn(async move { asked.send().await });
+    within("the first of them to go", async {
+        while left(&server) == MESSAGES {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.kill().await;
+    erasing.abort();
+    assert!(left(&server) > 0, "it was interrupted");
+    server.restart();
+    within("the others to go", async {
+        while left(&server) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.history(&ada).await, []);
+    within("nothing to be left to do", async {
+        while server.number("SELECT count(*) FROM meta WHERE key LIKE 'erase %'") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Client, RawClient, TestServer, int, within};
+use common::{Client, PASSWORD, RawClient, TestServer, int, within};
 use serde_json::{Value, json};
 
 /// A picture as far as anybody looks who does not decode it, of about so many bytes.
@@ -261,4 +261,49 @@ async fn once_a_removal_is_answered_no_picture_of_the_room_is_begun() {
         assert_eq!(added.status, 204);
         assert_eq!(status_of(&server, &bob, image).await, Some(200));
     }
+}
+
+#[tokio::test]
+async fn a_conversation_of_accounts_that_are_all_deleted_goes_with_what_is_in_it() {
+    let mut server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let carol = Client::register(&server, "carol").await;
+    let direct = async |by: &Client, with: &str| {
+        let room = server.post("/direct").by(by).json(&json!({"username": with})).send().await.json();
+        let room = int(&room["id"]);
+        let said = server.post("/messages").by(by).json(&json!({"room": room, "content": "between us"})).send().await;
+        assert_eq!(said.status, 201);
+        room
+    };
+    let (_alone, _gone, stays) = (direct(&bob, "bob").await, direct(&bob, "carol").await, direct(&bob, "ada").await);
+    for client in [&bob, &carol] {
+        let body = json!({"password": PASSWORD});
+        assert_eq!(server.request("DELETE", "/account").by(client).json(&body).send().await.status, 204);
+    }
+    server.stop().await;
+    let emptied = server.database().execute("UPDATE rooms SET emptied_at = 1000 WHERE emptied_at IS NOT NULL", []);
+    assert_eq!(emptied, Ok(2), "the one that ada reads stays");
+    server.restart();
+    within("the rooms to go", async {
+        while server.number("SELECT count(*) FROM rooms") > 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let read = server.get(&format!("/messages?room={stays}")).by(&ada.at(&server)).send().await;
+    assert_eq!(read.status, 200);
+    assert_eq!(server.number("SELECT count(*) FROM messages"), 1);
+}
+
+#[tokio::test]
+async fn a_picture_needs_no_words() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.send(&json!({"type": "message", "image": store(&server, &ada, 10).await})).await;
+    assert_eq!(connection.next_of("message").await["content"], "");
+    let posted = server.post("/messages").by(&ada).json(&json!({"image": store(&server, &ada, 10).await})).send().await;
+    assert_eq!(posted.status, 201);
+    connection.send(&json!({"type": "message", "nonce": "n"})).await;
+    assert_eq!(connection.next_of("error").await["code"], "invalid_message");
 }

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Client, PASSWORD, TestServer, chinwag, text};
+use std::time::Duration;
+
+use common::{Client, PASSWORD, TestServer, chinwag, text, within};
 use serde_json::{Value, json};
 
 /// The code of a new invitation, from the link.
@@ -170,4 +172,47 @@ async fn where_others_can_connect_only_the_invited_register_and_the_first_start_
     assert_eq!(server.number("SELECT is_moderator FROM users WHERE name = 'ada'"), 1);
     server.stop().await;
     assert!(!server.log().contains(code), "it is no secret of the log's");
+}
+
+#[tokio::test]
+async fn who_came_by_an_invitation_is_kept_when_it_has_expired_and_one_that_nobody_used_goes() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let invite = async |server: &TestServer| {
+        let made = server.post("/invites").by(&ada).json(&json!({"uses": 2})).send().await.json();
+        text(&made["code"]).to_owned()
+    };
+    let (used, _unused) = (invite(&server).await, invite(&server).await);
+    server.stop().await;
+    server.restart_with(&["--registration", "invite"]);
+    assert_eq!(register(&server, "zoe", used.clone().into()).await, let_in());
+    server.stop().await;
+    server.database().execute("UPDATE invites SET expires_at = 1000", []).expect("they are changed");
+    server.restart();
+    within("the unused one to go", async {
+        while server.number("SELECT count(*) FROM invites") > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let list = server.get("/invites").by(&ada.at(&server)).send().await.json();
+    let [kept] = &list["invites"].as_array().expect("a list")[..] else { panic!("the used one alone: {list}") };
+    assert_eq!((&kept["created_by"], &kept["users"]), (&json!("ada"), &json!(["zoe"])));
+    assert_eq!(register(&server, "yan", used.into()).await, invalid(), "it has expired all the same");
+}
+
+#[tokio::test]
+async fn an_invitation_of_somebody_who_is_banned_lets_nobody_in() {
+    let server = TestServer::with(&["--invites", "everyone", "--registration", "invite"]);
+    let first = invite(&server, &["--uses", "2"]);
+    for name in ["ada", "bob"] {
+        assert_eq!(register(&server, name, first.clone().into()).await, let_in());
+    }
+    let (ada, bob) = (Client::login(&server, "ada").await, Client::login(&server, "bob").await);
+    let made = server.post("/invites").by(&bob).json(&json!({})).send().await.json();
+    let code = text(&made["code"]);
+    assert_eq!(server.post("/users/bob/ban").by(&ada).json(&json!({})).send().await.status, 204);
+    assert_eq!(register(&server, "zoe", code.into()).await, invalid());
+    assert_eq!(server.post("/users/bob/unban").by(&ada).send().await.status, 204);
+    assert_eq!(register(&server, "zoe", code.into()).await, let_in());
 }

@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, int, text, within};
+use common::{
+    Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, int, text, unix_millis, within,
+};
 use serde_json::{Value, json};
 
 /// For crowds that are not read for as long as a busy machine takes, and so answer no ping.
@@ -349,4 +351,34 @@ async fn a_bot_is_heard_and_not_counted_as_present() {
     bot.close().await;
     ada.send(&json!({"type": "ping"})).await;
     assert_eq!(ada.next().await["type"], "pong");
+}
+
+#[tokio::test]
+async fn names_are_sorted_without_regard_to_case() {
+    let server = TestServer::start();
+    let mut last = None;
+    for name in ["Zoe", "bob", "ada"] {
+        last = Some(Client::register(&server, name).await.connect().await);
+    }
+    assert_eq!(last.expect("ada's").welcome["users"], json!(["ada", "bob"]));
+}
+
+#[tokio::test]
+async fn somebody_who_leaves_was_last_seen_then() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let connection = ada.connect().await;
+    let last_seen = async || {
+        let found = server.get("/users?prefix=%61da").by(&bob).send().await.json();
+        found["users"][0]["last_seen"].as_i64()
+    };
+    assert!(last_seen().await.is_some(), "she has logged in");
+    let left_at = unix_millis();
+    connection.close().await;
+    within("her leave to be stored", async {
+        while last_seen().await < Some(left_at) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }

@@ -888,3 +888,14 @@ async fn a_picture_that_would_be_stored_larger_than_the_limit_is_refused() {
     assert_eq!(send(512 * 1024).send().await.error(), (413, "payload_too_large".into()));
     assert_eq!(send(512 * 1024 - 6).send().await.status, 201);
 }
+
+#[tokio::test]
+async fn a_body_that_is_not_utf_8_is_an_invalid_request() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for kind in ["application/json", "text/plain"] {
+        let request =
+            server.post("/messages").by(&ada).header("Content-Type", kind).body(&b"{\"content\":\"\xff\"}"[..]);
+        assert_eq!(request.send().await.error(), (400, "invalid_request".to_owned()), "{kind}");
+    }
+}

@@ -826,3 +826,25 @@ walks! {
     whatever_happens_each_reader_knows_what_is_theirs_as_it_is_seed_3: 3;
     whatever_happens_each_reader_knows_what_is_theirs_as_it_is_seed_4: 4;
 }
+
+#[tokio::test]
+async fn a_read_position_does_not_fall_when_the_server_has_been_started_again() {
+    let mut server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let mut ids = Vec::new();
+    for text in ["one", "two", "three"] {
+        ids.push(say(&server, &ada, 1, text).await);
+    }
+    let read = |id: i64| json!({"type": "read", "room": 1, "id": id});
+    let mut connection = join(&bob).await;
+    connection.send(&read(ids[1])).await;
+    assert_eq!(connection.next_of("read").await["id"], ids[1]);
+    server.stop().await;
+    server.restart();
+    let bob = bob.at(&server);
+    let mut connection = join(&bob).await;
+    for id in [ids[0], ids[2]] {
+        connection.send(&read(id)).await;
+    }
+    assert_eq!(connection.next_of("read").await["id"], ids[2], "the one before is no news");
+}

@@ -31,6 +31,8 @@ pub enum AccountCommand {
     Delete {
         /// What the password was verified against.
         verified: String,
+        /// Whether what was written goes too: that it is still to be erased is noted until it is.
+        messages: bool,
     },
     /// Creates an invitation.
     CreateInvite {
@@ -107,7 +109,9 @@ impl Execution<'_> {
             AccountCommand::EndOtherSessions => {
                 self.effects.ended.extend(sql::delete_other_sessions(connection, by, session)?);
             }
-            AccountCommand::Delete { verified } => return self.delete_account(by, is_moderator, verified),
+            AccountCommand::Delete { verified, messages } => {
+                return self.delete_account(by, is_moderator, verified, *messages);
+            }
             AccountCommand::CreateInvite { .. } => return self.create_invite(by, is_moderator, command),
             AccountCommand::DeleteInvite { invite } => {
                 if !sql::delete_invite(connection, *invite, (!is_moderator).then_some(by))? {
@@ -128,7 +132,13 @@ impl Execution<'_> {
         Ok(Ok(AccountOutcome::Done))
     }
 
-    fn delete_account(&mut self, user: UserId, is_moderator: bool, verified: &str) -> Judged<AccountOutcome> {
+    fn delete_account(
+        &mut self,
+        user: UserId,
+        is_moderator: bool,
+        verified: &str,
+        messages: bool,
+    ) -> Judged<AccountOutcome> {
         if !sql::has_password(self.connection, user, verified)? {
             return Ok(Err(AccountError::WrongPassword));
         }
@@ -136,6 +146,9 @@ impl Execution<'_> {
             return Ok(Err(AccountError::Forbidden));
         }
         self.delete_user(user)?;
+        if messages {
+            sql::note_erasure(self.connection, user)?;
+        }
         Ok(Ok(AccountOutcome::User(user)))
     }
 

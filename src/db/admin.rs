@@ -199,7 +199,11 @@ pub(super) fn apply(
         AdminCommand::EraseMessages { username, after, by } => {
             let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
             let by = by.as_ref().map_or((user, username), |(by, name)| (*by, name));
-            execution.erase(user, *after, rows, by)?.into()
+            let erased = execution.erase(user, *after, rows, by)?;
+            if erased.next.is_none() {
+                sql::end_erasure(connection, user)?;
+            }
+            erased.into()
         }
         AdminCommand::RevokeSession { session } => {
             if !sql::delete_session_by_id(connection, *session)? {

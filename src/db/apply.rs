@@ -49,7 +49,7 @@ impl Execution<'_> {
                 Done::Applied
             }
             Change::EndSession { digest } => {
-                let ended = sql::delete_session(connection, digest)?;
+                let ended = sql::delete_session(connection, digest, now)?;
                 self.effects.ended.extend(ended);
                 Done::LoggedOut(ended.is_some())
             }
@@ -106,6 +106,9 @@ impl Execution<'_> {
         keep: u32,
     ) -> rusqlite::Result<Option<SessionId>> {
         let session = sql::insert_session(self.connection, digest, (user, password_hash), client, self.moment.now)?;
+        if session.is_some() {
+            sql::see_user(self.connection, user, self.moment.now)?;
+        }
         self.effects.ended.extend(sql::delete_surplus_sessions(self.connection, user, keep)?);
         Ok(session)
     }

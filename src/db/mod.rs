@@ -246,6 +246,12 @@ impl Db {
         outcome.unwrap_or(Err(AdminError::Unavailable))
     }
 
+    /// The deleted users whose messages were still to be erased when the database was opened.
+    #[must_use]
+    pub fn erasures(&self) -> &[UserId] {
+        &self.shared.erasures
+    }
+
     /// Resolves once all that was acknowledged by any node before is applied here, where this is one of several nodes; at
     /// once where it is the only one. What is read then is no answer of the past: before it says that something is not
     /// there, callers wait for this.
@@ -446,9 +452,12 @@ impl Db {
 
     /// Notes that a user has read up to an event in a room that they may read; whether that is further than before, and
     /// how far it was taken to be.
-    #[must_use]
-    pub fn note_read(&self, user: UserId, room: RoomId, id: MessageId) -> Option<MessageId> {
+    pub async fn note_read(&self, user: UserId, room: RoomId, id: MessageId) -> Option<MessageId> {
         let id = id.min(self.last_id());
+        // What was read before this server started is stored; a position never falls below it.
+        if !self.shared.reads.knows(user, room) {
+            self.shared.reads.learn(user, room, self.room(user, room).await.ok()??.read);
+        }
         let is_news = self.shared.reads.note(user, room, id);
         #[cfg(feature = "cluster")]
         if is_news && let Some(told) = &self.reads_told {

@@ -157,7 +157,7 @@ fn account_command() -> impl Strategy<Value = AccountCommand> {
         (hash(), hash()).prop_map(|(verified, password_hash)| AccountCommand::SetPassword { verified, password_hash }),
         number().prop_map(|ended| AccountCommand::EndSession { ended: SessionId(ended) }),
         Just(AccountCommand::EndOtherSessions),
-        hash().prop_map(|verified| AccountCommand::Delete { verified }),
+        hash().prop_map(|verified| AccountCommand::Delete { verified, messages: false }),
         (digest(), millis(), any::<bool>()).prop_map(|(digest, expires_at, by_moderators)| {
             AccountCommand::CreateInvite { digest, uses: NonZeroU32::MIN, expires_at, at_most: 2, by_moderators }
         }),

@@ -26,6 +26,19 @@ impl ReadPositions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes how far a user had read by what is stored, unless that is known.
+    pub(super) fn learn(&self, user: UserId, room: RoomId, stored: MessageId) {
+        let mut positions = self.lock();
+        if positions.known.len() < READ_POSITIONS_MAX {
+            positions.known.entry((user, room)).or_insert(stored);
+        }
+    }
+
+    /// Whether it is known how far a user has read in a room.
+    pub(super) fn knows(&self, user: UserId, room: RoomId) -> bool {
+        self.lock().known.contains_key(&(user, room))
+    }
+
     /// Notes that a user has read up to `id`; whether that is further than was known here. Where [`READ_POSITIONS_MAX`]
     /// wait to be stored, it is not noted.
     pub(super) fn note(&self, user: UserId, room: RoomId, id: MessageId) -> bool {

@@ -305,6 +305,9 @@ impl Execution<'_> {
                     let id = self.next_event();
                     let change = sql::RoomChange { archived: Some(true), ..sql::RoomChange::default() };
                     sql::change_room(self.connection, access.room, &change, id, self.moment.now)?;
+                    if !sql::has_others(self.connection, access.room, user)? {
+                        sql::set_emptied(self.connection, access.room, self.moment.now)?;
+                    }
                     self.tell_of_room(id, &access, Vec::new());
                 }
             }

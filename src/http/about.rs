@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::{HeaderMap, StatusCode};
 
 use super::error::ApiError;
+use super::percent::percent_decode;
 use super::response::{Response, json};
 use super::session::{parameter, session_of};
 use crate::app::App;
@@ -45,9 +46,9 @@ pub(crate) async fn about(app: &Arc<App>) -> Result<Response, ApiError> {
 pub(crate) async fn users(app: &Arc<App>, headers: &HeaderMap, query: Option<&str>) -> Result<Response, ApiError> {
     session_of(app, headers).await?;
     let prefix = parameter(query.unwrap_or_default(), "prefix")?.unwrap_or_default();
-    // Names are plain ASCII and need no encoding; what is longer than any name is the beginning of none.
-    let prefix = if prefix.len() > USERNAME_MAX_CHARS { "{" } else { prefix };
-    let people = app.db.people(prefix.to_owned()).await?;
+    // What is encoded wrongly, or longer than any name, is the beginning of none.
+    let prefix = percent_decode(prefix).filter(|prefix| prefix.len() <= USERNAME_MAX_CHARS).unwrap_or("{".into());
+    let people = app.db.people(prefix.into_owned()).await?;
     let users: Vec<_> = people
         .iter()
         .map(|person| WireUser {

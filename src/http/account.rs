@@ -101,7 +101,7 @@ pub(crate) async fn delete_account(
     ))?;
     let messages = body.messages;
     let verified = verified(app, peer, &session, body.claimed_password()).await?;
-    let command = AccountCommand::Delete { verified };
+    let command = AccountCommand::Delete { verified, messages };
     let app = Arc::clone(app);
     to_the_end(async move {
         change(&app, &session, command).await?;
@@ -130,6 +130,16 @@ async fn erase(app: &App, username: Username, by: Option<(UserId, Username)>) ->
         }
     }
     Ok(())
+}
+
+/// Goes on with what a stop or a crash has interrupted.
+pub(crate) async fn finish_erasures(app: Arc<App>) {
+    for user in app.db.erasures() {
+        match erase(&app, Username::deleted(*user), None).await {
+            Ok(()) => tracing::info!(user = user.0, "erased the rest of what a deleted user wrote"),
+            Err(_) => return,
+        }
+    }
 }
 
 /// `GET /export`: what one has written, wherever it is, as JSON Lines.

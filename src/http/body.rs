@@ -25,6 +25,17 @@ pub(super) async fn read_image(request: Request<Incoming>) -> Result<Vec<u8>, Ap
 
 /// Reads a JSON body.
 pub(super) async fn read_json(request: Request<Incoming>) -> Result<Vec<u8>, ApiError> {
+    utf8(read_json_bytes(request).await?)
+}
+
+/// The body, if it is UTF-8, as JSON and text are here whatever their type says.
+pub(super) fn utf8(body: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+    let text = String::from_utf8(body).map_err(|_| ApiError::InvalidRequest("the body is not UTF-8"))?;
+    Ok(text.into_bytes())
+}
+
+/// Reads a JSON body for the routes of the first edition, to which what is not UTF-8 is only no JSON.
+pub(super) async fn read_json_bytes(request: Request<Incoming>) -> Result<Vec<u8>, ApiError> {
     match read_body(request, BODY_MAX_BYTES).await? {
         (BodyKind::Json, body) => Ok(body),
         (BodyKind::Text, _) => Err(ApiError::UnsupportedMediaType),

@@ -8,7 +8,7 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, StatusCode};
 
-use super::body::{BodyKind, read_body};
+use super::body::{BodyKind, read_body, utf8};
 use super::error::ApiError;
 use super::response::{Body, Response, as_json, json};
 use super::rest::bearer;
@@ -116,7 +116,7 @@ pub(crate) async fn send_message(app: &Arc<App>, request: Request<Incoming>) -> 
     let (content, mut attached, nonce) = match kind {
         BodyKind::Json => {
             let MessageBody { content, attached, nonce } =
-                protocol::parse_body(&body).ok_or(ApiError::InvalidBody(MESSAGE_FORM))?;
+                protocol::parse_body(&utf8(body)?).ok_or(ApiError::InvalidBody(MESSAGE_FORM))?;
             (content, attached, parse_nonce(nonce)?)
         }
         BodyKind::Text => {
@@ -149,7 +149,7 @@ pub(crate) async fn edit_message(
     let (BodyKind::Json, body) = read_body(request, FRAME_MAX_BYTES).await? else {
         return Err(ApiError::UnsupportedMediaType);
     };
-    let EditBody { content, nonce } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
+    let EditBody { content, nonce } = protocol::parse_body(&utf8(body)?).ok_or(ApiError::InvalidBody(
         "the body must be a JSON object with the string \"content\", and \"nonce\" if any",
     ))?;
     let nonce = one_of(parse_nonce(nonce)?, header, NONCES_DIFFER)?;

@@ -7,7 +7,7 @@ use hyper::header::{AUTHORIZATION, USER_AGENT};
 use hyper::{HeaderMap, Request, StatusCode};
 
 use super::account::short_client;
-use super::body::read_json;
+use super::body::read_json_bytes;
 use super::error::ApiError;
 use super::response::{Response, empty, json};
 use crate::app::App;
@@ -23,7 +23,7 @@ pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incom
     if app.config.registration() == Registration::Closed {
         return Err(ApiError::RegistrationClosed);
     }
-    let body = read_json(request).await?;
+    let body = read_json_bytes(request).await?;
     let parsed = protocol::parse_body(&body).zip(protocol::parse_body(&body));
     let (credentials, invite): (CredentialsBody, InviteBody) = parsed.ok_or(ApiError::InvalidBody(
         "the body must be a JSON object with the strings \"username\" and \"password\", and \"invite\" if any",
@@ -66,7 +66,7 @@ fn trim_sentence(code: &str) -> &str {
 pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let client = short_client(agent.unwrap_or_default());
-    let body = read_json(request).await?;
+    let body = read_json_bytes(request).await?;
     let credentials: CredentialsBody = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
         "the body must be a JSON object with the strings \"username\" and \"password\"",
     ))?;

@@ -178,8 +178,14 @@ impl ClientFrame {
     }
 
     fn parse_message(text: &str) -> Result<Self, Refusal> {
+        /// It may be left out beside a picture.
+        #[derive(Deserialize)]
+        struct Caption<'a> {
+            #[serde(borrow, default)]
+            content: Cow<'a, str>,
+        }
         let nonce = nonce_of(text)?;
-        let content: ContentField<'_> = fields(text, "a message needs its content as a string", nonce.as_ref())?;
+        let content: Caption<'_> = fields(text, "a message needs its content as a string", nonce.as_ref())?;
         let attached: Attachments =
             fields(text, "room, reply_to and image of a message are ids, and alt is a string", nonce.as_ref())?;
         message(&content.content, &attached, nonce)

@@ -23,6 +23,7 @@ use crate::config::{Config, Endpoint};
 use crate::control::{self, Control};
 use crate::db::{self, AdminCommand, AdminError, Commit, Committed, Db, OnCommit};
 use crate::fan_out::{Clock, Event, Hub, Position, Presence, Shard};
+use crate::http::account::finish_erasures;
 use crate::http::metrics;
 use crate::limits::{
     CLEAN_INTERVAL, DATABASE_TIMEOUT, DRAIN_RETRY, DRAIN_TIMEOUT, FEW_CONNECTIONS, INVITE_LIFETIME, REFUSALS_AT_ONCE,
@@ -223,6 +224,7 @@ impl Server {
         housekeeping.spawn(clean(Arc::clone(&app)));
         housekeeping.spawn(settle(app.db.clone()));
         housekeeping.spawn(publish_counts(Arc::clone(&app.presence)));
+        tokio::spawn(finish_erasures(Arc::clone(&app)));
         housekeeping.spawn(store_reads(Arc::clone(&app)));
         #[cfg(feature = "push")]
         if let Some(push) = &app.push {

@@ -62,6 +62,8 @@ pub(super) fn serve(
         let disconnect = connection.run(&mut reader).await;
         // What it holds of an unfinished message goes before the peer is waited for.
         drop(reader);
+        // The user was there until now.
+        connection.app.db.touch_session(connection.subscriber.session());
         Box::pin(connection.close(disconnect)).await;
     }
 }
@@ -449,7 +451,7 @@ impl Connection {
             match notice {
                 Notice::Typing => self.app.presence.typing((user, username), (room, audience), now),
                 Notice::Read(id) => {
-                    if let Some(id) = self.app.db.note_read(user, room, id) {
+                    if let Some(id) = self.app.db.note_read(user, room, id).await {
                         self.app.presence.tell_read(username, (room, audience), id);
                     }
                 }

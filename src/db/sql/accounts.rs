@@ -119,9 +119,14 @@ pub(in crate::db) fn user_lives(
     connection.prepare_cached(SENDER_LIVES)?.exists(params![session.0, expired_at.0, user.0])
 }
 
-/// By rowid.
-const SEEN: &str = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) \
-     WHERE id = (SELECT user_id FROM sessions WHERE id = ?1)";
+/// By rowid. Later only: it may be the clock that is behind.
+const SEE_USER: &str = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1";
+
+/// Notes that a user was there.
+pub(in crate::db) fn see_user(connection: &Connection, user: UserId, now: UnixMillis) -> rusqlite::Result<()> {
+    connection.prepare_cached(SEE_USER)?.execute(params![user.0, now.0])?;
+    Ok(())
+}
 
 /// By `sessions_by_use`, and the last rowid.
 const WRITTEN_LAST: &str = "SELECT max(coalesce((SELECT max(last_used_at) FROM sessions), 0), \
@@ -133,25 +138,34 @@ pub(in crate::db) fn written_last(connection: &Connection) -> rusqlite::Result<O
     Ok((written > 0).then_some(UnixMillis(written)))
 }
 
-/// By the sessions' rowid. Later only: it may be the clock that is behind.
-const TOUCH_SESSION: &str = "UPDATE sessions SET last_used_at = max(last_used_at, ?2) WHERE id = ?1";
+/// By the sessions' rowid. Later only, as above.
+const TOUCH_SESSION: &str = "UPDATE sessions SET last_used_at = max(last_used_at, ?2) WHERE id = ?1 RETURNING user_id";
 
 pub(in crate::db) fn touch_session(
     connection: &Connection,
     session: SessionId,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
-    connection.prepare_cached(TOUCH_SESSION)?.execute(params![session.0, now.0])?;
-    connection.prepare_cached(SEEN)?.execute(params![session.0, now.0])?;
-    Ok(())
+    let mut touch = connection.prepare_cached(TOUCH_SESSION)?;
+    let user = touch.query_row(params![session.0, now.0], |row| row.get(0).map(UserId)).optional()?;
+    user.map_or(Ok(()), |user| see_user(connection, user, now))
 }
 
 /// By the unique index on `digest`.
-const DELETE_SESSION: &str = "DELETE FROM sessions WHERE digest = ?1 RETURNING id";
+const DELETE_SESSION: &str = "DELETE FROM sessions WHERE digest = ?1 RETURNING id, user_id";
 
-pub(in crate::db) fn delete_session(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<SessionId>> {
+/// Ends a session, whose user was there until now.
+pub(in crate::db) fn delete_session(
+    connection: &Connection,
+    digest: &Digest,
+    now: UnixMillis,
+) -> rusqlite::Result<Option<SessionId>> {
     let mut delete = connection.prepare_cached(DELETE_SESSION)?;
-    delete.query_row([digest.as_bytes()], |row| row.get(0).map(SessionId)).optional()
+    let ended = delete.query_row([digest.as_bytes()], |row| Ok((SessionId(row.get(0)?), row.get(1)?))).optional()?;
+    if let Some((_, user)) = ended {
+        see_user(connection, UserId(user), now)?;
+    }
+    Ok(ended.map(|(session, _)| session))
 }
 
 /// By `sessions_by_user`: the newest ids first, without those that stay.
@@ -210,8 +224,9 @@ pub(in crate::db) fn insert_invite(
     connection.query_row(INSERT_INVITE, values, |row| row.get(0)).optional()
 }
 
-/// By the unique index on `digest`.
-const FIND_INVITE: &str = "SELECT id FROM invites WHERE digest = ?1 AND expires_at > ?2 AND uses_left > 0";
+/// By the unique index on `digest`, and rowid. Those of a user who is banned or deleted let nobody in.
+const FIND_INVITE: &str = "SELECT id FROM invites WHERE digest = ?1 AND expires_at > ?2 AND uses_left > 0 \
+     AND NOT EXISTS (SELECT 1 FROM users WHERE id = created_by AND disabled_at IS NOT NULL)";
 
 /// An invitation with which somebody may still register.
 pub(in crate::db) fn find_invite(
@@ -222,7 +237,7 @@ pub(in crate::db) fn find_invite(
     connection.query_row(FIND_INVITE, params![digest.as_bytes(), now.0], |row| row.get(0)).optional()
 }
 
-/// By rowid. One that is used up stays until it expires, so that it can be told who came by it.
+/// By rowid. One that is used up stays, so that it can be told who came by it.
 const USE_INVITE: &str = "UPDATE invites SET uses_left = uses_left - 1 WHERE id = ?1";
 
 /// By rowid.
@@ -235,8 +250,8 @@ pub(in crate::db) fn use_invite(connection: &Connection, invite: i64, user: User
     Ok(())
 }
 
-/// Through all of the table, which holds the invitations that have not expired.
-const DELETE_EXPIRED_INVITES: &str = "DELETE FROM invites WHERE expires_at <= ?1";
+/// Through all of the table. Those that somebody came by stay, so that it can be told: no more than there are accounts.
+const DELETE_EXPIRED_INVITES: &str = "DELETE FROM invites WHERE expires_at <= ?1 AND uses_left = uses";
 
 pub(in crate::db) fn delete_expired_invites(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
     connection.prepare_cached(DELETE_EXPIRED_INVITES)?.execute([now.0])?;
@@ -262,12 +277,12 @@ pub(in crate::db) fn count_invites_of(connection: &Connection, user: UserId, now
 /// Through all of the table, and by the users' rowid.
 const INVITES: &str = "SELECT i.id, i.uses, i.uses_left, u.name, i.created_at, i.expires_at \
      FROM invites i LEFT JOIN users u ON u.id = i.created_by \
-     WHERE i.expires_at > ?2 AND (?1 IS NULL OR i.created_by = ?1) ORDER BY i.id DESC LIMIT ?3";
+     WHERE (i.expires_at > ?2 OR i.uses_left < i.uses) AND (?1 IS NULL OR i.created_by = ?1) ORDER BY i.id DESC LIMIT ?3";
 
 /// Through all users, once for all invitations that are listed.
 const CAME_BY: &str = "SELECT invite_id, name FROM users WHERE invite_id BETWEEN ?1 AND ?2 ORDER BY id";
 
-/// The newest invitations that have not expired, of a certain user's if one is given.
+/// The newest invitations that have not expired or that somebody came by, of a certain user's if one is given.
 pub(in crate::db) fn invites(
     connection: &Connection,
     of: Option<UserId>,

@@ -23,7 +23,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBe
 use super::error::OpenError;
 use super::files;
 use crate::limits::{LOCK_TIMEOUT, PROOF_BYTES};
-use crate::model::{Epoch, MessageId};
+use crate::model::{Epoch, MessageId, UserId};
 pub(super) use accounts::*;
 pub(super) use backlog::backlog;
 pub use backlog::{Backlog, BacklogQuery};
@@ -201,6 +201,28 @@ const RELEASE_IDS: &str = "DELETE FROM meta WHERE key = 'reserved'";
 pub(super) fn release_ids(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(RELEASE_IDS, [])?;
     Ok(())
+}
+
+/// By `meta`'s primary key: one row for each user.
+const NOTE_ERASURE: &str = "INSERT INTO meta (key, value) VALUES ('erase ' || ?1, 1) ON CONFLICT DO NOTHING";
+const END_ERASURE: &str = "DELETE FROM meta WHERE key = 'erase ' || ?1";
+const ERASURES: &str = "SELECT CAST(substr(key, 7) AS INTEGER) FROM meta WHERE key >= 'erase ' AND key < 'erase!'";
+
+/// Notes that what a deleted user wrote is to be erased, in steps that a crash may interrupt.
+pub(super) fn note_erasure(connection: &Connection, user: UserId) -> rusqlite::Result<()> {
+    connection.execute(NOTE_ERASURE, [user.0])?;
+    Ok(())
+}
+
+/// Notes that nothing of it is left.
+pub(super) fn end_erasure(connection: &Connection, user: UserId) -> rusqlite::Result<()> {
+    connection.execute(END_ERASURE, [user.0])?;
+    Ok(())
+}
+
+/// The deleted users of whom something is still to be erased.
+pub(super) fn erasures(connection: &Connection) -> rusqlite::Result<Vec<UserId>> {
+    connection.prepare(ERASURES)?.query_map([], |row| row.get(0).map(UserId))?.collect()
 }
 
 /// By `meta`'s primary key.

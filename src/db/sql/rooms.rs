@@ -212,6 +212,15 @@ pub(in crate::db) fn set_member(
     Ok(())
 }
 
+/// By a range of the primary key, and the users' rowid.
+const HAS_OTHERS: &str = "SELECT EXISTS (SELECT 1 FROM members m JOIN users u ON u.id = m.user_id \
+     WHERE m.room_id = ?1 AND m.is_present AND m.user_id <> ?2 AND u.name <> '(deleted ' || u.id || ')')";
+
+/// Whether somebody else who has an account reads a room that has members.
+pub(in crate::db) fn has_others(connection: &Connection, room: RoomId, user: UserId) -> rusqlite::Result<bool> {
+    connection.prepare_cached(HAS_OTHERS)?.query_row([room.0, user.0], |row| row.get(0))
+}
+
 /// By rowid.
 const SET_EMPTIED: &str = "UPDATE rooms SET emptied_at = ?2, archived_at = coalesce(archived_at, ?2) WHERE id = ?1";
 
