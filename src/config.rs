@@ -32,13 +32,13 @@ pub struct Config {
     #[arg(long, env = "CHINWAG_TLS_KEY", value_name = "PATH", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Whom push services may write to: mailto:ADDRESS, or a page at https: [default: --public-url; if that is not at
-    /// https, nothing is pushed]
+    /// How push services can reach you: mailto:ADDRESS, or an https page [default: --public-url; if that is not https,
+    /// nothing is pushed]
     #[cfg(feature = "push")]
     #[arg(long, env = "CHINWAG_PUSH_CONTACT", value_name = "URL")]
     pub push_contact: Option<Contact>,
 
-    /// A push service besides the browsers' own: its host, or *. and the end of it; repeatable
+    /// A push service besides the browsers' own: its host name, or *. and a suffix; repeatable
     #[cfg(feature = "push")]
     #[arg(long, env = "CHINWAG_PUSH_HOST", value_name = "HOST", value_delimiter = ',')]
     pub push_host: Vec<HostPattern>,
@@ -57,29 +57,29 @@ pub struct Config {
         env = "CHINWAG_REGISTRATION",
         value_name = "open|invite|closed",
         hide_possible_values = true,
-        help = "Who may create an account [default: open where only this machine can connect, else invite]"
+        help = "Who may create an account [default: open if only this machine can connect, else invite]"
     )]
     pub registration: Option<Registration>,
 
-    /// What people call this server: up to 60 characters
+    /// The server's name for people, up to 60 characters
     #[arg(long, env = "CHINWAG_NAME", value_name = "NAME", default_value = "chinwag", value_parser = parse_name)]
     pub name: String,
 
-    /// What people reach this server at, such as <https://chat.example/>: invitations lead there
+    /// The address that people use, such as <https://chat.example/>; invitations point there
     #[arg(
         long,
         env = "CHINWAG_PUBLIC_URL",
         value_name = "URL",
         value_parser = PublicUrl::parse,
-        help = "What people reach this server at, such as https://chat.example/: invitations lead there"
+        help = "The address that people use, such as https://chat.example/; invitations point there"
     )]
     pub public_url: Option<PublicUrl>,
 
-    /// A host name that leads here, beside addresses, localhost and names of a local network; repeatable
+    /// Another host name of this server, besides addresses, localhost and names of a local network; repeatable
     #[arg(long, env = "CHINWAG_HOST", value_name = "NAME", value_delimiter = ',', value_parser = parse_host)]
     pub host: Vec<String>,
 
-    /// Who may make open rooms
+    /// Who may create open rooms
     #[arg(
         long,
         env = "CHINWAG_ROOMS",
@@ -103,7 +103,7 @@ pub struct Config {
     #[arg(long, env = "CHINWAG_IMAGES", value_name = "on|off", hide_possible_values = true, default_value = "on")]
     pub images: Switch,
 
-    /// Keep pictures for N days; older ones are removed for good, their messages stay [default: as long as those]
+    /// Keep pictures for N days; older ones are deleted for good, their messages stay [default: as long as those]
     #[arg(long, env = "CHINWAG_IMAGES_KEEP_DAYS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub images_keep_days: Option<u32>,
 
@@ -117,20 +117,20 @@ pub struct Config {
     )]
     pub durability: Durability,
 
-    /// Keep at most the newest N messages; older ones are removed for good [default: all]
+    /// Keep at most the newest N messages; older ones are deleted for good [default: all]
     #[arg(long, env = "CHINWAG_KEEP_MESSAGES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_messages: Option<u32>,
 
-    /// Keep messages for N days; older ones are removed for good [default: for ever]
+    /// Keep messages for N days; older ones are deleted for good [default: forever]
     #[arg(long, env = "CHINWAG_KEEP_DAYS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub keep_days: Option<u32>,
 
-    /// Space that stays free on the disk, such as 256M: below it new messages are refused; 0 for no floor [default: 5 %
+    /// Space to keep free on the disk, such as 256M: with less, new messages are refused; 0 turns this off [default: 5 %
     /// of the disk, at most 256M]
     #[arg(long, env = "CHINWAG_MIN_FREE", value_name = "SIZE", value_parser = parse_size)]
     pub min_free: Option<u64>,
 
-    /// The largest that the database may become, such as 10G: past it new messages are refused [default: no limit]
+    /// Maximum size of the database, such as 10G: above it new messages are refused [default: no limit]
     #[arg(long, env = "CHINWAG_MAX_DB_SIZE", value_name = "SIZE", value_parser = parse_size)]
     pub max_db_size: Option<u64>,
 
@@ -138,7 +138,7 @@ pub struct Config {
     #[arg(long, env = "CHINWAG_MESSAGE_RATE", value_name = "N", default_value_t = 10)]
     pub message_rate: u32,
 
-    /// Registrations and logins per minute of one name from one address; 0 for no limit
+    /// Registrations and logins per minute for one name from one address; 0 for no limit
     #[arg(long, env = "CHINWAG_AUTH_RATE", value_name = "N", default_value_t = 20)]
     pub auth_rate: u32,
 

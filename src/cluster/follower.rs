@@ -18,7 +18,7 @@ use super::node::{Failure, Node};
 use crate::db::Entry;
 use crate::model::UnixMillis;
 
-/// Tries to read what is missing before it is believed that it cannot be had.
+/// Attempts to read a missing entry before it counts as lost.
 const TRIES: u32 = 10;
 /// Time between two of them.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ impl Follower {
                 Delivered::Heartbeat { last } if last <= self.sent => self.node.recover(),
                 Delivered::Entry { seq: last, .. } | Delivered::Heartbeat { last } => {
                     return Err(Trouble::Doubtful(Failure::Node(format!(
-                        "entry {} of the log cannot be had from any server, though {last} can",
+                        "entry {} of the log cannot be read from any server, though {last} can",
                         self.sent + 1
                     ))));
                 }

@@ -10,23 +10,23 @@ use super::{count, note, say};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Make the log of a new cluster, and have this database be the first to follow it (no server may have it open)
+    /// Create the log of a new cluster, starting from this database (no server may have it open)
     Init {
         #[command(flatten)]
         options: Options,
-        /// How many of the NATS servers keep the log: 3, or 1 where losing that one machine may lose everything
+        /// How many of the NATS servers keep the log: 3, or 1 if losing that machine may lose everything
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
         replicas: u32,
-        /// Replace the log that is there: the other nodes then need a backup of this database
+        /// Replace an existing log: the other nodes then need a backup of this database
         #[arg(long)]
         anew: bool,
     },
-    /// Say what the log holds, and how far each node has applied it
+    /// Show what the log holds, and how far each node has applied it
     Status {
         #[command(flatten)]
         options: Options,
     },
-    /// Say what of the NATS servers and the log is not as it must be
+    /// Say what is configured wrong in the NATS servers and the log
     Check {
         #[command(flatten)]
         options: Options,
@@ -34,7 +34,7 @@ pub(crate) enum ClusterCommand {
         #[arg(long, value_name = "HTTP-URL", value_delimiter = ',')]
         monitor: Vec<String>,
     },
-    /// Have this database follow no log any more: one server alone again (no server may have it open)
+    /// Detach this database from the log, to run as a single server again (no server may have it open)
     Leave,
 }
 

@@ -20,13 +20,13 @@ const FALLBACK_URL: &str = "http://127.0.0.1:8080";
 
 #[derive(Debug, Args)]
 pub(crate) struct Invite {
-    /// How many may register with it
+    /// How many people may register with it
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN, value_parser = clap::value_parser!(u32).range(1..=100_000).try_map(NonZeroU32::try_from))]
     uses: NonZeroU32,
     /// How long it works: 7d, 12h
     #[arg(long, value_name = "AGE", default_value = "7d", value_parser = parse_age)]
     expires: Duration,
-    /// What people reach the server at [default: where it listens]
+    /// The address that people use [default: where it listens]
     #[arg(long, env = "CHINWAG_URL", value_name = "URL")]
     url: Option<String>,
 }

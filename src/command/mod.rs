@@ -48,35 +48,35 @@ pub(crate) enum Command {
     Invite(invite::Invite),
     /// Copy the database to a new file, also while a server runs
     Backup {
-        /// The file to make
+        /// The file to create
         file: PathBuf,
     },
-    /// Put a backup in the place of the database; the old one is kept beside it
+    /// Replace the database by a backup; the old one is kept beside it
     Restore {
         /// A file that backup made
         file: PathBuf,
     },
-    /// Write users and messages as JSON, one to a line
+    /// Write the whole chat as JSON, one record per line
     Export {
-        /// The file to make [default: standard output]
+        /// The file to create [default: standard output]
         file: Option<PathBuf>,
     },
-    /// Fill an empty database with what export wrote
+    /// Fill an empty database from an export
     Import {
         /// The file to read [default: standard input]
         file: Option<PathBuf>,
     },
-    /// Remove old messages for good
+    /// Delete old messages for good
     Prune {
         /// How old: 90d, 12h
         #[arg(long, value_name = "AGE", value_parser = time::parse_age)]
         older_than: Duration,
     },
-    /// Verify the database and say what is inside
+    /// Verify the database and say what is in it
     Check,
-    /// Ask the server of this database whether it is well (exit code 0) or not (1)
+    /// Ask this database's server whether it is well (exit code 0) or not (1)
     Health,
-    /// Make and look at the log that several nodes have in common
+    /// Create and inspect the log that several nodes share
     #[cfg(feature = "cluster")]
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),

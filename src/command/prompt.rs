@@ -40,7 +40,7 @@ fn entered() -> anyhow::Result<String> {
     let again = ask("The same again: ")?;
     drop(unseen);
     if password != again {
-        bail!("these were two different passwords");
+        bail!("the passwords do not match");
     }
     Ok(password)
 }

@@ -116,7 +116,7 @@ pub(super) fn import(path: &Path, file: Option<&Path>) -> anyhow::Result<()> {
 /// Takes in a whole export; how many users and messages it had.
 fn read_all(path: &Path, input: &mut impl BufRead) -> anyhow::Result<(u64, u64)> {
     let Some(Line::Chinwag { format, last_id }) = read_line(input).context("line 1")? else {
-        bail!("line 1: this is no export of chinwag");
+        bail!("line 1: this is not a chinwag export");
     };
     if ![FORMAT_OF_ONE_ROOM, FORMAT].contains(&format) {
         bail!("this export has format {format}, and this chinwag reads format {FORMAT_OF_ONE_ROOM} and {FORMAT}");

@@ -21,7 +21,7 @@ pub(crate) enum UserCommand {
     List,
     /// Set a user's password, asked for or from standard input, and end their sessions
     Passwd { name: String },
-    /// Keep a user out: no login, and open connections are closed
+    /// Lock a user out: no login, and open connections are closed
     Disable { name: String },
     /// Let a disabled user in again
     Enable { name: String },
@@ -34,7 +34,7 @@ pub(crate) enum UserCommand {
     /// Delete a user; their messages stay, under a neutral name
     Delete {
         name: String,
-        /// Remove their messages too, for good
+        /// Delete their messages too, for good
         #[arg(long)]
         messages: bool,
     },
@@ -51,9 +51,9 @@ pub(crate) enum Role {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BotCommand {
-    /// Create a bot and print its token, which is shown this once
+    /// Create a bot and print its token, which is shown only once
     Add { name: String },
-    /// Give a bot another token and print it; the old one ends
+    /// Give a bot a new token and print it; the old one stops working
     Rotate { name: String },
 }
 
@@ -216,7 +216,7 @@ fn sessions_ended(ended: usize) -> String {
 fn parse_name(name: &str) -> anyhow::Result<Username> {
     Username::parse(name).ok_or_else(|| {
         anyhow!(
-            "{name:?} is no username: 1 to {USERNAME_MAX_CHARS} of A-Z a-z 0-9 . _ -, starting with a letter or digit"
+            "{name:?} is not a username: 1 to {USERNAME_MAX_CHARS} of A-Z a-z 0-9 . _ -, starting with a letter or digit"
         )
     })
 }

@@ -265,7 +265,7 @@ mod hex {
         let digits = String::deserialize(deserializer)?;
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let bytes = digits.as_bytes().chunks(2).map(|pair| byte(pair).filter(|_| pair.len() == 2));
-        bytes.collect::<Option<_>>().ok_or_else(|| D::Error::custom("these are no hexadecimal digits"))
+        bytes.collect::<Option<_>>().ok_or_else(|| D::Error::custom("these are not hexadecimal digits"))
     }
 }
 

@@ -49,7 +49,7 @@ enum PushError {
     #[error("the database does not keep the key")]
     Database(#[from] db::Error),
     /// A key cannot be made.
-    #[error("the system's random numbers cannot be had")]
+    #[error("the system has no random numbers")]
     Random,
     /// What the database keeps is no key.
     #[error("the key in the database cannot be used: {0}")]
