@@ -2,11 +2,14 @@
 
 import { about, health, inWords } from "./api.js";
 import { t, translate, useClock, useLanguage } from "./i18n/index.js";
+import { load } from "./load.js";
 import { Session } from "./session.js";
 import { Prefs, Store } from "./store/prefs.js";
 import { isHidden, template } from "./view/dom.js";
 
 const ASK_AGAIN_MS = 5_000;
+/** Where the browser does not say when it has nothing to do. */
+const IDLE_MS = 500;
 /** An app that is open for days asks this often whether there is a new version. */
 const UPDATE_EVERY_MS = 60 * 60 * 1000;
 const TEXT_SIZES = new Map([["small", "0.9"], ["large", "1.125"], ["larger", "1.3"]]);
@@ -34,7 +37,7 @@ async function showView(words, forGood) {
   const isChat = session.token !== null;
   let module;
   try {
-    module = await (isChat ? import("./view/chat.js") : import("./view/welcome.js"));
+    module = await load(isChat ? "view/chat.js" : "view/welcome.js");
   } catch {
     // Reloading helps, so a person who would see an empty page is told to.
     if (turn === shown) showFailure();
@@ -47,7 +50,10 @@ async function showView(words, forGood) {
   boot.remove();
   if (isChat) {
     chat = new module.Chat(view, { session, prefs, tab });
-    chat.connection.addEventListener("welcome", () => server ?? learnServer());
+    chat.connection.addEventListener("welcome", () => {
+      if (server === null) learnServer();
+      keepRest();
+    });
   } else {
     document.title = server?.name || "chinwag";
     form = new module.LoginForm(view, session);
@@ -57,6 +63,12 @@ async function showView(words, forGood) {
   }
   if (server !== null) (chat ?? form).server = server;
   learnServer();
+}
+
+/** What is loaded when it is first wanted may be wanted without a network: to log out, for one. So the worker keeps it before. */
+async function keepRest() {
+  await new Promise((resolve) => (globalThis.requestIdleCallback ? requestIdleCallback(resolve) : setTimeout(resolve, IDLE_MS)));
+  (await navigator.serviceWorker?.ready)?.active.postMessage({ keep: "rest" });
 }
 
 /** The words that are there until a script has run. */

@@ -17,6 +17,8 @@ const LOGOUT_KEY = "chinwag.logout";
  */
 const LEFT_PREFIX = "chinwag.left/";
 const LEFT_MOST = 10;
+/** Where version 0.2.0 kept all of them. */
+const ONE_LEFT_KEY = "chinwag.left";
 
 export class Session extends EventTarget {
   #store;
@@ -28,6 +30,7 @@ export class Session extends EventTarget {
     super();
     this.#store = store;
     this.#current = this.#read();
+    this.#takeOver();
     globalThis.addEventListener?.("storage", ({ key, newValue }) => {
       if (key === LOGOUT_KEY && newValue !== null) this.#leaving = true;
       // `key` is null when everything was cleared.
@@ -84,6 +87,12 @@ export class Session extends EventTarget {
     } catch (error) {
       return !["unreachable", "redirected", "unavailable"].includes(error.code);
     }
+  }
+
+  #takeOver() {
+    const tokens = [this.#store.get(ONE_LEFT_KEY)].flat().filter((token) => typeof token === "string");
+    for (const token of tokens.slice(-LEFT_MOST)) this.#store.set(LEFT_PREFIX + token, Date.now());
+    this.#store.delete(ONE_LEFT_KEY);
   }
 
   /** The oldest first. */

@@ -2,8 +2,9 @@
 // with; no message, no token and no answer of the API is ever kept by it.
 //
 // Two versions never mix: what the page opens with is kept before the worker is installed or the worker is not installed; a part
-// that is loaded later (a dialog, a language) is kept when it is first used, and refused if the server has become another
-// version meanwhile. A new worker waits until no page of the old one is left. When the last one reloads, it makes way.
+// that is loaded later (a dialog, a language) is kept once the chat is there and has nothing else to do, or when it is first used,
+// and refused if the server has become another version meanwhile. A new worker waits until no page of the old one is left. When
+// the last one reloads, it makes way.
 
 import english from "./i18n/en.js";
 import { isQuiet } from "./store/prefs.js";
@@ -15,7 +16,10 @@ const addressOf = (path) => new URL(path.slice(1), registration.scope).href;
 /** Icons are for the installer, which keeps its own. */
 const OURS = new Set(FILES.filter((path) => !path.startsWith("/icons/") && path !== "/favicon.ico" && path !== "/sw.js" && path !== "/version.js").map(addressOf));
 /** What the page cannot be opened without. */
-const FIRST = ["/", "/app.css", "/app.js", "/api.js", "/session.js", "/i18n/index.js", "/i18n/en.js", "/store/prefs.js", "/view/dom.js", "/view/welcome.js"].map(addressOf);
+const FIRST = ["/", "/app.css", "/app.js", "/api.js", "/load.js", "/session.js", "/i18n/index.js", "/i18n/en.js", "/store/prefs.js", "/view/dom.js", "/view/welcome.js"].map(addressOf);
+
+/** What a page is made of, except for the languages, of which one is wanted. */
+const REST = [...OURS].filter((address) => !address.includes("/i18n/"));
 
 addEventListener("install", (event) => event.waitUntil(fill()));
 
@@ -26,6 +30,7 @@ addEventListener("message", (event) => {
   if (event.data === "take over") event.waitUntil(skipWaiting());
   // What a page has loaded before there was a worker.
   if (Array.isArray(event.data?.keep)) event.waitUntil(keep(event.data.keep));
+  if (event.data?.keep === "rest") event.waitUntil(keep(REST));
   if (event.data?.words) event.waitUntil(keepWords(event.data.words));
 });
 
@@ -98,9 +103,12 @@ async function answer(address) {
 
 async function keep(addresses) {
   const cache = await caches.open(CACHE);
-  for (const address of addresses) {
-    if (!OURS.has(address) || (await cache.match(address, { ignoreVary: true }))) continue;
-    await cache.put(address, await fetchVersion(address)).catch(() => {});
+  try {
+    for (const address of addresses) {
+      if (OURS.has(address) && !(await cache.match(address, { ignoreVary: true }))) await cache.put(address, await fetchVersion(address));
+    }
+  } catch {
+    // Without the server, or with another version of it, what is missing is kept when it is wanted.
   }
 }
 

@@ -13,6 +13,7 @@
 //
 // A language module: `export default { dir: "ltr" | "rtl", words: { key: sentence | { one, few, many, other } } }`.
 
+import { load } from "../load.js";
 import english from "./en.js";
 
 export const LANGUAGES = [
@@ -158,7 +159,7 @@ export async function useLanguage(chosen, preferred = globalThis.navigator?.lang
   let module = english;
   if (wanted !== "en") {
     try {
-      module = (await import(`./${wanted}.js`)).default;
+      module = (await load(`i18n/${wanted}.js`)).default;
     } catch {
       return false;
     }

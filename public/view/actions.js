@@ -29,6 +29,8 @@ class Actions {
   #log;
   #bar = null;
   #press = null;
+  /** Whether the finger that rests on the log has opened the sheet. */
+  #isHeld = false;
 
   constructor(app, log) {
     this.#app = app;
@@ -42,6 +44,7 @@ class Actions {
     for (const type of ["pointerup", "pointercancel", "scroll"]) log.addEventListener(type, () => this.#up(), { passive: true });
     log.addEventListener("pointermove", (event) => this.#move(event), { passive: true });
     log.addEventListener("contextmenu", (event) => this.#press && event.preventDefault());
+    for (const type of ["touchend", "touchcancel"]) log.addEventListener(type, (event) => this.#lifted(event));
   }
 
   /** The actions of a message, in their order: `{ name, icon, run, danger }`. */
@@ -181,9 +184,16 @@ class Actions {
     this.#press = null;
   }
 
+  /** The sheet is under the finger by now, whose end must not press what is there. */
+  #lifted(event) {
+    if (this.#isHeld && event.cancelable) event.preventDefault();
+    this.#isHeld = false;
+  }
+
   #pressed(article) {
     const message = messageOf(article);
     if (!message || message.state) return;
+    this.#isHeld = true;
     navigator.vibrate?.(10);
     getSelection()?.removeAllRanges();
     const run = (action) => () => {
@@ -204,6 +214,17 @@ class Actions {
       el("div", { class: "group" }, ...actions.filter(({ danger }) => !danger).map(line)),
       actions.some(({ danger }) => danger) ? el("div", { class: "group" }, ...actions.filter(({ danger }) => danger).map(line)) : null,
     );
-    const dialog = openDialog({ title: t("message.actions"), class: "sheet actions", closable: false }, list);
+    const dialog = openDialog({ title: t("message.actions"), class: "sheet actions", closable: false }, likenessOf(article), list);
   }
+}
+
+/** A message once more, to be looked at only, above what can be done with it: a finger covers what it rests on. */
+function likenessOf(article) {
+  const likeness = article.cloneNode(true);
+  for (const element of likeness.querySelectorAll(".tools, .reactions, .unfold")) element.remove();
+  likeness.classList.remove("marked", "continued");
+  likeness.classList.add("closing");
+  likeness.removeAttribute("tabindex");
+  likeness.inert = true;
+  return likeness;
 }

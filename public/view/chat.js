@@ -16,6 +16,7 @@
 import { Api, ApiError, inWords, socketUrl } from "../api.js";
 import { Connection } from "../connection.js";
 import { t, worded } from "../i18n/index.js";
+import { load } from "../load.js";
 import { Router } from "../router.js";
 import { Drafts, Outbox } from "../store/outbox.js";
 import { People } from "../store/people.js";
@@ -252,7 +253,7 @@ export class Chat {
     if (this.#opening.has(name)) return;
     this.#opening.add(name);
     try {
-      const { open } = await import(`./dialogs/${name}.js`);
+      const { open } = await load(`view/dialogs/${name}.js`);
       this.#opening.delete(name);
       if (!this.#closed) await open(this, ...args);
     } catch {
@@ -547,7 +548,7 @@ export class Chat {
   /** Without them messages are read and written all the same; the next room that is opened tries again. */
   async #attachActions() {
     try {
-      const { attach } = await import("./actions.js");
+      const { attach } = await load("view/actions.js");
       if (!this.#closed) attach(this, this.#find("#log"));
     } catch {
       // As above.
@@ -587,7 +588,7 @@ export class Chat {
   async #complete() {
     this.#completes = true;
     try {
-      const { Completion } = await import("./complete.js");
+      const { Completion } = await load("view/complete.js");
       if (!this.#closed) new Completion(this, this.composer.box, this.#find(".suggest"));
     } catch {
       // Names are written out, then.
@@ -650,7 +651,7 @@ export class Chat {
     if (this.#asking) return false;
     this.#asking = true;
     try {
-      const { confirm } = await import("./dialogs/dialog.js");
+      const { confirm } = await load("view/dialogs/dialog.js");
       return await confirm(words);
     } catch {
       this.say(() => t("error.module"));
@@ -661,7 +662,7 @@ export class Chat {
   }
 
   async #picture(image) {
-    this.#pictures ??= import("./pictures.js").then(({ Pictures }) => new Pictures(this.api)).catch((error) => {
+    this.#pictures ??= load("view/pictures.js").then(({ Pictures }) => new Pictures(this.api)).catch((error) => {
       // The next picture tries again.
       this.#pictures = null;
       throw error;

@@ -12,6 +12,7 @@
 
 import { number, t } from "../i18n/index.js";
 import { el, icon, paint } from "./dom.js";
+import { plain } from "./text.js";
 
 /** Characters are counted as the server counts them: Unicode scalar values, after trimming. */
 const MESSAGE_LENGTH = 4_000;
@@ -146,7 +147,7 @@ export class Composer {
 
   #showAbove(words, { username, content }, dismiss) {
     const close = el("button", { type: "button", class: "icon", "aria-label": dismiss, on: { click: () => this.#dismiss() } }, icon("x"));
-    const line = el("div", { class: "replying" }, el("div", {}, el("b", { text: words }), el("span", { dir: "auto", text: content })), close);
+    const line = el("div", { class: "replying" }, el("div", {}, el("b", { text: words }), el("span", { dir: "auto", text: () => plain(content) || t("message.picture") })), close);
     this.#above.prepend(paint(line, username));
   }
 

@@ -8,7 +8,7 @@
 
 import { clock, list, moment, t } from "../i18n/index.js";
 import { avatar, el, icon, paint } from "./dom.js";
-import { isEmoji, lines, parse } from "./text.js";
+import { isEmoji, lines, parse, plain } from "./text.js";
 
 /** A longer text is folded. */
 const LINES = 20;
@@ -127,13 +127,14 @@ function dressQuote(article, { reply_to: quoted }, context) {
   article.querySelector(".quote")?.remove();
   if (!quoted) return;
   const gone = quoted.content === undefined;
+  const text = gone ? t("message.quoteGone") : plain(quoted.content) || t("message.picture");
   const quote = el(
     "button",
     { type: "button", class: "quote", data: { quoted: quoted.id }, disabled: gone },
     ...(gone ? [] : [el("b", { text: quoted.username }), " "]),
-    el("span", { dir: "auto", text: gone ? t("message.quoteGone") : quoted.content || t("message.picture") }),
+    el("span", { dir: "auto", text }),
   );
-  quote.setAttribute("aria-label", gone ? t("message.quoteGone") : t("message.quote", { name: quoted.username, text: quoted.content || t("message.picture") }));
+  quote.setAttribute("aria-label", gone ? text : t("message.quote", { name: quoted.username, text }));
   if (!gone) paint(quote, quoted.username);
   article.querySelector(".bubble").prepend(quote);
 }

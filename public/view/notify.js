@@ -7,8 +7,10 @@
 //   followPush()                  tells a server that pushes where this device is; to be called when `app.about` is known
 
 import { t } from "../i18n/index.js";
+import { load } from "../load.js";
 import { Store, isQuiet } from "../store/prefs.js";
 import { isInSight } from "./dom.js";
+import { plain } from "./text.js";
 
 const LENGTH = 200;
 const TITLE_AFTER_MS = 150;
@@ -78,7 +80,7 @@ export class Notifier {
     this.#told = told;
     try {
       // Most servers push, but not every person wants it, and the page is to open fast.
-      this.#push ??= new (await import("../store/push.js")).Push(this.#app.api);
+      this.#push ??= new (await load("store/push.js")).Push(this.#app.api);
       this.#isPushed = await this.#push.follow(wish);
     } catch {
       this.#isPushed = false;
@@ -167,7 +169,7 @@ export class Notifier {
     const { rooms, prefs } = this.#app;
     const room = rooms.get(message.room);
     const title = !room || room.kind === "direct" || room.id === 1 ? message.username : t("notify.title", { name: message.username, room: rooms.nameOf(room) });
-    const body = prefs.get("preview") === false ? t("notify.body") : [...(message.content || t("message.picture"))].slice(0, LENGTH).join("");
+    const body = prefs.get("preview") === false ? t("notify.body") : [...(plain(message.content) || t("message.picture"))].slice(0, LENGTH).join("");
     // One tag for a room: the newest replaces the one before, also across tabs.
     const options = { body, tag: `chinwag-${message.room}`, icon: "icons/icon-192.png", data: { room: message.room, message: message.id } };
     // Shown by the worker, it is found there by the push of the same message, which then does not ring again.

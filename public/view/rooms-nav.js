@@ -8,6 +8,7 @@
 import { compare, stamp, t } from "../i18n/index.js";
 import { LOBBY } from "../store/rooms.js";
 import { avatar, el, icon, tile } from "./dom.js";
+import { plain } from "./text.js";
 
 /** However fast messages come, the list is brought up to date at once and then this often. */
 const EVERY_MS = 250;
@@ -158,7 +159,7 @@ export class RoomsNav {
 
   #hint({ last }) {
     if (!last) return "";
-    const text = last.deleted ? t("message.deleted") : last.content || (last.image ? t("message.picture") : "");
+    const text = last.deleted ? t("message.deleted") : plain(last.content) || (last.image ? t("message.picture") : "");
     // One line of it is shown.
     const line = text.slice(0, 120).replace(/\s+/g, " ");
     return last.username === this.#self ? t("rooms.own", { text: line }) : t("rooms.others", { name: last.username, text: line });

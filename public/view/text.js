@@ -3,6 +3,7 @@
 //
 //   parse(text, mentions)       parts `{ kind, text, href? }`; kinds: "text", "link", "mention", "code", "pre", and "mark" for the
 //                               backticks around code, which are in the text and not shown
+//   plain(text)                 what is shown of it
 //   isEmoji(text)               whether there is nothing but a few emoji
 //   lines(text)                 how many lines it has, at least
 
@@ -33,6 +34,8 @@ const TELEPHONE_DIGITS = { least: 7, most: 15 };
 export function parse(text, mentions = []) {
   return new Parser(text, mentions).parts();
 }
+
+export const plain = (text) => (text.includes("`") ? parse(text).filter(({ kind }) => kind !== "mark").map(({ text }) => text).join("") : text);
 
 class Parser {
   #text;

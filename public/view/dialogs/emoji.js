@@ -3,12 +3,9 @@
 //   open(app, button, onPick)     `onPick(emoji)` once one is picked; Shift keeps the picker open
 
 import { t } from "../../i18n/index.js";
-import { Store } from "../../store/prefs.js";
+import { Recent } from "../../store/recent.js";
 import { el } from "../dom.js";
 import { openDialog } from "./dialog.js";
-
-const RECENT_KEY = "chinwag.emoji";
-const RECENT = 16;
 
 const GROUPS = [
   [
@@ -35,12 +32,10 @@ const GROUPS = [
 ];
 
 export function open(app, button, onPick) {
-  const kept = new Store("localStorage");
-  const used = kept.get(RECENT_KEY);
   const all = GROUPS.map(([name, text]) => [name, text.split(" ")]);
-  const known = new Set(all.flatMap(([, emojis]) => emojis));
-  const recent = Array.isArray(used) ? [...new Set(used)].filter((emoji) => known.has(emoji)).slice(0, RECENT) : [];
-  const groups = [...(recent.length > 0 ? [["recent", recent]] : []), ...all];
+  const recent = new Recent(new Set(all.flatMap(([, emojis]) => emojis)));
+  const used = recent.all;
+  const groups = [...(used.length > 0 ? [["recent", used]] : []), ...all];
   const content = el("div", { class: "emojis" }, ...groups.map(group));
   const buttons = [...content.querySelectorAll("button")];
 
@@ -63,7 +58,7 @@ export function open(app, button, onPick) {
   }
 
   function pick(emoji, stay) {
-    kept.set(RECENT_KEY, [emoji, ...recent.filter((other) => other !== emoji)].slice(0, RECENT));
+    recent.use(emoji);
     if (!stay) dialog.close();
     onPick(emoji);
   }

@@ -5,6 +5,7 @@
 
 import { inWords } from "../../api.js";
 import { date, list as listInWords, t } from "../../i18n/index.js";
+import { load } from "../../load.js";
 import { copy, el } from "../dom.js";
 import { openDialog } from "./dialog.js";
 import { alert, button, saying, select } from "./parts.js";
@@ -64,11 +65,13 @@ export async function open(app) {
 
   async function change() {
     const old = made.get(app);
-    made.delete(app);
-    // What nobody has come by yet is replaced; what somebody has stays open.
-    if (old) await app.api.endInvite(old.id).catch(() => {});
-    await make();
-    await showOpen();
+    await saying(trouble, async () => {
+      // First, so that the link that is shown is good whatever fails.
+      await make();
+      // What nobody has come by yet is replaced; what somebody has stays open.
+      if (old) await app.api.endInvite(old.id).catch(() => {});
+      await showOpen();
+    });
   }
 
   async function make() {
@@ -84,7 +87,7 @@ export async function open(app) {
     link.title = text;
     copyLink.lastElementChild.textContent = t("message.copyLink");
     try {
-      const { qrCode } = await import("../qr.js");
+      const { qrCode } = await load("view/qr.js");
       const code = qrCode(text);
       code.setAttribute("role", "img");
       code.setAttribute("aria-label", t("invite.qr"));

@@ -6,6 +6,7 @@
 import { inWords } from "../../api.js";
 import { compare, moment, stamp, t, worded } from "../../i18n/index.js";
 import { avatar, el, icon, paint } from "../dom.js";
+import { plain } from "../text.js";
 import { select } from "./parts.js";
 
 const AFTER_MS = 250;
@@ -218,7 +219,7 @@ class Search {
           " ",
           el("time", { datetime: time.toISOString(), title: () => moment(time), text: () => stamp(time) }),
         ),
-        el("span", { class: "said", dir: "auto" }, ...marked(content, this.#query.q)),
+        el("span", { class: "said", dir: "auto" }, ...marked(plain(content), this.#query.q)),
       ),
       username,
     );
