@@ -3,7 +3,8 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -14,8 +15,8 @@ import { chromium } from "playwright-core";
 import WebSocket from "ws";
 
 export const PASSWORD = "correct horse";
-/** How long something may take that should happen by itself. */
-export const PATIENCE_MS = 20_000;
+/** How long something may take that should happen by itself: long enough for a machine that does ten other things. */
+export const PATIENCE_MS = 60_000;
 
 /** What `promise` resolves to, or an error that says what did not come: the runner's limit ends whole files, without a word. */
 export function within(promise, what, ms = PATIENCE_MS) {
@@ -27,8 +28,8 @@ export function within(promise, what, ms = PATIENCE_MS) {
 }
 
 /** For what is true soon, but not at once: asserts until it holds, and fails as the last try did. */
-export async function eventually(check) {
-  const end = Date.now() + PATIENCE_MS;
+export async function eventually(check, ms = PATIENCE_MS) {
+  const end = Date.now() + ms;
   for (;;) {
     try {
       return await check();
@@ -58,8 +59,10 @@ export const FLAGS = [
 ];
 
 /** A signal is ours to hear: the browser ends with the process, as the servers do. */
-export const launch = (...flags) =>
-  chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...flags], handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false });
+const BROWSER = { executablePath: CHROMIUM, handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false };
+export const launch = ({ flags = [], ...options } = {}) => chromium.launch({ ...BROWSER, args: [...FLAGS, ...flags], ...options });
+/** A browser that keeps what it stores in `directory`, as somebody's own does. */
+export const launchIn = (directory) => chromium.launchPersistentContext(directory, { ...BROWSER, args: FLAGS });
 
 /** Servers of tests that failed before they closed them. */
 const running = new Set();
@@ -256,6 +259,13 @@ export class Robot {
     this.#write({ type: "typing", room });
   }
 
+  /** Types until the function it returns is called: once told of, typing is shown for six seconds only. */
+  keepTyping(room) {
+    this.typing(room);
+    const timer = setInterval(() => this.typing(room), 2_000);
+    return () => clearInterval(timer);
+  }
+
   react(message, emoji) {
     this.#write({ type: "react", message, emoji, on: true });
   }
@@ -283,6 +293,13 @@ export class Robot {
 /** What Chromium says about failed requests by itself; a page cannot keep it from saying so. */
 const OF_THE_NETWORK = /^(Failed to load resource|WebSocket connection to)/;
 
+/** In the page: the ids of the messages that were marked are in `window.marked`. */
+function rememberMarked() {
+  window.marked = new Set();
+  const look = (changes) => changes.forEach(({ target }) => target.matches("article.marked") && window.marked.add(target.dataset.id));
+  new MutationObserver(look).observe(document, { subtree: true, attributeFilter: ["class"] });
+}
+
 /** Someone at the page. */
 export class Person {
   page;
@@ -291,14 +308,15 @@ export class Person {
   complaints = [];
   requests = [];
 
-  static async visit(browser, url, { name, path = "/", ...options } = {}) {
+  static async visit(browser, url, { name, path = "/", shows, ...options } = {}) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    const person = await Person.open(context, url + path);
+    const person = await Person.open(context, url + path, shows);
     person.name = name;
     return person;
   }
 
-  static async open(context, address) {
+  /** `shows` is what the page comes to show: the document is loaded before the view's own module is. */
+  static async open(context, address, shows = ".view") {
     const person = new Person();
     person.page = await context.newPage();
     person.page.setDefaultTimeout(PATIENCE_MS);
@@ -307,9 +325,9 @@ export class Person {
       if (message.type() === "error" && !OF_THE_NETWORK.test(message.text())) person.complaints.push(message.text());
     });
     person.page.on("request", (request) => person.requests.push(request.url()));
+    await person.page.addInitScript(rememberMarked);
     await person.page.goto(address);
-    // The document is loaded before the view's own module is: until then it shows nothing.
-    await person.page.locator("main:visible").waitFor();
+    await person.page.locator(shows).waitFor();
     return person;
   }
 
@@ -359,6 +377,7 @@ export class Person {
 
   /** The dialog "Settings". Where the page is narrow, its button is in the sheet of the rooms. */
   async settings() {
+    await this.button("Settings").or(this.button("Rooms")).first().waitFor();
     if (!(await this.button("Settings").isVisible())) await this.button("Rooms").click();
     await this.button("Settings").click();
     const dialog = this.page.getByRole("dialog", { name: "Settings" });
@@ -398,6 +417,9 @@ export class Person {
     await this.toolbar().getByRole("button", { name: action, exact: true }).click();
   }
 
+  /** Resolves once the message has been marked, which it is for a moment only, since the page was loaded. */
+  wasMarked = (id) => this.until((id) => window.marked.has(String(id)), id);
+
   token = () => this.page.evaluate(() => JSON.parse(localStorage.getItem("chinwag.session")).token);
 
   /** What the log holds: `{ id, state, author, time, text }`. */
@@ -414,6 +436,15 @@ export class Person {
 
   /** Resolves once `condition(argument)` holds in the page. */
   until = (condition, argument) => this.page.waitForFunction(condition, argument, { timeout: PATIENCE_MS });
+
+  /** Turns the wheel until the end is left: a turn is lost if the page follows the end at that moment. */
+  wheelUp = (pixels) =>
+    eventually(async () => {
+      await this.log().hover();
+      await this.page.mouse.wheel(0, -pixels);
+      const isLeft = await this.page.locator("#jump").waitFor({ timeout: 2_000 }).then(() => true, () => false);
+      assert.ok(isLeft, "the end is left");
+    });
 
   /** Scrolls the log as a wheel or finger would: to a place, then on with the events of it. */
   scroll = (top) => this.log().evaluate((log, top) => log.scrollTo({ top, behavior: "instant" }), top);
@@ -451,3 +482,17 @@ export const setHidden = (page, hidden) =>
     Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
     document.dispatchEvent(new Event("visibilitychange"));
   }, hidden);
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Asserts that axe finds nothing in what `selector` names, or in the page, by all rules or those that have one of `tags`. */
+export async function assertAccessible(page, { selector = null, tags = null, state } = {}) {
+  // Evaluated, not added as a script: the page's own policy would forbid that.
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(
+    ([selector, tags]) => window.axe.run(selector === null ? document : document.querySelector(selector), tags ? { runOnly: { type: "tag", values: tags } } : {}),
+    [selector, tags],
+  );
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html}\n${failureSummary}`).join("\n")}`);
+  assert.deepEqual(found, [], state);
+}

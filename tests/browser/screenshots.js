@@ -192,11 +192,8 @@ try {
     },
     ["chinwag.outbox.ada/n1", lunch.room],
   );
-  // Without a server only that opens what was open before.
-  await phone.settings();
-  await escape(phone);
-  await escape(phone);
-  await phone.rooms().waitFor({ state: "hidden" });
+  // Without a server that opens which the worker has by then.
+  await phone.until(async () => Boolean(await caches.match(new URL("view/dialogs/settings-panels.js", location.href))));
   await server.kill();
   for (const person of [ada, phone]) {
     await person.is(/^Reconnecting/);

@@ -37,9 +37,9 @@ test("a reply quotes what it replies to, and pressing the quote leads there", as
   await grace.hasFocus("Message");
   await grace.text("Replying to ada").waitFor();
   await grace.say("my reply");
-  const quote = ada.article("my reply").getByRole("button", { name: "In reply to ada yes?" });
-  await quote.click();
-  await ada.page.locator("article.marked").filter({ hasText: "yes?" }).waitFor();
+  const [asked] = await ada.shown();
+  await ada.article("my reply").getByRole("button", { name: "In reply to ada yes?" }).click();
+  await ada.wasMarked(asked.id);
 });
 
 test("↑ in an empty box edits the last own message; others see it, also in quotes", async () => {
@@ -70,6 +70,7 @@ test("reactions are toggle buttons that say whose they are", async () => {
   await both.click();
   await ada.button("👍 1, you").waitFor();
   await grace.act("my reply", "React");
+  await becomes(() => grace.toolbar().getByRole("button").count(), 8);
   await grace.toolbar().getByRole("button", { name: "🎉" }).click();
   await ada.button("🎉 1, grace").waitFor();
 });
@@ -97,6 +98,14 @@ test("the focus goes back to a message that is not deleted after all, and to the
   await grace.hasFocus("Messages");
 });
 
+test("a moderator deletes what others wrote", async () => {
+  await grace.say("not for here");
+  await ada.sees("not for here");
+  await ada.act("not for here", "Delete");
+  await ada.page.getByRole("alertdialog").getByRole("button", { name: "Delete", exact: true }).click();
+  for (const person of [ada, grace]) await person.article("not for here").waitFor({ state: "detached" });
+});
+
 test("what is not one's own is neither edited nor deleted, but by a moderator", async () => {
   await grace.article("yes indeed").first().hover();
   await becomes(() => names(grace), ["React", "Reply", "Copy text", "Copy link"]);
@@ -114,7 +123,15 @@ test("arrow keys choose a message, Enter opens what can be done, Escape leads ba
   await ada.log().focus();
   await ada.page.keyboard.press("ArrowUp");
   await becomes(() => tag(ada), "ARTICLE");
+  const chosen = await ada.page.evaluate(() => Number(document.activeElement.dataset.id));
   await ada.page.keyboard.press("Enter");
+  await ada.hasFocus("👍");
+  await ada.page.keyboard.press("ArrowRight");
+  await ada.hasFocus("❤️");
+  await ada.page.keyboard.press("Enter");
+  await ada.log().locator(`article[data-id="${chosen}"]`).getByRole("button", { name: "❤️ 1, you", pressed: true }).waitFor();
+  await ada.hasFocus("❤️");
+  await ada.page.keyboard.press("ArrowLeft");
   await ada.hasFocus("👍");
   await ada.page.keyboard.press("ArrowLeft");
   await ada.hasFocus("Delete and ban");
@@ -180,6 +197,35 @@ test("code is monospaced, and a block of it is copied by a button", async () => 
   await becomes(() => copied(), "leave(now);");
 });
 
+test("nothing else is more than its letters", async () => {
+  const text = "**not** _this_ # nor\n> that\n- [or](https://example.org)";
+  await ada.say(text);
+  await grace.sees("nor");
+  await becomes(() => grace.article("nor").locator("[dir=auto]").textContent(), text);
+  await becomes(() => grace.article("nor").locator("[dir=auto] > *").allTextContents(), ["https://example.org"]);
+});
+
+test("mail addresses, telephone numbers and bare www. addresses are links", async () => {
+  await ada.say("write to ada.l@example.org, call +49 (0)30 1234567 or see www.example.org/a");
+  await grace.sees("write to");
+  const links = grace.article("write to").getByRole("link");
+  await becomes(
+    () => links.evaluateAll((links) => links.map((link) => [link.textContent, link.getAttribute("href")])),
+    [
+      ["ada.l@example.org", "mailto:ada.l@example.org"],
+      ["+49 (0)30 1234567", "tel:+490301234567"],
+      ["www.example.org/a", "https://www.example.org/a"],
+    ],
+  );
+});
+
+test("emoji alone are large, and among words they are not", async () => {
+  for (const text of ["👏🏽 🥧", "👏🏽 you"]) await ada.say(text);
+  await grace.sees("👏🏽 you");
+  const size = (text) => grace.article(text).locator("[dir=auto]").evaluate((text) => Number.parseFloat(getComputedStyle(text).fontSize));
+  await eventually(async () => assert.ok((await size("🥧")) > 2 * (await size("👏🏽 you"))));
+});
+
 test("the text and the address of a message are copied", async () => {
   await grace.act("yes indeed", "Copy text");
   await becomes(() => copied(), "yes indeed");
@@ -199,7 +245,7 @@ test("a text of many lines is folded until it is wanted", async () => {
   await unfold.waitFor({ state: "detached" });
 });
 
-test("a long press opens what can be done on a sheet", async () => {
+test("a long press opens a sheet with the message and what can be done, and its end presses nothing there", async () => {
   const hal = await Person.join(browser, server.url, "hal", { hasTouch: true, isMobile: true, viewport: { width: 390, height: 800 } });
   await hal.box().fill("touched");
   // Where the pointer is coarse, Enter breaks the line.
@@ -208,14 +254,13 @@ test("a long press opens what can be done on a sheet", async () => {
   await becomes(() => hal.box().getAttribute("enterkeyhint"), "enter");
   await hal.button("Send").click();
   await hal.sees("touched");
-  const press = (type) =>
-    hal.article("touched").locator("[dir=auto]").evaluate((text, type) => {
-      const { x, y } = text.getBoundingClientRect();
-      text.dispatchEvent(new PointerEvent(type, { bubbles: true, pointerType: "touch", clientX: x + 5, clientY: y + 5 }));
-    }, type);
-  await press("pointerdown");
+  const tools = await hal.page.context().newCDPSession(hal.page);
+  const touch = (type, ...touchPoints) => tools.send("Input.dispatchTouchEvent", { type, touchPoints });
+  const { x, y } = await hal.article("touched").locator("[dir=auto]").boundingBox();
+  await touch("touchStart", { x: x + 5, y: y + 5 });
   await hal.toolbar().getByRole("button", { name: "Reply", exact: true }).waitFor();
-  await press("pointerup");
+  await hal.page.getByRole("dialog").getByText("touched", { exact: true }).waitFor();
+  await touch("touchEnd");
   await hal.toolbar().getByRole("button", { name: "Edit", exact: true }).click();
   await becomes(() => hal.box().inputValue(), "touched");
   await hal.leave();

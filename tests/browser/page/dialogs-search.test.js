@@ -87,6 +87,12 @@ test("a field that is emptied while the answer is on its way does no harm", asyn
   await ada.page.unroute("**/search?*");
 });
 
+test("code is found without the marks around it", async () => {
+  await grace.say("a plum:\n```js\neat(plum);\n```\nor `plum`");
+  await find(ada, "plum");
+  await eventually(async () => assert.match(await hits(ada).first().textContent(), /a plum:\neat\(plum\);\nor plum$/));
+});
+
 test("what is not there is said, and Escape closes the panel and gives the focus back", async () => {
   await query(ada).fill("pear");
   await ada.text("Nothing was found.").waitFor();

@@ -2,13 +2,10 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { after, afterEach, before, test } from "node:test";
 
 import german from "../../../public/i18n/de.js";
-import { PASSWORD, Person, Server, becomes, eventually, launch } from "../harness.js";
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { PASSWORD, Person, Robot, Server, assertAccessible, becomes, eventually, launch } from "../harness.js";
 
 let server, browser, ada, grace;
 
@@ -123,16 +120,18 @@ test("a choice leaves Settings open and the focus where it is", async () => {
 test("another language is taken at once, wherever words are", async () => {
   await grace.box().fill("a draft");
   await grace.open("Lobby");
-  await ada.box().pressSequentially("hm");
-  await grace.text("ada is typing…").waitFor();
+  const robot = await Robot.join(server, "radia");
+  const fallSilent = robot.keepTyping();
+  await grace.text("radia is typing…").waitFor();
   const opened = await settings(grace, "Looks");
   await opened.getByRole("combobox", { name: "Language" }).selectOption("de");
   await dialog(grace, "Einstellungen").getByRole("combobox", { name: "Sprache" }).waitFor();
-  await grace.text("ada schreibt…").waitFor();
+  await grace.text("radia schreibt…").waitFor();
+  fallSilent();
+  robot.leave();
   await eventually(async () => assert.equal(await grace.page.locator("#people-list [data-self]").getAttribute("data-self"), "du"));
   await dialog(grace, "Einstellungen").getByRole("combobox", { name: "Sprache" }).selectOption("");
   await dialog(grace, "Settings").waitFor();
-  await ada.box().fill("");
 });
 
 test("in another language an open search, a reply and what went wrong say so too", async () => {
@@ -278,10 +277,48 @@ test("an account that is deleted is logged out and gone, with what it wrote if s
   await gone.leave();
 });
 
+test("what one is told of, by room too, and when it is quiet, is chosen and kept", async () => {
+  const chosen = (opened) =>
+    Promise.all([
+      opened.getByRole("radio", { name: "Mentions" }).isChecked(),
+      opened.getByRole("switch", { name: /^Show what was written/ }).getAttribute("aria-checked"),
+      opened.getByRole("switch", { name: /^Sound/ }).getAttribute("aria-checked"),
+      opened.getByRole("combobox", { name: "Tell me about, in Lobby" }).inputValue(),
+      opened.getByLabel("From").inputValue(),
+      opened.getByLabel("until").inputValue(),
+    ]);
+  const opened = await settings(grace, "Notifications");
+  await opened.getByText("Mentions", { exact: true }).first().click();
+  for (const name of [/^Show what was written/, /^Sound/, /^Quiet hours/]) await opened.getByRole("switch", { name }).click();
+  await opened.getByRole("combobox", { name: "Tell me about, in Lobby" }).selectOption("nothing");
+  await opened.getByLabel("From").fill("21:30");
+  await eventually(async () => assert.match((await room(grace, /^Lobby/).getAttribute("title")) ?? "", /silenced/));
+  for (const reloaded of [false, true]) {
+    if (reloaded) {
+      await grace.page.reload();
+      await grace.online();
+      await settings(grace, "Notifications");
+    }
+    await becomes(() => chosen(opened), [true, "false", "true", "nothing", "21:30", "07:00"]);
+  }
+  await opened.getByRole("combobox", { name: "Tell me about, in Lobby" }).selectOption("all");
+  await eventually(async () => assert.doesNotMatch((await room(grace, /^Lobby/).getAttribute("title")) ?? "", /silenced/));
+});
+
 test("a new room opens, and is there for everybody", async () => {
   await newRoom(ada, "Garden");
   await ada.page.getByRole("heading", { name: "Garden", exact: true }).waitFor();
   await room(grace, /^Garden/).waitFor();
+});
+
+test("a room is made with an emoji and a topic, which are shown", async () => {
+  await ada.button("New room").click();
+  const opened = dialog(ada, "New room");
+  for (const [name, text] of [["Name", "Attic"], ["Emoji", "🧺"], ["Topic", "What is up there"]]) await field(opened, name).fill(text);
+  await button(opened, "Make the room").click();
+  await ada.page.getByRole("heading", { name: "Attic", exact: true }).waitFor();
+  await ada.page.locator(".room-bar").getByText("What is up there").waitFor();
+  await eventually(async () => assert.match(await room(grace, /^Attic/).textContent(), /🧺/));
 });
 
 test("a name that is taken is said beside the name, and what was filled in stays", async () => {
@@ -338,6 +375,7 @@ test("an archived room can be read, not written", async () => {
   await button(dialog(ada, "Garden"), "Archive").click();
   await button(alertdialog(ada), "Archive").click();
   await becomes(() => grace.box().isDisabled(), true);
+  await eventually(async () => assert.match((await room(grace, /^Garden/).getAttribute("title")) ?? "", /archived/));
   for (const person of [ada, grace]) await room(person, /^Lobby/).click();
 });
 
@@ -445,6 +483,31 @@ test("opening the dialog again shows the same link, and another choice ends it",
   await eventually(async () => assert.notEqual(await link.getAttribute("title"), before));
 });
 
+test("another end is taken, an invitation is ended, and what goes wrong is said", async () => {
+  await ada.button("Invite people").first().click();
+  const opened = dialog(ada, "Invite people");
+  await opened.getByRole("img", { name: "The link as a QR code" }).waitFor();
+  const link = () => opened.getByLabel("Link", { exact: true }).getAttribute("title");
+  const before = await link();
+  await ada.page.route("**/invites", (route) => route.abort());
+  await opened.getByRole("combobox", { name: "Until" }).selectOption("1");
+  await opened.getByRole("alert").filter({ hasText: "cannot be reached" }).waitFor();
+  await becomes(link, before);
+  await ada.page.unroute("**/invites");
+  await opened.getByRole("combobox", { name: "Until" }).selectOption("30");
+  await eventually(async () => assert.notEqual(await link(), before));
+  const { invites } = await server.ask(await ada.token(), "GET", "/invites");
+  const left = invites.map(({ expires_at, created_at }) => Math.round((expires_at - created_at) / 86_400_000));
+  assert.ok(left.includes(30), `${left} days`);
+  const { code } = await server.ask(await ada.token(), "POST", "/invites", { uses: 5, expires_in: 86_400_000 });
+  assert.ok(code);
+  await ada.page.keyboard.press("Escape");
+  await ada.button("Invite people").first().click();
+  const ends = opened.getByRole("button", { name: /^End the invitation: By you/ });
+  await ends.first().click();
+  await becomes(() => ends.count(), 0);
+});
+
 test("who may not invite is told so", async () => {
   await grace.button("Invite people").first().click();
   await dialog(grace, "Invite people")
@@ -491,11 +554,12 @@ test("an emoji is chosen by arrow keys and put where one writes", async () => {
 });
 
 test("the emoji used last are offered first, and nothing else that is stored", async () => {
-  await ada.page.evaluate(() => localStorage.setItem("chinwag.emoji", JSON.stringify(["", {}, "words", "😃", "😃", 7])));
+  await ada.page.evaluate(() => {
+    for (const [emoji, when] of [["", 1], ["words", 2], ["🎉", 3], ["😃", 4], ["👍", "now"]]) localStorage.setItem(`chinwag.emoji/${emoji}`, JSON.stringify(when));
+  });
   await ada.button("Emoji").click();
   const recent = dialog(ada, "Emoji").getByRole("region", { name: "Used last" });
-  await recent.waitFor();
-  assert.deepEqual(await recent.getByRole("button").allTextContents(), ["😃"]);
+  await becomes(() => recent.getByRole("button").allTextContents(), ["😃", "🎉", "👍"]);
 });
 
 for (const [colorScheme, width] of [
@@ -511,12 +575,7 @@ for (const [colorScheme, width] of [
     };
     const check = (state) =>
       t.test(state, async () => {
-        await eve.page.evaluate(AXE);
-        const { violations } = await eve.page.evaluate(() => window.axe.run(document.querySelector("dialog[open]")));
-        assert.deepEqual(
-          violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join()}`),
-          [],
-        );
+        await assertAccessible(eve.page, { selector: "dialog[open]" });
         const wide = await eve.page.evaluate(() => {
           const within = [document.documentElement, ...document.querySelectorAll("dialog[open], dialog[open] [role=tabpanel]")];
           return within.filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth + 1).map(({ outerHTML }) => outerHTML.slice(0, 80));

@@ -161,8 +161,7 @@ test("one press leads to the end, where new messages are followed again", async 
 });
 
 test("without anything new the button only leads to the end", async () => {
-  await ada.log().hover();
-  await ada.page.mouse.wheel(0, -900);
+  await ada.wheelUp(900);
   await ada.button("Jump to latest").click();
   await ada.button("Jump to latest").waitFor({ state: "hidden" });
 });
@@ -189,9 +188,7 @@ test("reading at the end stays there when the window, the composer or a message 
 });
 
 test("scrolled up, a change of width keeps the text in sight", async () => {
-  await ada.log().hover();
-  await ada.page.mouse.wheel(0, -4_000);
-  await ada.button("Jump to latest").waitFor();
+  await ada.wheelUp(4_000);
   await atRest(ada);
   await staysInPlace(
     ada,

@@ -1,15 +1,11 @@
 // How the page looks and speaks, as the browser says and as is chosen.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 
 import arabic from "../../../public/i18n/ar.js";
 import german from "../../../public/i18n/de.js";
-import { PASSWORD, Person, Robot, Server, becomes, eventually, launch } from "../harness.js";
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+import { PASSWORD, Person, Robot, Server, assertAccessible, becomes, eventually, launch } from "../harness.js";
 
 let server, browser, ada, robot;
 
@@ -63,9 +59,7 @@ for (const [colorScheme, width] of [["light", 320], ["dark", 1280]]) {
     const button = (key) => layla.page.getByRole("button", { name: say(key), exact: true });
     const check = (state) =>
       t.test(state, async () => {
-        await layla.page.evaluate(AXE);
-        const { violations } = await layla.page.evaluate(() => window.axe.run(document));
-        assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join()}`), []);
+        await assertAccessible(layla.page);
         assert.equal(await layla.page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, "it scrolls sideways");
       });
     await layla.page.getByRole("textbox", { name: say("login.username") }).fill(`Layla${width}`);
@@ -113,8 +107,9 @@ test("a text size that is chosen is taken at once, and again after a reload", as
   }
 });
 
-test("times are written in the clock that is chosen", async () => {
+test("times are written in the clock that is chosen, and otherwise as is usual where the language is spoken", async () => {
   const time = () => ada.article("words of Grace").locator("header time").textContent();
+  await eventually(async () => assert.match(await time(), /^([1-9]|1[0-2]):\d\d\s[AP]M$/));
   for (const [name, pattern] of [["14:30", /^\d\d:\d\d$/], ["2:30 PM", /^\d{1,2}:\d\d\s[AP]M$/]]) {
     await (await looks(ada)).getByRole("radiogroup", { name: "Time" }).getByText(name, { exact: true }).click();
     await ada.page.keyboard.press("Escape");
@@ -137,6 +132,38 @@ test("each paragraph has its own direction", async () => {
   });
   // The second line is shorter, and begins where the first ends.
   assert.ok(second.left > first.left + 1 && Math.abs(second.right - first.right) <= 1, JSON.stringify([first, second]));
+});
+
+test("what is written has its own direction, and the box grows with it, up to a part of the page", async () => {
+  const height = () => ada.box().evaluate((box) => box.clientHeight);
+  const direction = () => ada.box().evaluate((box) => getComputedStyle(box).direction);
+  await ada.box().fill("שלום");
+  await becomes(direction, "rtl");
+  await ada.box().fill("hello");
+  await becomes(direction, "ltr");
+  const usual = await height();
+  await ada.box().fill("a\nb\nc");
+  await eventually(async () => assert.ok((await height()) > 2 * usual));
+  await ada.box().fill("a\n".repeat(200));
+  await eventually(async () => assert.ok((await height()) < 400));
+  await ada.box().fill("");
+  await becomes(height, usual);
+});
+
+test("where a scrollbar takes room one's own words end where the box does", async () => {
+  const classic = await launch({ ignoreDefaultArgs: ["--hide-scrollbars"] });
+  const max = await Person.join(classic, server.url, "Max");
+  await max.say("to the very end");
+  await max.sees("to the very end");
+  for (let n = 0; n < 40; n += 1) await robot.say(`so that it scrolls ${n}`);
+  await max.sees("so that it scrolls 39");
+  await max.say("to the end");
+  await max.sees("to the end");
+  assert.ok(await max.log().evaluate((log) => log.offsetWidth - log.clientWidth > 5), "there is a scrollbar that takes room");
+  const right = (locator) => locator.evaluate((element) => element.getBoundingClientRect().right);
+  await eventually(async () => assert.ok(Math.abs((await right(max.article("to the end").locator(".bubble"))) - (await right(max.page.locator("form.composer")))) <= 1));
+  await max.leave();
+  await classic.close();
 });
 
 test("an empty box is one line high, however long the room's name", async () => {

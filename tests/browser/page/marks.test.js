@@ -54,6 +54,8 @@ test("a room in which one is mentioned shows it as @1, one with other news a cou
   await becomes(() => badge("School runs, 1 unread").allTextContents(), ["1"]);
   await robot.say("@ada can you?", { room: id });
   await becomes(() => badge("School runs, 2 unread, 1 mention").allTextContents(), ["@1"]);
+  const weight = () => ada.link("School runs, 2 unread, 1 mention").locator("bdi").evaluate((name) => Number(getComputedStyle(name).fontWeight));
+  await eventually(async () => assert.ok((await weight()) >= 600, "it is bold"));
   await ada.open("School runs");
   await becomes(() => badge("School runs").count(), 0);
   await ada.open("Lobby");
@@ -102,8 +104,8 @@ test("the app's badge counts what is unread, and is gone once it is read", async
   await badge(0);
 });
 
-test("Ctrl K finds people, and opens a conversation with them", async () => {
-  await ada.page.keyboard.press("Control+k");
+test("Ctrl K or ⌘ K finds people, and opens a conversation with them", async () => {
+  await ada.page.keyboard.press("Meta+k");
   await ada.page.getByRole("combobox", { name: "Find rooms, people, messages" }).fill("gra");
   await ada.page.getByRole("option", { name: /^grace/ }).click();
   await ada.heading("grace").waitFor();
@@ -136,6 +138,14 @@ test("what is on its way says so, and has a tick once it is stored", async () =>
   await eve.leave();
 });
 
+test("of messages that stand together the last has the time and the tick", async () => {
+  for (const text of ["first of two", "second of two"]) await grace.say(text);
+  await grace.sees("second of two");
+  await grace.article("second of two").getByRole("img", { name: "Stored" }).waitFor();
+  await grace.article("second of two").locator("footer time").waitFor();
+  await grace.article("first of two").locator("footer").waitFor({ state: "hidden" });
+});
+
 test("the strip of the connection says what waits, moves nothing, and goes by itself", async () => {
   const strip = (words) => ada.page.locator(".strip").filter({ hasText: words });
   const place = () => ada.log().boundingBox();
@@ -152,6 +162,20 @@ test("the strip of the connection says what waits, moves nothing, and goes by it
   await strip("").waitFor({ state: "hidden" });
   await becomes(place, before);
 });
+
+for (const width of [320, 1280]) {
+  test(`who does not want to wait presses "Try now": ${width} px`, async () => {
+    await ada.page.setViewportSize({ width, height: 800 });
+    await server.kill();
+    await ada.button("Try now").waitFor();
+    const tried = ada.page.waitForEvent("websocket");
+    await ada.button("Try now").click();
+    await tried;
+    await server.start();
+    for (const person of [ada, grace]) await person.online();
+    await ada.page.setViewportSize({ width: 1280, height: 800 });
+  });
+}
 
 test("a delete is not read out", async () => {
   for (const text of ["to be deleted", "to be kept"]) await grace.say(text);
@@ -182,7 +206,8 @@ test("the link that is copied leads to the message", async () => {
   await ada.text("Copied").waitFor();
   const link = await ada.page.evaluate(() => window.copied);
   const again = await Person.open(ada.page.context(), link);
-  await again.article("to be kept").and(again.page.locator(".marked")).waitFor();
+  await again.article("to be kept").waitFor();
+  await again.wasMarked(/\d+$/.exec(link)[0]);
   await again.page.close();
 });
 

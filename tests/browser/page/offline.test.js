@@ -16,7 +16,33 @@ after(async () => {
   await server?.close();
 });
 
-const ready = (person) => person.page.evaluate(() => navigator.serviceWorker.ready.then(() => true));
+/** Resolves once the worker has what the page was made of before there was a worker. */
+const ready = (person) =>
+  person.until(async () => {
+    await navigator.serviceWorker.ready;
+    const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+    const kept = loaded.filter((name) => /\.(js|css)$/.test(name) && !name.endsWith("/version.js")).map((name) => caches.match(name));
+    return (await Promise.all(kept)).every(Boolean);
+  });
+
+/** A reload without a network, which stays away; what the tools make of `navigator.onLine` was seen to end with the page. */
+async function reloadOffline({ page }) {
+  await page.context().setOffline(true);
+  await page.addInitScript(() => {
+    let isBack = false;
+    Object.defineProperty(navigator, "onLine", { get: () => isBack });
+    addEventListener("back", () => {
+      isBack = true;
+      dispatchEvent(new Event("online"));
+    });
+  });
+  await page.reload();
+}
+
+async function giveNetworkBack({ page }) {
+  await page.context().setOffline(false);
+  await page.evaluate(() => dispatchEvent(new Event("back")));
+}
 
 /** Everything the browser has kept in caches, as text. */
 const cached = (person) =>
@@ -54,13 +80,25 @@ test("without the server the page opens, says so, and comes back by itself", asy
 test("without a network too, and a reload there is no logout", async () => {
   const bob = await Person.join(browser, server.url, "Bob");
   await ready(bob);
-  await bob.page.context().setOffline(true);
-  await bob.page.reload();
+  await reloadOffline(bob);
   await bob.is(/^Offline/);
   await bob.say("from the tunnel");
-  await bob.page.context().setOffline(false);
+  await giveNetworkBack(bob);
   await bob.sees("from the tunnel");
   await bob.leave();
+});
+
+test("without a network one logs out, in a dialog that was never opened, also after a reload", async () => {
+  const cid = await Person.join(browser, server.url, "Cid");
+  await ready(cid);
+  await cid.until(async () => Boolean(await caches.match(new URL("view/qr.js", location.href))));
+  await reloadOffline(cid);
+  await cid.is(/^Offline/);
+  await cid.say("never to be sent");
+  await cid.logOut();
+  await cid.button("Log out and lose them").click();
+  await cid.username().waitFor();
+  await cid.leave();
 });
 
 test("the form opens as well, and says what is wrong", async () => {

@@ -8,6 +8,9 @@ import { Person, Server, becomes, eventually, launch, within } from "../harness.
 
 const KEY = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8";
 
+/** How long one try of a push may take. */
+const PUSH_MS = 20_000;
+
 let server, browser;
 
 before(async () => {
@@ -67,12 +70,19 @@ async function deliver(person, data) {
   await tools.detach();
 }
 
+/** The page's worker, once the tools have seen it. */
+async function workerOf(person) {
+  const context = person.page.context();
+  await eventually(() => assert.ok(context.serviceWorkers().length > 0, "there is a worker"));
+  return context.serviceWorkers()[0];
+}
+
 /** Pushes, until what is to come of it has: Chromium was seen to lose what its tools deliver, and not to answer them. */
 async function push(person, data, check) {
   for (let tries = 3; ; tries -= 1) {
     try {
-      await within(deliver(person, data), "the push to be delivered");
-      return await within(eventually(check), "what is pushed to be shown");
+      await within(deliver(person, data), "the push to be delivered", PUSH_MS);
+      return await eventually(check, PUSH_MS);
     } catch (error) {
       if (tries === 1) throw error;
     }
@@ -159,7 +169,7 @@ test("in quiet hours what is pushed is shown without a sound", async () => {
 test("whatever comes, something is shown", async () => {
   const { person } = await join("Cleo");
   await push(person, "no JSON", async () => assert.deepEqual((await shown(person)).map(({ title, body }) => [title, body]), [["chinwag", "A new message"]]));
-  const worker = person.page.context().serviceWorkers()[0];
+  const worker = await workerOf(person);
   await worker.evaluate(() => {
     CacheStorage.prototype.open = () => Promise.reject(new Error("the disk is full"));
   });
@@ -170,7 +180,7 @@ test("whatever comes, something is shown", async () => {
 test("a pressed notification opens its room", async () => {
   const { person } = await join("Dan");
   await push(person, JSON.stringify({ room: 4242, message: 7, name: "Plans", from: "ada", text: "hello", count: 1 }), async () => assert.equal((await shown(person)).length, 1));
-  const worker = person.page.context().serviceWorkers()[0];
+  const worker = await workerOf(person);
   await worker.evaluate(async () => {
     // Only a real press lets a worker bring a page to the front.
     WindowClient.prototype.focus = async function () {
@@ -187,7 +197,7 @@ test("a pressed notification opens its room", async () => {
 test("where no page is open, a pressed notification opens one in its room", async () => {
   const { person } = await join("Finn");
   await push(person, JSON.stringify({ room: 4242, message: 7, name: "Plans", from: "ada", text: "hello", count: 1 }), async () => assert.equal((await shown(person)).length, 1));
-  const worker = person.page.context().serviceWorkers()[0];
+  const worker = await workerOf(person);
   await person.page.goto("about:blank");
   const pressed = worker.evaluate(async () => {
     // The page that was left is a client for a moment yet.
@@ -202,13 +212,13 @@ test("where no page is open, a pressed notification opens one in its room", asyn
   assert.equal(opened, `${server.url}/#/room/4242`);
   await person.page.goto(opened);
   await person.online();
-  assert.deepEqual(await shown(person), []);
+  await becomes(() => shown(person), []);
   await person.leave();
 });
 
 test("the app's badge counts what was pushed and not looked at", async () => {
   const { person } = await join("Gil");
-  const worker = person.page.context().serviceWorkers()[0];
+  const worker = await workerOf(person);
   await worker.evaluate(() => {
     navigator.setAppBadge = async (count) => (globalThis.badge = count);
     navigator.clearAppBadge = async () => (globalThis.badge = 0);
@@ -254,7 +264,7 @@ test("after a logout nothing is pushed to the device, even if the server cannot 
 test("a page that is not at https says that notifications need it", async () => {
   // A name that is neither this machine's nor at https is no secure context.
   const plain = await Server.start(["--host", "chat.test"]);
-  const other = await launch("--host-resolver-rules=MAP chat.test 127.0.0.1");
+  const other = await launch({ flags: ["--host-resolver-rules=MAP chat.test 127.0.0.1"] });
   const person = await Person.join(other, `http://chat.test:${plain.port}`, "Jan");
   await person.button("Notifications").click();
   await person.text("Browsers show notifications only for pages opened over HTTPS. Ask whoever runs this server.").waitFor();

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { Person, Robot, Server, Wire, assertRising, becomes, eventually, launch, setHidden, within } from "../harness.js";
+import { Person, Robot, Server, Wire, assertRising, becomes, eventually, launch, launchIn, setHidden, within } from "../harness.js";
 
 let server, browser;
 
@@ -105,6 +108,33 @@ test("what is pending survives a reload, under its nonce", async () => {
   await gus.online();
   await gus.sees("before the reload");
   await gus.leave();
+});
+
+test("what waits, and what is being written in each room, survives the browser", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "chinwag-profile-"));
+  t.after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 10 }));
+  const before = await launchIn(directory);
+  const kim = await Person.open(before, server.url);
+  kim.name = "Kim";
+  await kim.signUp();
+  const { id } = await server.ask(await kim.token(), "POST", "/rooms", { name: "Cellar", kind: "open" });
+  await kim.link("Cellar").waitFor();
+  await server.kill();
+  await kim.say("before the end");
+  await kim.article("before the end").waitFor();
+  await kim.box().fill("in the lobby");
+  await kim.open("Cellar");
+  await kim.box().fill("in the cellar");
+  await kim.leave();
+  await server.start();
+  const after = await launchIn(directory);
+  const again = await Person.open(after, `${server.url}/#/room/${id}`);
+  await again.online();
+  await becomes(() => again.box().inputValue(), "in the cellar");
+  await again.open("Lobby");
+  await becomes(() => again.box().inputValue(), "in the lobby");
+  await again.sees("before the end");
+  await again.leave();
 });
 
 test("a socket that died without a word is found by the unanswered message, which is sent once", async () => {

@@ -67,6 +67,18 @@ test("where one left off there is a line, until one writes", async () => {
   await ada.separator("2 new messages").waitFor({ state: "detached" });
 });
 
+test("once one has left the room the line is gone", async () => {
+  await ada.open("Lobby");
+  await post("grace", "while you were out", runs.id);
+  await ada.link("School runs, 1 unread").click();
+  await ada.separator("1 new message").waitFor();
+  await ada.link("School runs").waitFor();
+  await ada.open("Lobby");
+  await ada.open("School runs");
+  await ada.sees("while you were out");
+  await becomes(() => ada.separator("1 new message").count(), 0);
+});
+
 test("what has been read is not counted as new again", async () => {
   for (const text of ["read at once", "not read yet"]) {
     await setHidden(ada.page, true);
@@ -213,9 +225,7 @@ test("it opens there too when its end is shown before it is known what is unread
 });
 
 test("who left a room while reading far back comes back to its end", async () => {
-  await ada.log().hover();
-  await ada.page.mouse.wheel(0, -3_000);
-  await ada.button("Jump to latest").waitFor();
+  await ada.wheelUp(3_000);
   await ada.open("Lobby");
   await ada.open("Busy");
   await ada.sees("late 89.");
@@ -229,8 +239,8 @@ test("a message has an address: it opens around it and marks it, also after a re
   const { messages } = await server.ask(tokens.ada, "GET", `/messages?room=${id}&limit=100&after=0`);
   const message = messages[20];
   const isMarked = async () => {
-    const article = ada.article(message.content).and(ada.page.locator(".marked"));
-    await isBetween(60, article, 700);
+    await ada.wasMarked(message.id);
+    await isBetween(60, ada.article(message.content), 700);
   };
   await ada.page.goto(`${server.url}/#/room/${id}/m/${message.id}`);
   await isMarked();
@@ -260,6 +270,16 @@ test("where it is narrow the rooms are a sheet, which Escape closes", async () =
   await grace.link("School runs").click();
   await grace.heading("School runs").waitFor();
   await becomes(() => button.getAttribute("aria-expanded"), "false");
+});
+
+test("the sheet has the newest first, each with what was said last and when", async () => {
+  await post("ada", "who takes `them` today?", runs.id);
+  await post("ada", "last of all", 1);
+  await grace.button("Rooms").click();
+  const places = grace.rooms().getByRole("list", { name: "Rooms" }).getByRole("listitem");
+  await eventually(async () => assert.match(await places.first().innerText(), /\sLobby, 1 unread\s+ada: last of all\s+\d{1,2}:\d\d\s[AP]M/));
+  await eventually(async () => assert.match(await places.nth(1).innerText(), /School runs\s+ada: who takes them today\?\s/));
+  await grace.page.keyboard.press("Escape");
 });
 
 test("a room that is made from the sheet is not behind it", async () => {

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { PASSWORD, Person, Server, becomes, launch } from "../harness.js";
+import { LANGUAGES } from "../../../public/i18n/index.js";
+import { PASSWORD, Person, Server, becomes, eventually, launch } from "../harness.js";
 
 let server, browser;
 
@@ -41,8 +42,25 @@ test("the password is shown as long as one wants to see it", async () => {
   await bob.leave();
 });
 
+test("the button that shows the password leaves it its place, in every language", async () => {
+  for (const [code] of LANGUAGES) {
+    const ida = await Person.visit(browser, server.url, { locale: code, viewport: { width: 320, height: 720 } });
+    await becomes(() => ida.page.locator("html").getAttribute("lang"), code);
+    await eventually(async () => {
+      const { room, button, box } = await ida.page.locator(".reveals").evaluate((element) => {
+        const [input, button] = element.children;
+        const { width, height } = button.getBoundingClientRect();
+        const isInside = button.scrollWidth <= button.clientWidth && button.scrollHeight <= button.clientHeight;
+        return { room: Number.parseFloat(getComputedStyle(input).paddingInlineEnd), button: width, box: isInside && height <= input.offsetHeight };
+      });
+      assert.ok(button + 6 <= room && box, `${code}: ${button} of ${room}`);
+    });
+    await ida.leave();
+  }
+});
+
 test("without JavaScript there are words", async () => {
-  const eve = await Person.visit(browser, server.url, { javaScriptEnabled: false });
+  const eve = await Person.visit(browser, server.url, { javaScriptEnabled: false, shows: "#boot" });
   await eve.page.locator("noscript p").filter({ hasText: "it needs JavaScript" }).waitFor();
   await eve.leave();
 });
@@ -55,7 +73,7 @@ for (const [what, path, answer, words] of [
   test(`where a script ${what} there are words`, async () => {
     const context = await browser.newContext();
     await context.route(`**/${path}`, answer);
-    const fay = await Person.open(context, server.url);
+    const fay = await Person.open(context, server.url, "#boot");
     await fay.page.getByText(words).waitFor();
     await context.close();
   });

@@ -7,6 +7,7 @@ import { addressOf, parse } from "../../../public/router.js";
 import { Session } from "../../../public/session.js";
 import { Drafts, Outbox } from "../../../public/store/outbox.js";
 import { Prefs, Store } from "../../../public/store/prefs.js";
+import { Recent } from "../../../public/store/recent.js";
 import { Rooms } from "../../../public/store/rooms.js";
 import { FakeStore, LateStore, message } from "./fakes.js";
 
@@ -168,6 +169,42 @@ test("of two sessions that end at once without a server both are ended there lat
   await sessions[0].tellOfLeaving();
   assert.deepEqual(told.sort(), ["Bearer token 0", "Bearer token 1"]);
   assert.deepEqual(stores[0].keys("chinwag.left"), []);
+});
+
+test("sessions that ended without a server before an upgrade of the page are ended after it", async (t) => {
+  const told = [];
+  t.mock.method(globalThis, "fetch", async (_, { headers }) => {
+    told.push(headers.Authorization);
+    return new Response(null, { status: 204 });
+  });
+  for (const [left, tokens] of [[["one", { no: "token" }, "two"], ["Bearer one", "Bearer two"]], ["three", ["Bearer three"]]]) {
+    const store = new FakeStore();
+    store.set("chinwag.left", left);
+    await new Session(store).tellOfLeaving();
+    assert.deepEqual(told.splice(0).filter((token, at, all) => all.indexOf(token) === at), tokens);
+    assert.deepEqual(store.keys("chinwag.left"), []);
+  }
+});
+
+test("of emoji that two tabs use at once neither is lost, and the last used come first, so many of them", (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: 5_000 });
+  const known = new Set("abcdefghijklmnopqrstuvwxyz");
+  const stores = LateStore.pair();
+  stores.forEach((store, index) => new Recent(known, store).use("ab"[index]));
+  LateStore.deliver();
+  for (const store of stores) assert.deepEqual(new Recent(known, store).all.sort(), ["a", "b"]);
+  const recent = new Recent(known, stores[0]);
+  t.mock.timers.setTime(1_000);
+  for (const emoji of known) recent.use(emoji);
+  assert.equal(recent.all.join(""), "zyxwvutsrqponmlk");
+  assert.equal(stores[0].keys("chinwag.emoji").length, 16);
+});
+
+test("the emoji used last before an upgrade of the page are so after it", () => {
+  const store = new FakeStore();
+  store.set("chinwag.emoji", ["", {}, "c", "words", "a", 7, "b"]);
+  for (let times = 0; times < 2; times += 1) assert.deepEqual(new Recent(new Set("abc"), store).all, ["c", "a", "b"]);
+  assert.equal(store.get("chinwag.emoji"), null);
 });
 
 test("what one tab writes keeps its order, whatever its clock does", (t) => {

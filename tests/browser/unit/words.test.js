@@ -8,7 +8,7 @@ import { People } from "../../../public/store/people.js";
 import { lengthOf, tidy } from "../../../public/view/composer.js";
 import { hueOf } from "../../../public/view/dom.js";
 import { typingInWords } from "../../../public/view/rooms-nav.js";
-import { parse } from "../../../public/view/text.js";
+import { parse, plain } from "../../../public/view/text.js";
 import { FakeStore } from "./fakes.js";
 
 const addresses = (text) => parse(text).filter(({ kind }) => kind === "link").map(({ text }) => text);
@@ -156,4 +156,8 @@ test("a retry keeps its nonce", () => {
   outbox.refuse(nonce, { code: "invalid_message" });
   outbox.retry(nonce);
   assert.deepEqual(outbox.entries.map((entry) => [entry.nonce, entry.state]), [[nonce, "pending"]]);
+});
+
+test("in a line or two of a text there are no marks of code", () => {
+  for (const [text, shown] of [["a `b` c", "a b c"], ["```js\na();\n```", "a();"], ["a ` b", "a ` b"], ["no code", "no code"]]) assert.equal(plain(text), shown);
 });
