@@ -497,3 +497,34 @@ async fn the_same_nonce_twice_in_one_packet_is_one_message() {
     assert_eq!(contents(&bob.messages(2).await), ["hello", "the next"]);
     assert_eq!(server.number("SELECT count(*) FROM messages"), 2);
 }
+
+#[tokio::test]
+async fn a_nonce_seen_before_is_acknowledged_though_what_comes_with_it_is_invalid() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    let first = connection.store("seen", "stored").await;
+    let invalid = |nonce: &str| {
+        [
+            json!({"type": "message", "content": " ", "nonce": nonce}),
+            json!({"type": "edit", "message": first, "content": " ", "nonce": nonce}),
+            json!({"type": "react", "message": first, "emoji": "?", "on": true, "nonce": nonce}),
+        ]
+    };
+    for frame in invalid("seen") {
+        connection.send(&frame).await;
+        assert_eq!(connection.next_of("ack").await, json!({"type": "ack", "nonce": "seen", "id": first}), "{frame}");
+    }
+    for frame in invalid("new") {
+        connection.send(&frame).await;
+        let error = connection.next_of("error").await;
+        assert_eq!((&error["code"], &error["nonce"]), (&json!("invalid_message"), &json!("new")), "{frame}");
+    }
+    let patch = format!("/messages/{first}");
+    for (method, target) in [("POST", "/messages"), ("PATCH", &patch)] {
+        let sent =
+            |nonce: &str| server.request(method, target).by(&ada).json(&json!({"content": " ", "nonce": nonce})).send();
+        assert_eq!(sent("seen").await.json(), json!({"id": first}), "{method}");
+        assert_eq!(sent("new").await.error(), (422, "invalid_message".to_owned()), "{method}");
+    }
+}

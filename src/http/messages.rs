@@ -126,11 +126,13 @@ pub(crate) async fn send_message(app: &Arc<App>, request: Request<Incoming>) -> 
     };
     attached.room = one_of(attached.room, room, "the room in the address and the one in the body differ")?;
     let nonce = one_of(nonce, header, NONCES_DIFFER)?;
-    let message = MessageFrame::new(&content, &attached, nonce);
-    let MessageFrame { room, content, reply_to, image, nonce } =
-        message.map_err(|(error, _)| ApiError::InvalidMessage(error))?;
-    let message = NewMessage { room, content, reply_to, image, nonce };
-    let id = write(app, session, Write::Message(message)).await?;
+    let id = match MessageFrame::new(&content, &attached, nonce) {
+        Ok(MessageFrame { room, content, reply_to, image, nonce }) => {
+            let message = NewMessage { room, content, reply_to, image, nonce };
+            write(app, session, Write::Message(message)).await?
+        }
+        Err((error, nonce)) => seen_or(app, session.user, nonce, ApiError::InvalidMessage(error)).await?,
+    };
     Ok(json(StatusCode::CREATED, protocol::event_body(id)))
 }
 
@@ -153,8 +155,10 @@ pub(crate) async fn edit_message(
         "the body must be a JSON object with the string \"content\", and \"nonce\" if any",
     ))?;
     let nonce = one_of(parse_nonce(nonce)?, header, NONCES_DIFFER)?;
-    let content = Content::parse(&content).map_err(|error| ApiError::InvalidMessage(error.to_string().into()))?;
-    let id = write(app, session, Write::Edit { message, content, nonce }).await?;
+    let id = match Content::parse(&content) {
+        Ok(content) => write(app, session, Write::Edit { message, content, nonce }).await?,
+        Err(error) => seen_or(app, session.user, nonce, ApiError::InvalidMessage(error.to_string().into())).await?,
+    };
     Ok(json(StatusCode::OK, protocol::event_body(id)))
 }
 
@@ -174,14 +178,11 @@ pub(crate) async fn delete_message(
 async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, ApiError> {
     let (user, now, nonce, bytes) = (session.user, Instant::now(), write.nonce().cloned(), write.text_bytes());
     if let Err(held) = app.may_write(user, &write, now) {
-        let seen = match nonce {
-            Some(nonce) => app.db.seen(user, vec![nonce]).await?.into_iter().next().flatten(),
-            None => None,
-        };
-        return seen.ok_or(match held {
+        let error = match held {
             WriteHeld::TooFast(wait) => ApiError::RateLimited(wait),
             WriteHeld::NoSpace => ApiError::NoSpace,
-        });
+        };
+        return seen_or(app, user, nonce, error).await;
     }
     let before = app.db.last_id();
     let written = app.db.write(sender(session), vec![write]).await?;
@@ -190,6 +191,15 @@ async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, A
         app.forgive_repeats(user, before, [(event, bytes)], now);
     }
     Ok(event)
+}
+
+/// What was stored before under this nonce, whatever comes with it now; else the error.
+async fn seen_or(app: &App, user: UserId, nonce: Option<Nonce>, error: ApiError) -> Result<MessageId, ApiError> {
+    let seen = match nonce {
+        Some(nonce) => app.db.seen(user, vec![nonce]).await?.into_iter().next().flatten(),
+        None => None,
+    };
+    seen.ok_or(error)
 }
 
 /// The nonce of a request that its header names.

@@ -325,7 +325,11 @@ impl Connection {
     fn try_take_frame(&mut self, text: Option<&str>, now: Instant, inbound: &mut Inbound) -> Result<(), Refusal> {
         self.count_frame(now).map_err(|refusal| refusal.of(text.unwrap_or_default()))?;
         let Some(text) = text else { return Ok(()) };
-        match ClientFrame::parse(text)? {
+        let frame = match ClientFrame::parse(text) {
+            Ok(frame) => frame,
+            Err(refusal) => return inbound.hold(refusal),
+        };
+        match frame {
             ClientFrame::Message(MessageFrame { room, content, reply_to, image, nonce }) => {
                 let message = NewMessage { room, content, reply_to, image, nonce };
                 self.take_write(Write::Message(message), now, inbound)?;
@@ -367,8 +371,7 @@ impl Connection {
                 inbound.taken.push(Taken { nonce, bytes: write.text_bytes() });
                 inbound.writes.push(write);
             }
-            (Err(held), Some(nonce)) => inbound.held.push((nonce, held)),
-            (Err(held), None) => return Err(refusal_of_held(held, None)),
+            (Err(held), nonce) => return inbound.hold(refusal_of_held(held, nonce)),
         }
         Ok(())
     }
@@ -428,17 +431,17 @@ impl Connection {
         self.settle_held(inbound, now).await;
     }
 
-    /// Answers what may not be written now: what was stored before is acknowledged, the rest refused.
+    /// Answers what may not be written: what was stored before is acknowledged, the rest refused.
     async fn settle_held(&mut self, inbound: &mut Inbound, now: Instant) {
         if inbound.held.is_empty() {
             return;
         }
-        let (nonces, held): (Vec<_>, Vec<_>) = std::mem::take(&mut inbound.held).into_iter().unzip();
+        let (nonces, refusals): (Vec<_>, Vec<_>) = std::mem::take(&mut inbound.held).into_iter().unzip();
         let seen = self.app.db.seen(self.subscriber.user(), nonces.clone()).await.unwrap_or_default();
-        for (at, (nonce, held)) in nonces.into_iter().zip(held).enumerate() {
+        for (at, (nonce, refusal)) in nonces.into_iter().zip(refusals).enumerate() {
             match seen.get(at).copied().flatten() {
                 Some(event) => inbound.acknowledge(&nonce, event),
-                None => self.refuse(&refusal_of_held(held, Some(nonce)), now, inbound),
+                None => self.refuse(&refusal, now, inbound),
             }
         }
     }
@@ -691,8 +694,8 @@ struct Inbound {
     writes: Vec<Write>,
     /// What they took, in the same order.
     taken: Vec<Taken>,
-    /// Nonces of what came too fast, and how long to wait.
-    held: Vec<(Nonce, WriteHeld)>,
+    /// Nonces of what may not be written, and why, unless they turn out to be known.
+    held: Vec<(Nonce, Refusal)>,
     notices: Vec<(RoomId, Notice)>,
     answers: Encoder,
     /// How the connection ends after this read, if it does.
@@ -707,6 +710,15 @@ struct Taken {
 }
 
 impl Inbound {
+    /// Puts a refusal off until it is known whether what it refuses was stored before, if its nonce can tell.
+    fn hold(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        match refusal.nonce.clone() {
+            Some(nonce) => self.held.push((nonce, refusal)),
+            None => return Err(refusal),
+        }
+        Ok(())
+    }
+
     fn acknowledge(&mut self, nonce: &Nonce, event: MessageId) {
         self.answers.push(&ServerFrame::Ack { nonce: nonce.as_str(), id: event.get() });
     }
