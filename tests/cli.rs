@@ -84,7 +84,7 @@ fn help_tells_the_defaults() {
     for (flag, default) in [
         ("--listen", "127.0.0.1:8080"),
         ("--db", "chinwag.db"),
-        ("--registration", "open where only this machine can connect, else invite"),
+        ("--registration", "open if only this machine can connect, else invite"),
         ("--durability", "full"),
         ("--log-format", "text"),
         ("--message-rate", "10"),
