@@ -212,9 +212,13 @@ impl Connection {
         let (user, after) = (self.subscriber.user(), position.event);
         let query = BacklogQuery { user, all_rooms: true, after, origin: after, seen: after };
         // None of what was missed is read yet.
-        let backlog = self.unless_closing(self.app.db.backlog(query, 0)).await?;
-        self.subscriber.set_rooms(backlog.map_err(Close::from)?.rooms);
-        self.subscriber.set_position(Position { membership, ..position });
+        let Backlog { rooms, last_id, .. } =
+            self.unless_closing(self.app.db.backlog(query, 0)).await?.map_err(Close::from)?;
+        self.subscriber.set_rooms(rooms);
+        // A change of rooms that came since is told by a replay.
+        if position.event >= last_id {
+            self.subscriber.set_position(Position { membership, ..position });
+        }
         Ok(())
     }
 

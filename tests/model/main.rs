@@ -21,6 +21,7 @@ const QUIET: Scenario = Scenario {
     leaves: false,
     slow: false,
     capacity: 8,
+    chunk: 8,
 };
 
 /// Messages and other people's coming and going, for a socket that takes what it likes.
@@ -45,6 +46,16 @@ const REMOVAL: Scenario = Scenario {
 };
 const REMOVAL_AND_LAG: Scenario =
     Scenario { transactions: &[&[RoomMessage], &[Remove, RoomMessage]], presence: 1, capacity: 1, ..QUIET };
+/// Brought up an event at a time, from before the removal.
+const REMOVAL_IN_PARTS: Scenario = Scenario {
+    transactions: &[&[Message, Message], &[Remove, RoomMessage], &[Message]],
+    slow: true,
+    last_id: Some(0),
+    chunk: 1,
+    ..QUIET
+};
+/// While a client comes that has everything.
+const REMOVAL_AT_THE_DOOR: Scenario = Scenario { last_id: None, ..REMOVAL };
 
 /// Every order of things keeps every promise, without some of the rules.
 fn holds_without(scenario: Scenario, left_out: &'static [Rule]) {
@@ -72,6 +83,8 @@ scenarios! {
     a_stop_closes_every_connection: STOP;
     a_removed_member_gets_nothing_of_the_room: REMOVAL;
     a_removed_member_gets_nothing_of_the_room_whatever_is_lost: REMOVAL_AND_LAG;
+    a_removed_member_is_told_in_however_many_parts: REMOVAL_IN_PARTS;
+    a_removed_member_is_told_who_has_just_come: REMOVAL_AT_THE_DOOR;
 }
 
 /// Leaves out rules, which must break `promise`.
@@ -109,7 +122,7 @@ without! {
     a_close_takes_the_turn: CloseTakesTheTurn in GOODBYE, "a frame is written into another";
     a_close_comes_behind_the_tail: CloseWritesTail in LOGOUT, "a frame is written into another";
     a_close_comes_behind_what_was_being_written: WriteHandsOverRest in LOGOUT, "a frame is written into another";
-    the_gate_is_raised_before_the_delivery: GateBeforeDelivery in SLOW, "a message never comes";
+    the_gate_is_raised_before_the_delivery: GateBeforeDelivery in SLOW, "a change of presence never comes";
     a_delivery_lists_new_subscribers: DeliverAdoptsNew in SLOW, "a message never comes";
     a_revocation_lists_new_subscribers: RevokedAdoptsNew in LOGOUT, "a connection outlives its session";
     a_revocation_is_counted_at_the_gate: RevocationIsCounted in LOGOUT, "a connection outlives its session";
@@ -122,19 +135,23 @@ without! {
     a_lag_counts_as_a_revocation: LagCountsAsRevocation in LOGOUT_AND_LAG, "a connection outlives its session";
     a_lag_passes_the_turn: LagPassesTheTurn in LOGOUT_AND_LAG, "a connection outlives its session";
     a_lag_counts_as_a_change_of_rooms:
-        LagCountsAsRoomsChange in REMOVAL_AND_LAG, "a message of a room is shown to somebody who was removed from it";
+        LagCountsAsRoomsChange in REMOVAL_AND_LAG, "somebody is not told that they were removed";
     a_change_of_rooms_is_published_before_the_frames:
-        RoomsChangedBeforeFrames in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+        RoomsChangedBeforeFrames in REMOVAL, "somebody is not told that they were removed";
     a_change_of_rooms_is_counted_at_the_gate:
-        RoomsChangeIsCounted in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+        RoomsChangeIsCounted in REMOVAL, "somebody is not told that they were removed";
     a_change_of_rooms_lists_new_subscribers:
-        RoomsChangedAdoptsNew in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+        RoomsChangedAdoptsNew in REMOVAL, "somebody is not told that they were removed";
     a_change_of_rooms_passes_the_turn:
-        RoomsChangePassesTheTurn in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+        RoomsChangePassesTheTurn in REMOVAL, "somebody is not told that they were removed";
     a_catch_up_reads_the_rooms:
-        CatchUpReadsRooms in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+        CatchUpReadsRooms in REMOVAL, "somebody is not told that they were removed";
     a_backlog_is_read_with_the_rooms:
         OneReadTransaction in REMOVAL, "a message of a room is shown to somebody who was removed from it";
+    a_change_of_rooms_is_told_when_a_replay_comes_to_its_end:
+        ToldAtTheEnd in REMOVAL_IN_PARTS, "somebody is not told that they were removed";
+    a_change_of_rooms_since_the_welcome_is_told:
+        WelcomeLeavesChanges in REMOVAL_AT_THE_DOOR, "somebody is not told that they were removed";
 }
 
 /// A second line: since a lag passes the turn, no gap reaches a connection in the shard's turn.

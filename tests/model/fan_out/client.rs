@@ -2,6 +2,8 @@
 
 use super::{Frame, Piece, World};
 
+pub(super) const NOT_TOLD: &str = "somebody is not told that they were removed";
+
 /// What the client has been given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Client {
@@ -46,8 +48,10 @@ impl World {
                 if id <= self.client.message {
                     return Err("a message is repeated");
                 }
-                if self.must_get(self.client.message).is_some_and(|first| first < id) {
-                    return Err("a message is skipped");
+                match self.must_get(self.client.message) {
+                    Some(Frame::RoomGone(first)) if first < id => return Err(NOT_TOLD),
+                    Some(first) if first.id() < Some(id) => return Err("a message is skipped"),
+                    _ => {}
                 }
                 let removed = self.setting.scenario.frames(u8::MAX).find(|frame| matches!(frame, Frame::RoomGone(_)));
                 if matches!(frame, Frame::RoomMessage(_)) && removed.is_some_and(|removed| frame.id() > removed.id()) {
@@ -60,9 +64,9 @@ impl World {
     }
 
     /// The first event past `id` that the client must get. Of a room it was removed from it may get what came before.
-    pub(super) fn must_get(&self, id: u8) -> Option<u8> {
+    pub(super) fn must_get(&self, id: u8) -> Option<Frame> {
         let is_member = self.is_member();
         let due = |frame: &Frame| is_member || !matches!(frame, Frame::RoomMessage(_));
-        self.setting.scenario.frames_after(id, self.committed).find(due).and_then(Frame::id)
+        self.setting.scenario.frames_after(id, self.committed).find(due)
     }
 }

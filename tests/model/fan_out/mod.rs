@@ -14,7 +14,7 @@ mod task;
 use std::hash::{Hash, Hasher};
 
 use super::explore::Model;
-use client::Client;
+use client::{Client, NOT_TOLD};
 pub(crate) use rules::Rule;
 use rules::Rules;
 use shard::ShardAt;
@@ -27,7 +27,7 @@ pub(crate) enum Commit {
     Message,
     /// A message of a private room that the client is a member of, until `Remove`.
     RoomMessage,
-    /// The client is no member any more, and told so.
+    /// The client is no member any more, and told so: by its task, since the event is a frame of nobody's else.
     Remove,
     /// The client's session ends.
     Revoke,
@@ -52,6 +52,8 @@ pub(crate) struct Scenario {
     pub(crate) slow: bool,
     /// `HUB_CAPACITY`.
     pub(crate) capacity: usize,
+    /// `CHUNK_MAX_MESSAGES`: what is read of a backlog at once.
+    pub(crate) chunk: usize,
 }
 
 impl Scenario {
@@ -408,8 +410,11 @@ impl Model for World {
                 Some("nobody writes to the connection any more")
             }
             (_, false) if self.client.half.is_some() => Some("a frame stays half"),
-            (_, false) if self.must_get(self.client.message).is_some() => Some("a message never comes"),
-            (_, false) => (self.client.presence != self.presence).then_some("a change of presence never comes"),
+            (_, false) => match self.must_get(self.client.message) {
+                Some(Frame::RoomGone(_)) => Some(NOT_TOLD),
+                Some(_) => Some("a message never comes"),
+                None => (self.client.presence != self.presence).then_some("a change of presence never comes"),
+            },
         }
     }
 }

@@ -79,6 +79,10 @@ pub(crate) enum Rule {
     CatchUpReadsRooms,
     /// `catch_up` reads rooms and events in one transaction.
     OneReadTransaction,
+    /// `replay` counts a change of rooms as told when it has come to its end, and not with a part.
+    ToldAtTheEnd,
+    /// `look_up_rooms` counts no change of rooms as told that came after what the client has.
+    WelcomeLeavesChanges,
 }
 
 #[derive(Clone, Copy, Debug)]

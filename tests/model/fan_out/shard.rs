@@ -228,7 +228,12 @@ impl World {
                 Frame::Presence(seq) => *seq > position.presence,
                 other => other.id() > Some(position.message),
             };
-            let is_ours = self.subscriber.is_member || !matches!(frame, Frame::RoomMessage(_));
+            let is_ours = match frame {
+                Frame::RoomMessage(_) => self.subscriber.is_member,
+                // Of these a batch covers the ids and has no frames.
+                Frame::RoomGone(_) => false,
+                _ => true,
+            };
             (is_new || !self.keep(Rule::RepeatIsLeftOut)) && is_ours
         };
         Some(batch.iter().copied().filter(is_for_us).collect())

@@ -1,7 +1,7 @@
 //! The connection's task: `authenticate`, `Connection::run`, `catch_up`, `answer` and `close`.
 
 use super::client::Client;
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use super::{Frame, Piece, Position, Step, World, WriteOwner};
 
 /// Where the connection's task is.
@@ -16,6 +16,10 @@ pub(super) enum TaskAt {
         revocation: u8,
     },
     Register,
+    LookUpRooms,
+    ReadRooms {
+        membership: u8,
+    },
     /// `catch_up`, from its beginning.
     ClaimWrites,
     CatchUp,
@@ -32,8 +36,7 @@ pub(super) enum TaskAt {
     },
     WriteChunk {
         frames: Vec<Frame>,
-        position: Position,
-        is_member: bool,
+        replay: Replay,
     },
     SetPosition {
         position: Position,
@@ -64,6 +67,27 @@ pub(super) enum TaskAt {
     Ended,
 }
 
+/// What one step of `replay` has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Replay {
+    position: Position,
+    /// The gate's count of changes of rooms when it began.
+    membership: u8,
+    up_to: u8,
+    last_id: u8,
+    is_member: bool,
+}
+
+impl Replay {
+    /// `replay`, from where the chunk is written.
+    fn set_position(self, mut position: Position, rules: Rules) -> TaskAt {
+        if position.message >= self.last_id || !rules.keep(Rule::ToldAtTheEnd) {
+            position.membership = position.membership.max(self.membership);
+        }
+        TaskAt::SetPosition { position, is_member: self.is_member }
+    }
+}
+
 impl World {
     pub(super) fn task_steps(&self, steps: &mut Vec<Step>) {
         match &self.task {
@@ -72,11 +96,17 @@ impl World {
                 steps.push(("Task: take the last id", Ok(self.take_last_id(*revocation))));
             }
             TaskAt::Register => steps.push(("Task: register", Ok(self.register()))),
+            TaskAt::LookUpRooms => {
+                let membership = self.gate.position.membership;
+                let read = self.with_task(TaskAt::ReadRooms { membership });
+                steps.push(("Task: take the count of changes of rooms", Ok(read)));
+            }
+            TaskAt::ReadRooms { membership } => {
+                steps.push(("Task: look up the rooms", Ok(self.look_up_rooms(*membership))));
+            }
             TaskAt::ClaimWrites | TaskAt::CatchUp | TaskAt::RecheckSession { .. } => self.catch_up_steps(steps),
             TaskAt::Replay { .. } | TaskAt::ReplayAs { .. } => self.replay_steps(steps),
-            TaskAt::WriteChunk { frames, position, is_member } => {
-                self.write_chunk_steps(frames, *position, *is_member, steps);
-            }
+            TaskAt::WriteChunk { frames, replay } => self.write_chunk_steps(frames, *replay, steps),
             TaskAt::SetPosition { .. } | TaskAt::Join | TaskAt::Joined => self.join_steps(steps),
             TaskAt::PollWoken | TaskAt::LeaveWaker | TaskAt::Asleep => self.run_steps(steps),
             TaskAt::TryAnswer | TaskAt::ClaimForAnswer { .. } => self.answer_steps(steps),
@@ -121,16 +151,28 @@ impl World {
         })
     }
 
-    /// `Connection::welcome`, up to its first write.
+    /// The beginning of `Connection::welcome`.
     fn register(&self) -> World {
         self.after(|world| {
             if world.gate.shut {
                 world.task = TaskAt::StartClosing { pending: Vec::new() };
             } else {
                 world.gate.new = true;
-                let then = Box::new(TaskAt::ClaimWrites);
-                world.task = TaskAt::Write { left: vec![Piece::Whole(Frame::Answer)], then };
+                world.task = TaskAt::LookUpRooms;
             }
+        })
+    }
+
+    /// `look_up_rooms` past its first line, up to the first write of `welcome`.
+    fn look_up_rooms(&self, membership: u8) -> World {
+        self.after(|world| {
+            let last_id = world.setting.scenario.id_after(world.committed);
+            if world.subscriber.position.message >= last_id || !world.keep(Rule::WelcomeLeavesChanges) {
+                world.subscriber.position.membership = membership;
+            }
+            world.subscriber.is_member = world.is_member();
+            let then = Box::new(TaskAt::ClaimWrites);
+            world.task = TaskAt::Write { left: vec![Piece::Whole(Frame::Answer)], then };
         })
     }
 
@@ -202,28 +244,33 @@ impl World {
             TaskAt::ReplayAs { target, is_member } => (target, is_member),
             _ => return,
         };
-        let mut position = self.subscriber.position;
-        position.membership = position.membership.max(target.membership);
+        let (scenario, mut position) = (self.setting.scenario, self.subscriber.position);
         let readable = |frame: &Frame| is_member || !matches!(frame, Frame::RoomMessage(_));
-        let frames: Vec<Frame> =
-            self.setting.scenario.frames_after(position.message, self.committed).filter(readable).collect();
+        let mut frames: Vec<Frame> = scenario.frames_after(position.message, self.committed).filter(readable).collect();
+        let last_id = scenario.id_after(self.committed);
+        let is_part = frames.len() > scenario.chunk;
+        frames.truncate(scenario.chunk);
+        let up_to = frames.last().filter(|_| is_part).and_then(|frame| frame.id()).unwrap_or(last_id);
+        let replay = Replay { position, membership: target.membership, up_to, last_id, is_member };
         let next = if frames.is_empty() {
-            position.message = position.message.max(target.message);
-            TaskAt::SetPosition { position, is_member }
+            position.message = target.message.max(up_to);
+            replay.set_position(position, self.setting.rules)
         } else {
-            TaskAt::WriteChunk { frames, position, is_member }
+            TaskAt::WriteChunk { frames, replay }
         };
         steps.push(("Task: read the backlog", Ok(self.with_task(next))));
     }
 
-    fn write_chunk_steps(&self, frames: &[Frame], position: Position, is_member: bool, steps: &mut Vec<Step>) {
+    fn write_chunk_steps(&self, frames: &[Frame], replay: Replay, steps: &mut Vec<Step>) {
         let pieces: Vec<Piece> = frames.iter().copied().map(Piece::Whole).collect();
         let given = |count: usize| {
-            let mut position = position;
+            let mut position = replay.position;
             position.advance(&frames[..count]);
-            TaskAt::SetPosition { position, is_member }
+            replay.set_position(position, self.setting.rules)
         };
-        steps.push(("Task: write the chunk", self.with_task(given(frames.len())).sent(&pieces)));
+        let whole = Position { message: replay.up_to, ..replay.position };
+        let whole = self.with_task(replay.set_position(whole, self.setting.rules));
+        steps.push(("Task: write the chunk", whole.sent(&pieces)));
         if !self.setting.scenario.slow {
             return;
         }
