@@ -280,7 +280,7 @@ async fn a_backup_with_anything_in_it_that_is_not_ours_is_refused() {
         (hidden, "its schema is not"),
         ("CREATE VIEW everything AS SELECT * FROM messages", "its schema is not"),
         ("DROP INDEX sessions_by_use", "its schema is not"),
-        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'high_water'", "the largest id"),
+        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'high_water'", "invalid high_water"),
     ] {
         std::fs::copy(&sound, &bad).expect("a copy");
         Connection::open(&bad).and_then(|database| database.execute_batch(change)).expect("the change is made");
@@ -430,18 +430,18 @@ async fn a_backup_with_a_row_that_the_server_would_not_have_stored_is_refused() 
     for (change, finding) in [
         ("UPDATE messages SET created_at = 1764339000000000000 WHERE id = 1", "invalid time"),
         ("UPDATE users SET created_at = -9223372036854775808", "invalid time"),
-        ("UPDATE sqlite_sequence SET seq = 9223372036854775807", "counts its ids beyond"),
+        ("UPDATE sqlite_sequence SET seq = 9223372036854775807", "invalid sqlite_sequence row"),
         ("UPDATE messages SET content = replace(hex(zeroblob(1000000)), '00', 'x') WHERE id = 1", "4000"),
         ("UPDATE users SET name = char(27) || '[2J' WHERE id = 1", "invalid username"),
         ("UPDATE messages SET id = 9007199254740991 WHERE id = 3", "invalid id"),
-        ("UPDATE meta SET value = 9007199254740991 WHERE key = 'high_water'", "the largest id"),
-        ("UPDATE meta SET value = 'x' WHERE key = 'epoch'", "epoch"),
-        ("UPDATE sessions SET last_used_at = -1", "a session cannot be"),
-        ("UPDATE sessions SET client = char(27)", "a session cannot be"),
+        ("UPDATE meta SET value = 9007199254740991 WHERE key = 'high_water'", "invalid high_water"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'epoch'", "invalid epoch"),
+        ("UPDATE sessions SET last_used_at = -1", "invalid session row"),
+        ("UPDATE sessions SET client = char(27)", "invalid session row"),
         ("UPDATE rooms SET name = char(7) WHERE id = 3", "invalid name of a room"),
         ("UPDATE images SET subtype = 'svg+xml'", "invalid picture"),
         ("DELETE FROM rooms WHERE id = 1", "there is no lobby"),
-        ("UPDATE reactions SET id = 99 WHERE user_id = 1", "to be given again"),
+        ("UPDATE reactions SET id = 99 WHERE user_id = 1", "above high_water"),
     ] {
         std::fs::write(&backup, &sound).expect("it is written");
         Connection::open(&backup).and_then(|database| database.execute_batch(change)).expect("the change");

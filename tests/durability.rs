@@ -473,7 +473,7 @@ async fn a_clock_that_is_right_again_ends_no_session_and_removes_no_message() {
     server.database().execute_batch(behind).expect("the change");
     add_expired_session(&server);
     server.restart_with(&["--keep-days", "30"]);
-    server.logged("the clock is ahead of what it was").await;
+    server.logged("the clock jumped ahead").await;
     cleaned(&server).await;
     assert_eq!(server.history(&ada).await.len(), 1);
     assert!(server.number("SELECT last_used_at FROM sessions") > 0);

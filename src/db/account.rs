@@ -1,4 +1,5 @@
-//! Applies what people do to their own accounts, and what moderators do to those of others.
+//! Applies what people do to their own accounts, and what moderators do to those of others. Each command comes with a
+//! session, which is checked again here: it may have ended while the command was in the queue.
 
 use std::num::NonZeroU32;
 
@@ -8,12 +9,12 @@ use super::sql;
 use crate::model::{SessionId, UnixMillis, UserId, Username};
 use crate::secret::Digest;
 
-/// Something to be done to an account. Where a password was asked for, it comes with the hash it was verified against:
-/// nothing is done if that is not the user's any more.
+/// A command about an account. One that requires the password comes with the hash that it was verified against, and
+/// does nothing if the user has another hash by now.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub enum AccountCommand {
-    /// Gives oneself another password, and ends all other sessions of one's own.
+    /// Changes one's own password, and ends one's other sessions.
     SetPassword {
         /// What the old password was verified against.
         verified: String,
@@ -25,7 +26,7 @@ pub enum AccountCommand {
         /// Its number.
         ended: SessionId,
     },
-    /// Ends all sessions of one's own except the one this is done with.
+    /// Ends all of one's own sessions except this one.
     EndOtherSessions,
     /// Deletes one's own account: name, password and sessions go, rooms are left.
     Delete {
@@ -44,22 +45,22 @@ pub enum AccountCommand {
         expires_at: UnixMillis,
         /// How many invitations that still work a user may have made.
         at_most: u32,
-        /// Whether only moderators invite.
+        /// Whether only moderators may invite.
         by_moderators: bool,
     },
-    /// Takes an invitation back; a moderator anybody's.
+    /// Takes back one's own invitation; as a moderator, anybody's.
     DeleteInvite {
         /// Its number.
         invite: i64,
     },
     /// Keeps somebody out, and ends their sessions.
     Ban {
-        /// Whom.
+        /// The user.
         username: Username,
     },
     /// Lets somebody in again.
     Unban {
-        /// Whom.
+        /// The user.
         username: Username,
     },
 }
@@ -67,11 +68,11 @@ pub enum AccountCommand {
 /// What was done to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountOutcome {
-    /// All there is to say is that it was done.
+    /// It was done, and there is nothing to add.
     Done,
     /// The new invitation.
     Invited(i64),
-    /// The user it was done to.
+    /// The user whose account it was.
     User(UserId),
 }
 
@@ -152,7 +153,7 @@ impl Execution<'_> {
         Ok(Ok(AccountOutcome::User(user)))
     }
 
-    /// Takes a user's name, password, sessions and rooms away; what they wrote stays, under a neutral name.
+    /// Deletes a user's name, password, sessions and memberships; their messages stay, under a neutral name.
     pub(super) fn delete_user(&mut self, user: UserId) -> rusqlite::Result<Vec<SessionId>> {
         self.leave_all_rooms(user)?;
         sql::anonymize_user(self.connection, user, self.moment.now)?;

@@ -1,8 +1,8 @@
-//! What an administrator can have done to the data, applied by the writer thread like any other change.
+//! What an administrator can do to the data, applied by the writer thread like any other change.
 //!
 //! A command is the same whether it reaches a running server through its control socket or is applied by a process that
-//! has the database to itself. What may take long is cut into steps: each is a command of its own that says where it
-//! begins, so that other people's messages never wait long for it.
+//! has the database to itself. Long work is cut into steps, each a command of its own that says where it begins, so
+//! that people's messages never wait long for it.
 
 use std::num::NonZeroU32;
 
@@ -26,35 +26,35 @@ pub enum AdminCommand {
         /// The PHC string of the password.
         password_hash: String,
     },
-    /// Gives a user another password and ends their sessions.
+    /// Changes a user's password and ends their sessions.
     SetPassword {
-        /// Whose.
+        /// The user.
         username: Username,
         /// The PHC string of the password.
         password_hash: String,
     },
     /// Prevents a user from logging in and ends their sessions.
     DisableUser {
-        /// Whose account.
+        /// The user.
         username: Username,
     },
     /// Lets a disabled user log in again.
     EnableUser {
-        /// Whose account.
+        /// The user.
         username: Username,
     },
-    /// Takes a user's name, password and sessions away; the messages stay, under a neutral name.
+    /// Deletes a user's name, password and sessions; the messages stay, under a neutral name.
     DeleteUser {
-        /// Whose account.
+        /// The user.
         username: Username,
     },
     /// Removes some of a user's messages.
     EraseMessages {
-        /// Whose.
+        /// The user.
         username: Username,
         /// The step begins after this message.
         after: MessageId,
-        /// Who has them removed, if it is not the user.
+        /// The moderator who removes them, if it is not the user.
         by: Option<(UserId, Username)>,
     },
     /// Ends one session.
@@ -64,7 +64,7 @@ pub enum AdminCommand {
     },
     /// Ends all sessions of a user.
     RevokeSessions {
-        /// Whose.
+        /// The user.
         username: Username,
     },
     /// Creates an invitation.
@@ -78,9 +78,9 @@ pub enum AdminCommand {
     },
     /// Makes somebody a moderator, or takes that back.
     SetRole {
-        /// Whose role.
+        /// The user.
         username: Username,
-        /// Whether they are to look after the server.
+        /// Whether they become one.
         is_moderator: bool,
     },
     /// Creates a bot: a user without a password, with one session that does not expire.
@@ -92,14 +92,14 @@ pub enum AdminCommand {
     },
     /// Gives a bot another token; the old one ends.
     RotateBot {
-        /// Which.
+        /// The bot.
         username: Username,
         /// The digest of the new token.
         digest: Digest,
     },
     /// Removes some of the messages stored before a moment.
     Prune {
-        /// That moment.
+        /// The moment.
         before: UnixMillis,
         /// The step begins after this message.
         after: MessageId,
@@ -113,7 +113,7 @@ pub struct AdminOutcome {
     pub ended: Vec<SessionId>,
     /// How many messages were removed.
     pub removed: usize,
-    /// Where the next step begins; `None` when all is done.
+    /// Where the next step begins; `None` when the work is done.
     pub next: Option<MessageId>,
 }
 
@@ -155,102 +155,122 @@ impl AdminCommand {
     }
 }
 
-/// Carries out a command, inside the writer's transaction; one that removes messages looks at so many `rows`.
-pub(super) fn apply(
-    execution: &mut Execution<'_>,
-    command: &AdminCommand,
-    rows: u32,
-) -> rusqlite::Result<Result<AdminOutcome, AdminError>> {
-    let (connection, now) = (execution.connection, execution.moment.now);
-    let done = match command {
-        AdminCommand::AddUser { username, password_hash } => {
-            match sql::insert_user(connection, username, password_hash, now, *execution.last_id) {
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    return Ok(Err(AdminError::UsernameTaken));
-                }
-                inserted => drop(inserted?),
-            }
-            AdminOutcome::default()
-        }
-        AdminCommand::SetPassword { username, password_hash } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            if sql::role(connection, user)?.1 {
-                return Ok(Err(AdminError::IsABot));
-            }
-            sql::set_password(connection, user, password_hash)?;
-            AdminOutcome { ended: sql::delete_sessions_of(connection, user)?, ..AdminOutcome::default() }
-        }
-        AdminCommand::DisableUser { username } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            sql::disable_user(connection, user, now)?;
-            AdminOutcome { ended: sql::delete_sessions_of(connection, user)?, ..AdminOutcome::default() }
-        }
-        AdminCommand::EnableUser { username } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            sql::enable_user(connection, user)?;
-            AdminOutcome::default()
-        }
-        AdminCommand::DeleteUser { username } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            // Its sessions are among the effects already.
-            execution.delete_user(user)?;
-            AdminOutcome::default()
-        }
-        AdminCommand::EraseMessages { username, after, by } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            let by = by.as_ref().map_or((user, username), |(by, name)| (*by, name));
-            let erased = execution.erase(user, *after, rows, by)?;
-            if erased.next.is_none() {
-                sql::end_erasure(connection, user)?;
-            }
-            erased.into()
-        }
-        AdminCommand::RevokeSession { session } => {
-            if !sql::delete_session_by_id(connection, *session)? {
-                return Ok(Err(AdminError::NoSuchSession));
-            }
-            AdminOutcome { ended: vec![*session], ..AdminOutcome::default() }
-        }
-        AdminCommand::RevokeSessions { username } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            AdminOutcome { ended: sql::delete_sessions_of(connection, user)?, ..AdminOutcome::default() }
-        }
-        AdminCommand::CreateInvite { digest, uses, expires_at } => {
-            if sql::insert_invite(connection, digest, *uses, None, now, *expires_at)?.is_none() {
-                return Ok(Err(AdminError::InviteExists));
-            }
-            AdminOutcome::default()
-        }
-        AdminCommand::SetRole { username, is_moderator } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            if sql::role(connection, user)?.1 {
-                return Ok(Err(AdminError::IsABot));
-            }
-            sql::set_moderator(connection, user, *is_moderator)?;
-            AdminOutcome::default()
-        }
-        AdminCommand::AddBot { username, digest } => {
-            if !sql::insert_bot(connection, username, now, *execution.last_id)? {
-                return Ok(Err(AdminError::UsernameTaken));
-            }
-            sql::insert_bot_session(connection, digest, username, now)?;
-            AdminOutcome::default()
-        }
-        AdminCommand::RotateBot { username, digest } => {
-            let Some(user) = sql::find_user(connection, username)? else { return Ok(Err(AdminError::NoSuchUser)) };
-            if !sql::role(connection, user)?.1 {
-                return Ok(Err(AdminError::NotABot));
-            }
-            let ended = sql::delete_sessions_of(connection, user)?;
-            sql::insert_bot_session(connection, digest, username, now)?;
-            AdminOutcome { ended, ..AdminOutcome::default() }
-        }
-        AdminCommand::Prune { before, after } => {
-            let prune = Prune { after: *after, until: MessageId::default(), before: *before, rows };
-            sql::prune_messages(connection, prune)?.into()
+type Judged = rusqlite::Result<Result<AdminOutcome, AdminError>>;
+
+/// The user of this name, disabled or not.
+macro_rules! find_user {
+    ($self:ident, $username:expr) => {
+        match sql::find_user($self.connection, $username)? {
+            Some(user) => user,
+            None => return Ok(Err(AdminError::NoSuchUser)),
         }
     };
-    Ok(Ok(done))
+}
+
+impl Execution<'_> {
+    /// Applies a command. One that removes messages looks at so many `rows`.
+    pub(super) fn administer(&mut self, command: &AdminCommand, rows: u32) -> Judged {
+        let (connection, now) = (self.connection, self.moment.now);
+        Ok(Ok(match command {
+            AdminCommand::AddUser { username, password_hash } => return self.add_user(username, password_hash),
+            AdminCommand::SetPassword { username, password_hash } => return self.set_password(username, password_hash),
+            AdminCommand::DisableUser { username } => {
+                let user = find_user!(self, username);
+                sql::disable_user(connection, user, now)?;
+                sql::delete_sessions_of(connection, user)?.into()
+            }
+            AdminCommand::EnableUser { username } => {
+                sql::enable_user(connection, find_user!(self, username))?;
+                AdminOutcome::default()
+            }
+            AdminCommand::DeleteUser { username } => {
+                let user = find_user!(self, username);
+                // Its sessions are among the effects already.
+                self.delete_user(user)?;
+                AdminOutcome::default()
+            }
+            AdminCommand::EraseMessages { username, after, by } => {
+                let user = find_user!(self, username);
+                let by = by.as_ref().map_or((user, username), |(by, name)| (*by, name));
+                let erased = self.erase(user, *after, rows, by)?;
+                if erased.next.is_none() {
+                    sql::end_erasure(connection, user)?;
+                }
+                erased.into()
+            }
+            AdminCommand::RevokeSession { session } => {
+                if !sql::delete_session_by_id(connection, *session)? {
+                    return Ok(Err(AdminError::NoSuchSession));
+                }
+                vec![*session].into()
+            }
+            AdminCommand::RevokeSessions { username } => {
+                sql::delete_sessions_of(connection, find_user!(self, username))?.into()
+            }
+            AdminCommand::CreateInvite { digest, uses, expires_at } => {
+                if sql::insert_invite(connection, digest, *uses, None, now, *expires_at)?.is_none() {
+                    return Ok(Err(AdminError::InviteExists));
+                }
+                AdminOutcome::default()
+            }
+            AdminCommand::SetRole { username, is_moderator } => return self.set_role(username, *is_moderator),
+            AdminCommand::AddBot { username, digest } => {
+                if !sql::insert_bot(connection, username, now, *self.last_id)? {
+                    return Ok(Err(AdminError::UsernameTaken));
+                }
+                sql::insert_bot_session(connection, digest, username, now)?;
+                AdminOutcome::default()
+            }
+            AdminCommand::RotateBot { username, digest } => return self.rotate_bot(username, digest),
+            AdminCommand::Prune { before, after } => {
+                let prune = Prune { after: *after, until: MessageId::default(), before: *before, rows };
+                sql::prune_messages(connection, prune)?.into()
+            }
+        }))
+    }
+
+    fn add_user(&self, username: &Username, password_hash: &str) -> Judged {
+        match sql::insert_user(self.connection, username, password_hash, self.moment.now, *self.last_id) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Ok(Err(AdminError::UsernameTaken))
+            }
+            inserted => inserted.map(|_| Ok(AdminOutcome::default())),
+        }
+    }
+
+    fn set_password(&self, username: &Username, password_hash: &str) -> Judged {
+        let user = find_user!(self, username);
+        if sql::role(self.connection, user)?.1 {
+            return Ok(Err(AdminError::IsABot));
+        }
+        sql::set_password(self.connection, user, password_hash)?;
+        Ok(Ok(sql::delete_sessions_of(self.connection, user)?.into()))
+    }
+
+    fn set_role(&self, username: &Username, is_moderator: bool) -> Judged {
+        let user = find_user!(self, username);
+        if sql::role(self.connection, user)?.1 {
+            return Ok(Err(AdminError::IsABot));
+        }
+        sql::set_moderator(self.connection, user, is_moderator)?;
+        Ok(Ok(AdminOutcome::default()))
+    }
+
+    fn rotate_bot(&self, username: &Username, digest: &Digest) -> Judged {
+        let user = find_user!(self, username);
+        if !sql::role(self.connection, user)?.1 {
+            return Ok(Err(AdminError::NotABot));
+        }
+        let ended = sql::delete_sessions_of(self.connection, user)?;
+        sql::insert_bot_session(self.connection, digest, username, self.moment.now)?;
+        Ok(Ok(ended.into()))
+    }
+}
+
+impl From<Vec<SessionId>> for AdminOutcome {
+    fn from(ended: Vec<SessionId>) -> Self {
+        Self { ended, ..Self::default() }
+    }
 }
 
 impl From<Pruned> for AdminOutcome {

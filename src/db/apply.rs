@@ -5,7 +5,6 @@
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::admin;
 use super::change::{Change, Done, Moment, Sweep, Swept, Written};
 use super::data::{NewImage, Sender, Write, WriteRules};
 use super::error::{Error, ImageError};
@@ -20,7 +19,7 @@ pub(super) struct Effects {
     /// In `id` order.
     pub(super) events: Vec<Event>,
     pub(super) ended: Vec<SessionId>,
-    /// The last event that is not a message, if there was one.
+    /// The last event that is not a message; 0 if there was none.
     pub(super) high_water: MessageId,
 }
 
@@ -34,7 +33,8 @@ pub(super) struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    /// Applies one change.
+    /// Applies one change. If another change of its transaction fails by itself, it is applied once more without that one:
+    /// so whatever it does has to be in the transaction or in this view of it, which a failure undoes.
     pub(super) fn run(&mut self, change: &Change) -> rusqlite::Result<Done> {
         let (connection, now) = (self.connection, self.moment.now);
         Ok(match change {
@@ -60,7 +60,7 @@ impl Execution<'_> {
                 Done::ImageStored(self.store_image(*session, *owner, image, *at_most)?)
             }
             Change::Administer { command, rows } => {
-                let outcome = admin::apply(self, command, *rows)?;
+                let outcome = self.administer(command, *rows)?;
                 self.effects.ended.extend(outcome.iter().flat_map(|outcome| &outcome.ended));
                 Done::Administered(outcome)
             }
@@ -71,7 +71,7 @@ impl Execution<'_> {
         })
     }
 
-    /// With an invitation, its use is counted in the same transaction: it admits as many users as it says, and a failed
+    /// The use of an invitation is counted in the same transaction: it admits as many users as it says, and a failed
     /// registration does not use it up.
     fn register_user(
         &self,

@@ -1,4 +1,5 @@
-//! What the writer thread can do, as data: a [`Change`] says what, a [`Reply`] who waits, and [`Done`] what came of it.
+//! What the writer thread can do, as data: a [`Change`] says what to do, a [`Reply`] who waits for it, and [`Done`]
+//! what the outcome is.
 //!
 //! Applying a change depends only on the database, the change and its [`Moment`]: not on a clock, a random number, a flag
 //! or a constant that another version may have changed. So equal changes in equal order give equal databases, on any
@@ -31,12 +32,12 @@ pub(super) enum Change {
     },
     LoginUser {
         user: UserId,
-        /// What the password was verified against.
+        /// The hash that the password was verified against.
         password_hash: String,
         digest: Digest,
         /// A short form of the client's name.
         client: String,
-        /// How many of the user's sessions stay, the newest ones.
+        /// How many of the user's sessions stay: the newest.
         keep: u32,
     },
     TouchSession {
@@ -51,13 +52,13 @@ pub(super) enum Change {
         rules: WriteRules,
     },
     Room {
-        /// The login in whose name it is done.
+        /// The session in which it is done.
         session: SessionId,
         by: UserId,
         command: RoomCommand,
     },
     Account {
-        /// The login in which it is done.
+        /// The session in which it is done.
         session: SessionId,
         by: UserId,
         command: AccountCommand,
@@ -66,7 +67,7 @@ pub(super) enum Change {
         session: SessionId,
         owner: UserId,
         image: NewImage,
-        /// How many pictures that no message names yet one user may have.
+        /// How many pictures one user may have that are in no message yet.
         at_most: u32,
     },
     Administer {
@@ -74,7 +75,7 @@ pub(super) enum Change {
         /// How many messages it looks at, if it removes messages.
         rows: u32,
     },
-    /// Is in no log: nodes of a cluster do not push.
+    /// Never in a log: nodes of a cluster do not push.
     #[cfg(feature = "push")]
     #[cfg_attr(feature = "cluster", serde(skip))]
     Push(PushChange),
@@ -84,8 +85,8 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// How much it takes of what one commit may hold. A picture is as much for the disk as thousands of messages: no
-    /// commit waits for two.
+    /// Its share of the writes in one commit. A picture is as much for the disk as thousands of messages: no commit has
+    /// two.
     pub(super) fn writes(&self) -> usize {
         match self {
             Self::Write { writes, .. } => writes.len(),
@@ -134,7 +135,7 @@ pub(super) struct Step {
 /// What applying a change answers, once it is committed.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// The change was made, and there is nothing else to say.
+    /// The change was made, and there is nothing to add.
     Applied,
     Registered(Result<(), Error>),
     LoggedIn(Option<SessionId>),
@@ -160,12 +161,12 @@ pub(super) type Written = Result<Vec<Result<MessageId, WriteError>>, Error>;
 pub(super) struct Swept {
     /// Whether there may be more expired sessions or nonces.
     pub(super) more_expired: bool,
-    /// When the session was used that expires next.
+    /// When the session that expires next was last used.
     pub(super) oldest_use: Option<UnixMillis>,
     pub(super) pruned: Option<Pruned>,
 }
 
-/// Who waits for a change. A reply that is dropped says that the database is unavailable.
+/// The waiting side of a change. Dropping a reply says that the database is unavailable.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// Nobody.
@@ -176,8 +177,8 @@ pub(super) enum Reply {
     LoggedOut(oneshot::Sender<bool>),
     Written {
         reply: oneshot::Sender<Written>,
-        /// Room in the queue, given back when the writes are stored or refused.
-        room: OwnedSemaphorePermit,
+        /// The writes' bytes in the queue, given back when they are stored or refused.
+        queued: OwnedSemaphorePermit,
     },
     Room(oneshot::Sender<Result<RoomOutcome, RoomError>>),
     ImageStored(oneshot::Sender<Result<ImageId, ImageError>>),
@@ -191,7 +192,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// Whether the one who waited has gone.
+    /// Whether nobody waits any more.
     #[cfg(feature = "cluster")]
     pub(super) fn is_abandoned(&self) -> bool {
         match self {
@@ -213,7 +214,7 @@ impl Reply {
         }
     }
 
-    /// Tells the one who waits what was done.
+    /// Answers whoever waits.
     pub(super) fn answer(self, done: Done) {
         match (self, done) {
             (Self::None, _) => {}
@@ -221,8 +222,8 @@ impl Reply {
             (Self::Registered(reply), Done::Registered(registered)) => send(reply, registered),
             (Self::LoggedIn(reply), Done::LoggedIn(session)) => send(reply, session),
             (Self::LoggedOut(reply), Done::LoggedOut(existed)) => send(reply, existed),
-            (Self::Written { reply, room }, Done::Written(written)) => {
-                drop(room);
+            (Self::Written { reply, queued }, Done::Written(written)) => {
+                drop(queued);
                 send(reply, written);
             }
             (Self::Room(reply), Done::Room(outcome)) => send(reply, outcome),
@@ -240,6 +241,6 @@ impl Reply {
 }
 
 fn send<T>(reply: oneshot::Sender<T>, value: T) {
-    // The one who waited may have gone.
+    // Fails if nobody waits any more.
     drop(reply.send(value));
 }

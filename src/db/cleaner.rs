@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::model::{MessageId, UnixMillis};
 
-/// Where the removal of old messages is.
+/// How far the removal of old messages has come.
 #[derive(Debug)]
 pub(super) struct Cleaner {
     retention: Retention,
@@ -21,7 +21,7 @@ pub(super) struct Cleaner {
     gap: (i64, MessageId),
     /// The last message that was looked at.
     after: MessageId,
-    /// When all messages had been looked through.
+    /// When a look through all messages was last finished.
     finished: Option<Instant>,
 }
 
@@ -44,8 +44,8 @@ impl Cleaner {
         }
     }
 
-    /// How many messages are kept is measured by their ids instead of counting them, which would read the whole table.
-    /// Ids have few gaps, except where they were skipped after an unclean end; with other gaps fewer messages are kept.
+    /// The number of messages kept is measured by their ids: counting them would read the whole table. Ids have few
+    /// gaps, except where they were skipped after an unclean end; with other gaps fewer messages are kept.
     fn next_prune(&self, last_id: MessageId, now: UnixMillis) -> Prune {
         let (skipped, gap_ends) = self.gap;
         let without_gap = |until: i64| if until < gap_ends.get() { until - skipped } else { until };
@@ -55,7 +55,7 @@ impl Cleaner {
         Prune { after: self.after, until, before, rows: PRUNE_ROWS }
     }
 
-    /// Takes note of what a round did; returns when the next is due at the latest.
+    /// Notes what a round did. Returns when the next is due at the latest.
     pub(super) fn note(&mut self, swept: Swept, now: UnixMillis) -> Duration {
         if swept.pruned.is_some_and(|pruned| self.note_pruned(pruned)) {
             return PRUNE_PACE;

@@ -1,4 +1,5 @@
-//! The types that go in and out of the database.
+//! The types that go in and out of the database. Those that a [`Change`](super::change::Change) contains are written
+//! into the log of a cluster: a field that is added or renamed there needs a new version of entries.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::limits::{EDIT_WITHIN, IMAGE_WAIT, SESSION_LIFETIME};
 use crate::model::{Content, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use crate::room::{AltText, Emoji, Event, ImageId, RoomId};
 
-/// How a database is kept.
+/// The operator's choices about a database.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// What an acknowledged message has survived.
@@ -16,7 +17,7 @@ pub struct Options {
     pub retention: Retention,
 }
 
-/// What a login is checked against.
+/// The user that a login is checked against.
 #[derive(Debug)]
 pub struct Credentials {
     /// The user's row.
@@ -38,7 +39,7 @@ pub struct Session {
     pub username: Username,
     /// Whether the user is a program.
     pub is_bot: bool,
-    /// Whether the user looks after open rooms.
+    /// Whether the user is a moderator.
     pub is_moderator: bool,
     /// When it was last used, to about an hour.
     pub(super) last_used_at: UnixMillis,
@@ -57,22 +58,22 @@ pub struct LoginRow {
     pub client: String,
 }
 
-/// An invitation as those see it who may invite.
+/// An invitation, as users who may invite see it.
 #[derive(Debug)]
 pub struct InviteRow {
     /// The invitation's row.
     pub id: i64,
     /// How many may register with it in all.
     pub uses: u32,
-    /// How many still may.
+    /// How many more may.
     pub left: u32,
-    /// Who made it; none if it was made from a shell.
+    /// Who made it; `None` if it was made from a shell.
     pub created_by: Option<Username>,
     /// When it was made.
     pub created_at: UnixMillis,
     /// When it stops working.
     pub expires_at: UnixMillis,
-    /// Who came by it.
+    /// The users who registered with it.
     pub users: Vec<Username>,
 }
 
@@ -83,9 +84,9 @@ pub struct Person {
     pub username: Username,
     /// Whether the user is a program.
     pub is_bot: bool,
-    /// Whether the user looks after open rooms.
+    /// Whether the user is a moderator.
     pub is_moderator: bool,
-    /// When the user was last here.
+    /// When the user was last seen.
     pub last_seen: Option<UnixMillis>,
 }
 
@@ -93,7 +94,7 @@ pub struct Person {
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Sender {
-    /// The login they are sent with. After it ends, nothing more is stored.
+    /// The session they are sent in. Once it has ended, nothing more is stored.
     pub session: SessionId,
     /// The user who logged in.
     pub user: UserId,
@@ -107,15 +108,15 @@ pub struct Sender {
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct NewMessage {
-    /// Where it is said.
+    /// The room it is for.
     pub room: RoomId,
-    /// What it says; empty only if it has a picture.
+    /// Its text; empty only if it has a picture.
     pub content: Content,
-    /// What it answers.
+    /// The message it replies to.
     pub reply_to: Option<MessageId>,
-    /// A picture that the sender has stored before, and what it shows.
+    /// A picture that the sender has stored before, and its description.
     pub image: Option<(ImageId, AltText)>,
-    /// What the sender calls it.
+    /// The sender's name for it.
     pub nonce: Option<Nonce>,
 }
 
@@ -127,43 +128,43 @@ impl NewMessage {
     }
 }
 
-/// Something that a member writes. Each is one event, if it is not refused.
+/// Something that a member writes. Each becomes one event, unless it is refused.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub enum Write {
-    /// Says something.
+    /// Stores a message.
     Message(NewMessage),
-    /// Gives a message of one's own another text.
+    /// Replaces the text of one's own message.
     Edit {
         /// The message.
         message: MessageId,
-        /// The text it is to have.
+        /// The new text.
         content: Content,
-        /// What the sender calls the edit.
+        /// The sender's name for the edit.
         nonce: Option<Nonce>,
     },
-    /// Takes a message away.
+    /// Deletes a message.
     Delete {
         /// The message.
         message: MessageId,
-        /// What the sender calls the removal.
+        /// The sender's name for the deletion.
         nonce: Option<Nonce>,
     },
     /// Reacts to a message, or takes that back.
     React {
         /// The message.
         message: MessageId,
-        /// With what.
+        /// The reaction.
         emoji: Emoji,
-        /// Whether it is to be there.
+        /// Whether to add it or to take it back.
         on: bool,
-        /// What the sender calls the reaction.
+        /// The sender's name for this change.
         nonce: Option<Nonce>,
     },
 }
 
 impl Write {
-    /// What the sender calls it.
+    /// The sender's name for it.
     #[must_use]
     pub fn nonce(&self) -> Option<&Nonce> {
         match self {
@@ -174,7 +175,7 @@ impl Write {
         }
     }
 
-    /// Bytes of text that it brings.
+    /// Bytes of its text.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
             Self::Message(NewMessage { content, image, .. }) => {
@@ -191,8 +192,8 @@ impl Write {
     }
 }
 
-/// What the writes of a member are judged by, beside the database: given with them, so that it is the same wherever they
-/// are applied.
+/// The rules for members' writes that are not in the database. They come with the writes, so that they are the same
+/// wherever those are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct WriteRules {
@@ -209,7 +210,7 @@ impl WriteRules {
     }
 }
 
-/// Which messages of the history are asked for.
+/// Which part of a room's history to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageQuery {
     /// The newest.
@@ -218,7 +219,7 @@ pub enum PageQuery {
     Before(MessageId),
     /// The oldest messages after this one.
     After(MessageId),
-    /// Those on both sides of this place.
+    /// The messages on both sides of this one.
     Around(MessageId),
 }
 
@@ -259,7 +260,7 @@ pub(super) struct Prune {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pruned {
     pub(super) removed: usize,
-    /// Where the next step begins; `None` if there are no messages left to look at.
+    /// Where the next step begins; `None` if no messages are left to look at.
     pub(super) next: Option<MessageId>,
 }
 
@@ -278,21 +279,21 @@ pub struct NewImage {
     pub bytes: Vec<u8>,
 }
 
-/// What is said of a picture before it is sent.
+/// What the head of an answer says of a picture.
 #[derive(Debug)]
 pub struct ImageInfo {
     /// Its media type, without `image/`.
     pub subtype: String,
-    /// How long it is.
+    /// The size of the file.
     pub bytes: u32,
 }
 
-/// Some of what somebody has written.
+/// Some of the messages that a user has written.
 #[derive(Debug)]
 pub struct MessagesBy {
     /// Ascending.
     pub messages: Vec<Message>,
-    /// Where to go on; `None` when all has been looked at.
+    /// Where to continue; `None` at the end.
     pub next: Option<MessageId>,
 }
 
@@ -301,7 +302,7 @@ pub struct MessagesBy {
 pub struct Commit<'a> {
     /// The last event of the commit before.
     pub after: MessageId,
-    /// The events, in `id` order; may be none.
+    /// The events, in `id` order; possibly none.
     pub events: &'a [Event],
     /// Commands in the transaction.
     pub commands: usize,
@@ -311,23 +312,24 @@ pub struct Commit<'a> {
     pub took: Duration,
 }
 
-/// What is published about a commit.
+/// What the writer thread reports of a commit.
 #[derive(Debug)]
 pub enum Committed<'a> {
-    /// These sessions have ended. Reported before the caller who ended them is answered, so that nothing sent on their
-    /// sockets afterwards is accepted.
+    /// These sessions have ended. Reported before the request that ended them is answered, so that nothing sent on
+    /// their sockets afterwards is accepted.
     SessionsEnded(&'a [SessionId]),
-    /// Who may read which room changed by these events. Told before the one who asked for it is answered: whoever was
-    /// removed is told nothing that comes after (promise 8).
+    /// Rooms or their members changed by these events. Reported before the request for it is answered, so that somebody
+    /// who was removed is told nothing that comes after (promise 8).
     Membership(&'a [Event]),
-    /// This was stored. Told when the senders have been answered.
+    /// These events were stored. Reported after the senders are answered.
     Stored(Commit<'a>),
-    /// A commit failed, and reached the disk all the same: this is the last event there is now. What those before it were
-    /// is for everybody to look up.
+    /// A failed commit reached the disk after all. This is the last event now; what the ones before it were has to be
+    /// read from the database.
     TurnedUp(MessageId),
 }
 
-/// What the writer thread calls after each commit.
+/// Called by the writer thread after each commit, in order: it must not block for long, since nothing is stored
+/// meanwhile.
 pub type OnCommit = Box<dyn FnMut(Committed<'_>) + Send>;
 
 /// Sessions that were last used at or before this moment are expired.

@@ -1,5 +1,5 @@
-//! How what a change is made of is written into the entries of a log. What comes out of one is parsed like anything from outside: a name
-//! in an entry is as good as one in a request, and no better.
+//! How the parts of a change are written into the entries of a log. What is read from an entry is parsed like anything
+//! from outside: a name in an entry is trusted no more than one in a request.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ macro_rules! parsed {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = Cow::<'de, str>::deserialize(deserializer)?;
                 let parse: fn(&str) -> Option<Self> = $parse;
-                parse(&text).ok_or_else(|| D::Error::custom(concat!("it is no ", stringify!($type))))
+                parse(&text).ok_or_else(|| D::Error::custom(concat!("invalid ", stringify!($type))))
             }
         }
     };
@@ -89,16 +89,16 @@ pub(super) mod base64 {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        BASE64.decode(text.as_bytes()).map_err(|_| D::Error::custom("it is no base64"))
+        BASE64.decode(text.as_bytes()).map_err(|_| D::Error::custom("invalid base64"))
     }
 }
 
-/// A message that is a picture need not have a text.
+/// A message with a picture may have an empty text.
 fn parse_content(text: &str) -> Option<Content> {
     if text.is_empty() { Some(Content::from_database("")) } else { Content::parse(text).ok() }
 }
 
-/// For what may be left as it is, or taken away, or set: nothing, `[]`, `[value]`.
+/// For a field that a change leaves, removes or sets: nothing, `[]`, `[value]`.
 pub(super) mod double_option {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -121,7 +121,7 @@ pub(super) mod double_option {
 // The wire writes names, too.
 parsed! { Username: parse_username }
 
-/// Somebody whose account is deleted has a name that nobody can register.
+/// The user of a deleted account has a name that nobody can register.
 fn parse_username(name: &str) -> Option<Username> {
     let of_deleted = || {
         let user = name.strip_prefix("(deleted ")?.strip_suffix(')')?.parse().ok()?;

@@ -27,7 +27,7 @@ pub enum OpenError {
     /// The file cannot be created or opened.
     #[error("the file cannot be opened")]
     Io(#[from] io::Error),
-    /// Its tables, or what they do by themselves, are not those of this version.
+    /// Its tables or triggers are not those of this version.
     #[error("its schema is not that of a chinwag database")]
     Altered,
     /// SQLite cannot use the file.
@@ -52,13 +52,13 @@ pub enum OpenError {
     /// Another process has it open, or its lock file cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// It follows the log of a cluster: what is written past the log is on no other node.
+    /// It follows the log of a cluster: a write that bypasses the log would be on no other node.
     #[error("it belongs to a cluster: only a server with --log may write to it")]
     Clustered,
-    /// It follows no log.
+    /// It does not follow a log.
     #[cfg(feature = "cluster")]
     #[error(
-        "it belongs to no cluster: make one with chinwag cluster init, or start from a backup of a node's database"
+        "it does not belong to a cluster: make one with chinwag cluster init, or start from a backup of a node's database"
     )]
     NotClustered,
     /// It has an older version and could not be copied before the upgrade.
@@ -76,7 +76,7 @@ pub enum LockError {
     #[error("another chinwag has the same file open under another name")]
     HeldByAnotherName,
     /// The path of the lock file is taken by something else.
-    #[error("{0} is a link or not a regular file, and is left alone")]
+    #[error("{0} is a link or not a regular file: not used")]
     NotAFile(PathBuf),
     /// The lock file cannot be created or locked.
     #[error("its lock file cannot be used")]
@@ -98,8 +98,8 @@ pub enum SnapshotError {
     /// Another process has the database.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// It has an earlier version, which is not exported.
-    #[error("it has version {0}: a server that is started on it, or a restore, brings it up to date")]
+    /// It has an earlier version, which cannot be exported.
+    #[error("it has version {0}: starting a server on it, or restoring it, upgrades it")]
     Old(i64),
     /// It is damaged; the text is the first problem that was found.
     #[error("it is damaged: {0}")]
@@ -118,7 +118,7 @@ pub enum ImportError {
     /// The database is not empty.
     #[error("the database has users or messages: an import needs an empty one")]
     NotEmpty,
-    /// It says something that cannot be.
+    /// A record is invalid; the text says why.
     #[error("{0}")]
     Record(String),
     /// The ids of messages are not ascending.
@@ -138,7 +138,7 @@ pub enum WriteError {
     /// It is somebody else's message.
     #[error("this is not allowed")]
     Forbidden,
-    /// The room is only read.
+    /// The room is archived: it can only be read.
     #[error("the room is archived")]
     Archived,
     /// The message was stored too long ago to be edited.
@@ -152,22 +152,22 @@ pub enum RoomError {
     /// There is no such room for this user, or nobody of this name.
     #[error("there is no such room or user")]
     NotFound,
-    /// This user may not, or nobody may.
+    /// This user may not do it, or nobody may.
     #[error("this is not allowed")]
     Forbidden,
-    /// Another open room is called so.
+    /// Another open room has this name.
     #[error("another room has this name")]
     NameTaken,
     /// An open room has no members.
-    #[error("everybody is in an open room")]
+    #[error("an open room has no members")]
     NoMembers,
-    /// There are as many rooms as there may be.
+    /// There are as many rooms as allowed.
     #[error("there are too many rooms")]
     TooMany,
     /// The session was logged out, has expired, or its user was disabled.
     #[error("the session has ended")]
     SessionEnded,
-    /// The database fails or does not answer in time; it may be done all the same.
+    /// The database fails or does not answer in time; the change may still be made.
     #[error("the database is unavailable")]
     Unavailable,
 }
@@ -175,7 +175,7 @@ pub enum RoomError {
 /// Why a picture was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// Its owner has as many pictures that no message names as there may be.
+    /// Its owner has as many pictures outside messages as allowed.
     #[error("too many pictures wait for a message")]
     TooMany,
     /// The session was logged out, has expired, or its user was disabled.
@@ -192,19 +192,19 @@ pub enum AccountError {
     /// There is no such user, session or invitation for this user.
     #[error("there is no such user, session or invitation")]
     NotFound,
-    /// This user may not.
+    /// This user may not do it.
     #[error("this is not allowed")]
     Forbidden,
-    /// The password is not the user's any more.
+    /// The user has another password by now.
     #[error("wrong password")]
     WrongPassword,
-    /// There are as many invitations as there may be.
+    /// The user has as many invitations as allowed.
     #[error("there are too many invitations that still work")]
     TooMany,
     /// The session was logged out, has expired, or its user was disabled.
     #[error("the session has ended")]
     SessionEnded,
-    /// The database fails or does not answer in time; it may be done all the same.
+    /// The database fails or does not answer in time; the change may still be made.
     #[error("the database is unavailable")]
     Unavailable,
 }

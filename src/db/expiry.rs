@@ -1,9 +1,10 @@
 //! The time by which things expire.
 //!
-//! The wall clock may be wrong: a Raspberry Pi starts with the time it stopped at, and is weeks ahead when NTP answers. What
-//! is removed by a wrong clock is gone for good, so a jump forwards does not count until a day has passed by a clock that
-//! cannot be set; meanwhile things expire by the time it was before, going on. Being late by a day costs nothing. A jump
-//! over a restart is noticed by what was written last, so that the first day after a long pause removes nothing either.
+//! The wall clock may be wrong: a Raspberry Pi starts with the time it stopped at, and is weeks ahead when NTP answers.
+//! What is removed by a wrong clock is gone for good, so a jump forwards does not count until a day has passed by a
+//! clock that cannot be set; meanwhile things expire as if the clock had not jumped. Being late by a day costs nothing.
+//! A jump across a restart is noticed by the time of the last write, so that nothing is removed on the first day after
+//! a long pause, either.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -18,14 +19,14 @@ pub(super) struct ExpiryClock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// A time that was believed, and when that was.
+    /// The last time that was believed, and when.
     believed: (UnixMillis, Instant),
     /// Since when the wall clock has been further ahead than it can be.
     jumped: Option<Instant>,
 }
 
 impl ExpiryClock {
-    /// Continues from what was written last, if anything was.
+    /// Continues from the time of the last write, if there was one.
     pub(super) fn since(written: Option<UnixMillis>, wall: UnixMillis, now: Instant) -> Self {
         let believed = written.map_or(wall, |written| written.min(wall));
         Self(Mutex::new(State { believed: (believed, now), jumped: None }))
@@ -42,7 +43,7 @@ impl ExpiryClock {
         if wall > expected.plus(millis(CLOCK_JUMP)) {
             let since = *state.jumped.get_or_insert_with(|| {
                 let hours = (wall.0 - expected.0) / 3_600_000;
-                tracing::warn!(hours, "the clock is ahead of what it was: nothing expires by it for a day");
+                tracing::warn!(hours, "the clock jumped ahead: expiry ignores it for a day");
                 now
             });
             if now.duration_since(since) < CLOCK_JUMP_PROOF {

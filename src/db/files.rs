@@ -1,8 +1,8 @@
 //! The files of a database: their names, and who can read them.
 //!
-//! A path that somebody gives is a path, whatever is in it. SQLite sees something else in `:memory:`, in `file:` and in an
-//! empty name, so nothing opens a database except by [`resolve`], which makes the path absolute. It also decides which
-//! links are followed: root works in directories that belong to others, who could have it change any file by a link.
+//! A path from the command line is only ever a path. SQLite gives `:memory:`, `file:` and an empty name other meanings,
+//! so nothing opens a database except by [`resolve`], which makes the path absolute. It also decides which links are
+//! followed: root works in directories that belong to others, who could have it change any file by a link.
 
 use std::fs::{self, File};
 use std::io;
@@ -53,13 +53,13 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// A path as SQLite reads it in a URI: each byte by its number, so that none means anything.
+/// A path as SQLite reads it in a URI: each byte is escaped, so that none has a meaning of its own.
 pub(super) fn uri_of(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes().iter().map(|byte| format!("%{byte:02x}"));
     iter::once("file:".to_owned()).chain(bytes).collect()
 }
 
-/// Whether nobody can write to the file, because its file system is mounted so.
+/// Whether the file is on a file system that is mounted read-only.
 pub(super) fn is_on_read_only_medium(path: &Path) -> bool {
     matches!(access(path, Access::WRITE_OK), Err(Errno::ROFS))
 }
@@ -88,7 +88,7 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
             _ => return Ok(path),
         }
     }
-    Err(io::Error::other(format!("{} is a link that leads to too many others", path.display())))
+    Err(io::Error::other(format!("too many links from {}", path.display())))
 }
 
 /// The absolute path of a file, without following a link at its name.
@@ -98,8 +98,8 @@ pub(super) fn place(path: &Path) -> io::Result<PathBuf> {
     Ok(fs::canonicalize(directory_of(&path))?.join(name))
 }
 
-/// Root follows a link only if it is root's, or if its owner has the file (or, if that is missing, the directory) that it
-/// leads to: nobody else gets at a file by root's hands.
+/// Root follows a link only if it is root's, or if its owner has the file (or, if that is missing, the directory) that
+/// it leads to: nobody can use root to reach a file that is not theirs.
 fn check_link(path: &Path, owner: u32) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() || owner == 0 {
         return Ok(());
@@ -109,5 +109,5 @@ fn check_link(path: &Path, owner: u32) -> io::Result<()> {
     if owner_of(&target).or_else(|_| owner_of(directory_of(&target))).is_ok_and(|of_target| of_target == owner) {
         return Ok(());
     }
-    Err(io::Error::other(format!("{} is a link to a file that its owner does not own: not followed", path.display())))
+    Err(io::Error::other(format!("not following the link {}: its owner does not own the file", path.display())))
 }

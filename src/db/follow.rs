@@ -1,10 +1,9 @@
-//! The writer thread of a database that is one of several: it applies the entries of a [log](crate::cluster), and
-//! nothing else.
+//! The writer thread of a database that is one of several: it applies only the entries of a [log](crate::cluster).
 //!
 //! What an entry does depends on the entry and on the database, which is all that the nodes have in common: the moment
 //! of its changes is the entry's. How far the log is applied is written in the same transaction, so that an entry is
-//! applied once, whatever happens to the process. A transaction that fails is tried again with the same entries until it
-//! is committed: going on with the next one would leave this database behind for ever.
+//! applied once, whatever happens to the process. A transaction that fails is tried again with the same entries until
+//! it is committed: skipping one would leave this database different from the others for good.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +25,7 @@ use crate::model::{MessageId, UnixMillis};
 
 /// Time between two tries at a transaction that fails.
 const RETRY: Duration = Duration::from_secs(1);
-/// Positions that are remembered, to be compared with what other nodes say of theirs: a few seconds' worth under load.
+/// Positions that are remembered, to compare with those that other nodes report: a few seconds' worth under load.
 const REMEMBERED: usize = 4_096;
 /// Processes whose last entry is remembered, so that none of their entries counts twice. It is part of what an entry
 /// does, and the same for all nodes: more would need a new version of entries.
@@ -41,9 +40,9 @@ pub(crate) struct Entry {
     pub(crate) at: UnixMillis,
     /// SHA-256 of its bytes.
     pub(crate) digest: [u8; 32],
-    /// What it says; none if no node can read it.
+    /// Its content; `None` if it is malformed, for every node alike.
     pub(crate) body: Option<Body>,
-    /// Who waits for its changes.
+    /// The requests here that wait for its changes.
     pub(crate) replies: Replies,
 }
 
@@ -52,11 +51,11 @@ pub(crate) struct Entry {
 #[serde(transparent)]
 pub(crate) struct Changes(Vec<Change>);
 
-/// Who waits for the changes of an entry, one for each; empty if nobody does.
+/// The requests that wait for an entry's changes, one for each; empty for another node's entry.
 #[derive(Debug, Default)]
 pub(crate) struct Replies(Vec<Reply>);
 
-/// A change that a handle asks for, to become a part of an entry.
+/// A change requested through a handle, to become part of an entry.
 #[derive(Debug)]
 pub(crate) struct Proposal {
     change: Change,
@@ -74,18 +73,18 @@ impl Proposal {
         serde_json::to_vec(&self.change).expect("a change is numbers and text")
     }
 
-    /// Who waits for each of some proposals.
+    /// The replies of these proposals.
     pub(crate) fn replies(proposals: impl Iterator<Item = Self>) -> Replies {
         Replies(proposals.map(|proposal| proposal.reply).collect())
     }
 }
 
-/// What the handles ask for.
+/// The changes requested through handles.
 #[derive(Debug)]
 pub(crate) struct Proposals(pub(super) mpsc::Receiver<Command>);
 
 impl Proposals {
-    /// Waits for proposals and takes all that wait, `most` at most; false when there will be no more. Cancel safe.
+    /// Waits for proposals and takes those that wait, at most `most`; false once there will be no more. Cancel safe.
     pub(crate) async fn take(&mut self, most: usize, taken: &mut Vec<Proposal>) -> bool {
         let mut commands = Vec::new();
         self.0.recv_many(&mut commands, most).await;
@@ -103,13 +102,13 @@ impl Proposals {
     }
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Debug)]
 pub(crate) struct Body {
     /// The process that published it, and how many it had published by then.
     pub(crate) by: Box<str>,
     pub(crate) number: u64,
-    /// How far the publisher was.
+    /// How far the publisher had applied the log.
     pub(crate) claim: Position,
     /// Milliseconds that a session lives without use.
     pub(crate) session_lifetime: i64,
@@ -118,7 +117,7 @@ pub(crate) struct Body {
     pub(crate) changes: Changes,
 }
 
-/// How far the log is applied, for those who watch.
+/// How far the log is applied, for the tasks that watch it.
 #[derive(Debug)]
 pub(crate) struct Progress {
     position: watch::Sender<Position>,
@@ -153,8 +152,8 @@ impl Progress {
         self.nonce_days.borrow().clone()
     }
 
-    /// Whether this database was the same at a position as another one that was there. None if this one is not there yet,
-    /// or was there too long ago.
+    /// Whether this database was equal to another one at that one's position; `None` if this one has not reached the
+    /// position yet, or no longer remembers it.
     pub(crate) fn agrees(&self, claim: Position) -> Option<bool> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let at = recent.binary_search_by_key(&claim.applied, |position| position.applied).ok()?;
@@ -178,11 +177,12 @@ impl Progress {
     }
 }
 
-/// What entries have done beside their changes. It is in the database, and here so that it need not be read for each.
+/// What entries do besides their changes. A copy of what is in the database, so that it is not read again for each
+/// entry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Replicated {
     position: Position,
-    /// The days whose nonces are remembered, the newest first; one at least once an entry was applied.
+    /// The days whose nonces are remembered, the newest first; at least one once an entry was applied.
     nonce_days: Vec<i64>,
     /// The last entry of each process that publishes, and when it came.
     publishers: BTreeMap<Box<str>, (u64, i64)>,
@@ -212,7 +212,7 @@ impl Replicated {
         })
     }
 
-    /// Takes note of the day of an entry, and of one that is to be forgotten.
+    /// Notes the day of an entry, and forgets a day if the entry says so.
     fn advance_days(&mut self, connection: &Connection, at: UnixMillis, forget: Option<i64>) -> rusqlite::Result<()> {
         let today = at.0.div_euclid(millis(NONCE_DAY));
         let newest = self.nonce_days.first().copied();
@@ -238,7 +238,7 @@ impl Replicated {
         Moment { now: at, expiry: at, expired_at: at.plus(session_lifetime.saturating_neg()), nonce_days }
     }
 
-    /// Takes note that a process published an entry; false if it, or one after it, was applied already.
+    /// Notes an entry of a process; false if it, or a later one of that process, was applied already.
     fn is_new(&mut self, connection: &Connection, by: &str, number: u64, at: UnixMillis) -> rusqlite::Result<bool> {
         if self.publishers.get(by).is_some_and(|(last, _)| *last >= number) {
             return Ok(false);
@@ -259,9 +259,8 @@ fn publisher(by: &str) -> String {
     format!("publisher {by}")
 }
 
-/// What all entries up to one come to: of equal logs applied to equal databases it is equal. The last id is what the
-/// entry did, as far as a number can say it: a message that is stored on one node and refused on another is noticed by
-/// the next entry.
+/// The digest of all entries up to one: equal logs applied to equal databases give equal digests. The last id stands
+/// for what the entry did: a message that is stored on one node and refused on another is noticed at the next entry.
 fn chain(before: u64, entry: &Entry, last_id: MessageId) -> u64 {
     let mut digest = Sha256::new();
     digest.update(before.to_be_bytes());
@@ -272,7 +271,7 @@ fn chain(before: u64, entry: &Entry, last_id: MessageId) -> u64 {
     u64::from_be_bytes(digest[..8].try_into().expect("eight of thirty-two bytes"))
 }
 
-/// A transaction of entries, as far as it is.
+/// What a transaction of entries has done so far.
 struct Applied {
     done: Vec<Vec<Done>>,
     positions: Vec<Position>,
@@ -280,7 +279,7 @@ struct Applied {
 }
 
 impl Writer {
-    /// Applies entries, batch after batch, until there can be no more.
+    /// Applies entries, batch after batch, until the sending side is gone.
     pub(super) fn follow(mut self, mut entries: mpsc::Receiver<Entry>, progress: &Arc<Progress>) {
         let mut replicated = None;
         while let Some(first) = entries.blocking_recv() {
@@ -293,7 +292,8 @@ impl Writer {
                 batch.push(entry);
             }
             while !self.commit_entries(&mut batch, &mut replicated, progress, entries.len()) {
-                // Those who waited are told at once. That the entries are applied after all is allowed by the contract.
+                // Requests that waited are answered `unavailable` at once; the contract allows that the entries are
+                // applied later.
                 for entry in &mut batch {
                     entry.replies.0.clear();
                 }
@@ -305,7 +305,7 @@ impl Writer {
         }
     }
 
-    /// One transaction: all entries, or nothing; whether it was committed.
+    /// Applies all entries in one transaction, or none. Returns whether it was committed.
     pub(super) fn commit_entries(
         &mut self,
         batch: &mut Vec<Entry>,
@@ -344,7 +344,7 @@ fn apply_entries(
     let (mut done, mut positions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for entry in batch {
         let mut answers = Vec::new();
-        // A transaction that was said to fail may be on disk all the same.
+        // A transaction that was reported as failed may have reached the disk.
         if entry.seq > replicated.position.applied {
             if let Some(body) = &entry.body
                 && replicated.is_new(connection, &body.by, body.number, entry.at)?

@@ -1,4 +1,5 @@
-//! Fills an empty database from an export.
+//! Fills an empty database from an export, in one transaction: a file that is refused at its last line leaves the
+//! database empty. The caller reads the file and knows its format; here each row is checked.
 
 use std::path::Path;
 
@@ -42,14 +43,14 @@ impl Import {
         Ok(Self { connection, last_message: 0, last_event: 0, _lock: lock })
     }
 
-    /// Adds a row. What it refers to was added before, as far as the schema asks for that.
+    /// Adds a row. Rows that it refers to come first where the schema requires it.
     pub fn add<R: Record>(&mut self, record: &R) -> Result<(), ImportError> {
         record.check().map_err(ImportError::Record)?;
         self.last_event = self.last_event.max(record.event());
         Ok(record.insert(&self.connection)?)
     }
 
-    /// Adds a message: those come in order.
+    /// Adds a message. Messages come in order.
     pub fn message(&mut self, message: &MessageRecord) -> Result<(), ImportError> {
         if (1..=self.last_message).contains(&message.id) {
             return Err(ImportError::OutOfOrder(message.id));
@@ -59,7 +60,7 @@ impl Import {
         Ok(())
     }
 
-    /// Adds a room, or says what the lobby is like, which is there already.
+    /// Adds a room, or replaces the lobby, which exists already.
     pub fn room(&mut self, room: &RoomRecord) -> Result<(), ImportError> {
         if room.id == RoomId::LOBBY.0 {
             self.connection.execute("DELETE FROM rooms WHERE id = ?1", [room.id])?;
@@ -67,7 +68,7 @@ impl Import {
         self.add(room)
     }
 
-    /// Everything in it counts as read: it comes from a version that did not note how far people had read.
+    /// Marks everything as read, for an export by a version that did not note how far people had read.
     pub fn read_by_all(&self, last_id: i64) -> Result<(), ImportError> {
         self.connection.execute("UPDATE users SET read_from = ?1", [last_id])?;
         Ok(())
@@ -75,7 +76,7 @@ impl Import {
 
     /// Commits everything that was added, if it is sound as a whole. Ids up to `last_id` will not be given again.
     pub fn finish(self, last_id: i64) -> Result<(), ImportError> {
-        // It is 0 if there has been no message yet.
+        // 0 if there has been no message yet.
         if !(0..=RECORD_ID_MAX).contains(&last_id) {
             return Err(ImportError::Record(format!("invalid id {last_id}: ids are from 1 to {RECORD_ID_MAX}")));
         }

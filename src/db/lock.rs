@@ -1,4 +1,4 @@
-//! One process has the database open for writing at a time: the server, or a command while no server runs.
+//! Only one process at a time has the database open for writing: the server, or a command while no server runs.
 //!
 //! There are two locks. One is on a separate file, `chinwag.db.lock`, since the database is replaced by a restore and this
 //! file is not; it also says where the server listens. It stays when the lock is released: removing it could remove one
@@ -65,7 +65,7 @@ impl Lock {
     }
 }
 
-/// Locks the database file; none if it is missing, or cannot be opened, which SQLite explains better.
+/// Locks the database file. `None` if it is missing or cannot be opened: SQLite's error explains that better.
 fn lock_database(path: &Path) -> Result<Option<File>, LockError> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = OpenOptions::new();
@@ -79,7 +79,7 @@ fn lock_database(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Where the server of the database at `path` listens, as it wrote down itself; empty if no server is running.
+/// The addresses of the server of the database at `path`, from the lock file; empty if no server is running.
 #[must_use]
 pub fn server_addresses(path: &Path) -> Vec<String> {
     let Ok(file) = open(&sibling(path, ".lock"), OpenOptions::new().read(true)) else { return Vec::new() };

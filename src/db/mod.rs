@@ -4,7 +4,8 @@
 //! that waits in one transaction. Another owns a connection that only reads, so that a long read never delays a commit.
 //! Both receive from bounded channels (the writer's is bounded in bytes as well); if one is full, the answer is
 //! `unavailable` at once. Outside this folder nothing of SQLite is visible except its errors, and inside it nothing of
-//! JSON or sockets. The writer thread hands what each commit stored to a hook, in order.
+//! sockets or of the contract's JSON. (Exports and the entries of a log have a JSON of their own.) The writer thread
+//! hands what each commit stored to a hook, in order.
 
 mod account;
 mod admin;
@@ -106,14 +107,14 @@ pub use temp_file::TempFile;
 #[derive(Debug, Clone)]
 pub struct Db {
     commands: mpsc::Sender<Command>,
-    /// Bytes of messages that may still be handed to the writer.
-    room: Arc<Semaphore>,
+    /// Bytes of messages that may still wait for the writer.
+    queue_bytes: Arc<Semaphore>,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
-    /// How a barrier is asked for; none if this is the only database.
+    /// Requests for a barrier; `None` if this is the only node.
     #[cfg(feature = "cluster")]
     barriers: Option<mpsc::Sender<oneshot::Sender<()>>>,
-    /// Where read positions go to be told to other nodes.
+    /// Read positions for other nodes.
     #[cfg(feature = "cluster")]
     reads_told: Option<mpsc::Sender<(UserId, RoomId, MessageId)>>,
 }
@@ -164,7 +165,7 @@ impl Db {
         }
         let skipped = sql::skip_reserved(&mut connection)?;
         if skipped > 0 {
-            tracing::info!(skipped, "the last end was not a clean one: ids that may have been given are skipped");
+            tracing::info!(skipped, "the last shutdown was not clean: skipping ids that may have been given");
         }
         let (commands, command_queue) = mpsc::channel(WRITE_QUEUE);
         let (db, writer, reader) = Self::assemble(connection, lock, path, options.retention, on_commit, commands)?;
@@ -172,7 +173,7 @@ impl Db {
         Ok((db, Threads { writer, reader }))
     }
 
-    /// All but the writer's thread.
+    /// Everything except the writer's thread.
     fn assemble(
         connection: Connection,
         lock: Lock,
@@ -189,10 +190,10 @@ impl Db {
         let reader = thread::Builder::new()
             .name("db-reader".into())
             .spawn(move || reader::run(reading, &read_by, request_queue))?;
-        let room = Arc::new(Semaphore::new(WRITE_QUEUE_BYTES));
+        let queue_bytes = Arc::new(Semaphore::new(WRITE_QUEUE_BYTES));
         let db = Self {
             commands,
-            room,
+            queue_bytes,
             requests,
             shared,
             #[cfg(feature = "cluster")]
@@ -252,9 +253,9 @@ impl Db {
         &self.shared.erasures
     }
 
-    /// Resolves once all that was acknowledged by any node before is applied here, where this is one of several nodes; at
-    /// once where it is the only one. What is read then is no answer of the past: before it says that something is not
-    /// there, callers wait for this.
+    /// As a node of a cluster, resolves once everything that any node acknowledged before is applied here; otherwise at
+    /// once. Callers wait for this before they answer that something does not exist: a node that is behind would be
+    /// wrong.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if this node cannot find out in time.
@@ -278,7 +279,7 @@ impl Db {
         return false;
     }
 
-    /// What a login of `username` is checked against; `None` if there is no such user or they are disabled.
+    /// The user that a login is checked against; `None` if there is no such user or they are disabled.
     pub async fn credentials(&self, username: Username) -> Result<Option<Credentials>, Error> {
         // The password may have been changed on another node a moment ago.
         self.barrier().await?;
@@ -339,17 +340,17 @@ impl Db {
         self.apply_for_a_stranger(Change::EndSession { digest }, Reply::LoggedOut).await
     }
 
-    /// Stores what one sender writes, in order, and answers with the event that each was; of one that was sent before
-    /// under the same nonce, the first it was (promise 5). The answer comes when all of them are on disk (promise 1).
+    /// Stores one sender's writes, in order. Returns the event of each; for a repeat, by its nonce, the event of the
+    /// first (promise 5). Returns when all of them are on disk (promise 1).
     pub async fn write(&self, sender: Sender, writes: Vec<Write>) -> Result<Vec<Result<MessageId, WriteError>>, Error> {
         let bytes = writes.iter().map(Write::bytes).sum::<usize>();
         let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
+        let queued = Arc::clone(&self.queue_bytes).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;
         let rules = WriteRules::current();
-        self.apply(Change::Write { sender, writes, rules }, |reply| Reply::Written { reply, room }).await?
+        self.apply(Change::Write { sender, writes, rules }, |reply| Reply::Written { reply, queued }).await?
     }
 
-    /// The events that a user called by these nonces, of each that is remembered.
+    /// The event of each of a user's nonces, if it is remembered.
     pub async fn seen(&self, user: UserId, nonces: Vec<Nonce>) -> Result<Vec<Option<MessageId>>, Error> {
         self.request(|reply| Request::Seen { user, nonces, reply }).await
     }
@@ -364,7 +365,7 @@ impl Db {
         self.request(|reply| Request::HasUsers { reply }).await
     }
 
-    /// Does something to a room, in the name of the user of a live session.
+    /// Applies a command about a room, as the user of a live session.
     pub async fn change_room(
         &self,
         session: SessionId,
@@ -375,7 +376,7 @@ impl Db {
         outcome.unwrap_or(Err(RoomError::Unavailable))
     }
 
-    /// Does something to an account, in the name of the user of a live session.
+    /// Applies a command about an account, as the user of a live session.
     pub async fn change_account(
         &self,
         session: SessionId,
@@ -386,24 +387,24 @@ impl Db {
         outcome.unwrap_or(Err(AccountError::Unavailable))
     }
 
-    /// Stores a picture that its owner will name in a message.
+    /// Stores a picture, for a message that its owner sends next.
     pub async fn store_image(&self, session: SessionId, owner: UserId, image: NewImage) -> Result<ImageId, ImageError> {
         let change = Change::StoreImage { session, owner, image, at_most: UNNAMED_IMAGES_MAX };
         self.apply(change, Reply::ImageStored).await.unwrap_or(Err(ImageError::Unavailable))
     }
 
-    /// What is said of a picture that a user may see.
+    /// The type and size of a picture, if the user may see it.
     pub async fn image(&self, user: UserId, image: ImageId) -> Result<Option<ImageInfo>, Error> {
         self.request(|reply| Request::Image { user, image, reply }).await
     }
 
-    /// A part of a picture, which begins at byte `from`; none once the user may not see it any more.
+    /// A part of a picture, from byte `from`; `None` if the user may not see it, or no longer.
     pub async fn image_piece(&self, user: UserId, image: ImageId, from: u32) -> Result<Option<Vec<u8>>, Error> {
         self.request(|reply| Request::ImagePiece { user, image, from, reply }).await
     }
 
-    /// Looks through some of the messages, in turn with others who search. `None` if the user may not read the room that
-    /// was named. The look ends when the future is dropped.
+    /// Searches some of the messages, after waiting for a place among the searches. `None` if the user may not read the
+    /// room in the query. Dropping the future ends the search.
     pub async fn search(&self, query: SearchQuery) -> Result<Option<SearchPage>, Error> {
         let place = tokio::time::timeout(STORE_TIMEOUT, Arc::clone(&self.shared.searches).acquire_owned()).await;
         let place = place.map_err(|_| Error::Unavailable)?.map_err(|_| Error::Unavailable)?;
@@ -423,13 +424,13 @@ impl Db {
         self.request(|reply| Request::SessionsOf { user, used_after, reply }).await
     }
 
-    /// The newest invitations that have not expired, of a certain user's if one is given.
+    /// The newest invitations that have not expired, of one user or of all.
     pub async fn invites(&self, of: Option<UserId>) -> Result<Vec<InviteRow>, Error> {
         let now = UnixMillis::now();
         self.request(|reply| Request::Invites { of, now, reply }).await
     }
 
-    /// Some of what a user has written since `after`, wherever it is, ascending.
+    /// Some of the messages that a user has written after `after`, in any room, ascending.
     pub async fn messages_by(&self, user: UserId, after: MessageId) -> Result<MessagesBy, Error> {
         self.request(|reply| Request::MessagesBy { user, after, reply }).await
     }
@@ -439,7 +440,7 @@ impl Db {
         self.request(|reply| Request::Rooms { user, reply }).await
     }
 
-    /// A room as a user sees it; none if they may not read it.
+    /// A room as a user sees it; `None` if they may not read it.
     pub async fn room(&self, user: UserId, room: RoomId) -> Result<Option<RoomView>, Error> {
         self.request(|reply| Request::Room { user, room, reply }).await
     }
@@ -450,8 +451,8 @@ impl Db {
         room == RoomId::LOBBY || self.shared.open_rooms.read().unwrap_or_else(PoisonError::into_inner).contains(&room)
     }
 
-    /// Notes that a user has read up to an event in a room that they may read; whether that is further than before, and
-    /// how far it was taken to be.
+    /// Notes that a user has read up to an event in a room that they may read. Returns the position if it is further
+    /// than before; it is at most the last event.
     pub async fn note_read(&self, user: UserId, room: RoomId, id: MessageId) -> Option<MessageId> {
         let id = id.min(self.last_id());
         // What was read before this server started is stored; a position never falls below it.
@@ -461,19 +462,19 @@ impl Db {
         let is_news = self.shared.reads.note(user, room, id);
         #[cfg(feature = "cluster")]
         if is_news && let Some(told) = &self.reads_told {
-            // A position that is not told goes with the next.
+            // If the queue is full, a later position makes up for this one.
             told.try_send((user, room, id)).ok();
         }
         is_news.then_some(id)
     }
 
-    /// Notes what another node says of how far a user has read there; whether that is further than before.
+    /// Notes how far a user has read at another node. Returns whether that is further than before.
     #[cfg(feature = "cluster")]
     pub(crate) fn note_read_elsewhere(&self, user: UserId, room: RoomId, id: MessageId) -> bool {
         self.shared.reads.note(user, room, id)
     }
 
-    /// Has the read positions stored that wait for a commit; called every few seconds.
+    /// Stores the read positions that wait for a commit. Called every few seconds.
     pub async fn store_reads(&self) -> Result<(), Error> {
         if self.shared.reads.wait() { self.apply(Change::Check, Reply::Applied).await } else { Ok(()) }
     }
@@ -496,13 +497,13 @@ impl Db {
         Ok(found)
     }
 
-    /// The first messages of a range in a room, ascending, as many as are held in memory at once; none when it is over,
-    /// or the user may not read the room any more.
+    /// The first messages of a range in a room, ascending, as many as are held in memory at once; empty at its end, or
+    /// if the user may not read the room any more.
     pub async fn messages_in(&self, user: UserId, room: RoomId, range: IdRange) -> Result<Vec<Message>, Error> {
         self.request(|reply| Request::MessagesIn { user, room, range, reply }).await
     }
 
-    /// A chunk of what a reader has missed, unless that is more than `at_most` events.
+    /// A chunk of the events that a reader has missed, unless they are more than `at_most`.
     pub async fn backlog(&self, query: BacklogQuery, at_most: u32) -> Result<Backlog, Error> {
         self.request(|reply| Request::Backlog { query, at_most, reply }).await
     }
@@ -512,7 +513,7 @@ impl Db {
         let (now, started) = (self.shared.expiry.now(), Instant::now());
         let sweep = self.cleaner().next_sweep(self.last_id(), now);
         let swept = self.apply(Change::Sweep(sweep), Reply::Swept).await?;
-        // A disk that took long has at least as long for everybody else.
+        // If the disk took long, everybody else gets at least as long.
         Ok(self.cleaner().note(swept, now).max(started.elapsed()))
     }
 
@@ -530,9 +531,9 @@ impl Db {
             Ok(Ok(true)) => {
                 self.shared.settler.lock().unwrap_or_else(PoisonError::into_inner).note(commits, Instant::now());
             }
-            Ok(Ok(false)) => tracing::debug!("the log is still read"),
-            Ok(Err(error)) => tracing::warn!(%error, "the log cannot be moved into the database"),
-            Err(error) => tracing::error!(%error, "the log is not moved into the database"),
+            Ok(Ok(false)) => tracing::debug!("checkpoint postponed: a reader is active"),
+            Ok(Err(error)) => tracing::warn!(%error, "checkpoint failed"),
+            Err(error) => tracing::error!(%error, "checkpoint failed"),
         }
     }
 
@@ -571,7 +572,8 @@ impl Db {
         wait_for(answer).await
     }
 
-    /// Applies what anyone may ask for over and over: [`WRITE_QUEUE_SPARED`] places in the queue are left for the rest.
+    /// Applies a change that anybody can request without a session: it leaves [`WRITE_QUEUE_SPARED`] places of the
+    /// queue to others.
     async fn apply_for_a_stranger<T>(
         &self,
         change: Change,
@@ -591,7 +593,7 @@ impl Db {
     }
 }
 
-/// Ends a search that nobody waits for any more.
+/// Ends a search when its future is dropped.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {

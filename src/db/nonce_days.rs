@@ -1,11 +1,11 @@
-//! Which days' nonces are remembered, whatever the clock does.
+//! The days whose nonces are remembered, whatever the clock does.
 //!
 //! Nonces are kept by the day they came in, so that old ones are removed from one end of their table. But a day of the
 //! wall clock is not always 24 hours: a Raspberry Pi starts with the time it stopped at, and is days ahead a minute
 //! later. So the wall clock only names the days. They follow it forwards and never back, and continue without it if it
 //! stays behind; and a day that is over is remembered for 24 hours more by a clock that cannot be set (promise 5).
 //!
-//! [`NonceClock`] reads the clocks; what changes are given is [`NonceDays`], which is data.
+//! [`NonceClock`] reads the clocks; a change gets [`NonceDays`], which is data.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use super::data::millis;
 use crate::limits::NONCE_DAY;
 use crate::model::UnixMillis;
 
-/// The day of the nonces that come now, and the days before it that are remembered.
+/// The day of new nonces, and the days before it that are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NonceDays {
     /// In days since the Unix epoch.
@@ -23,7 +23,7 @@ pub(super) struct NonceDays {
 }
 
 impl NonceDays {
-    /// Days that are remembered at once. A third is there only while the clock jumps.
+    /// Days that are remembered at once. There is a third only while the clock jumps.
     pub(super) const REMEMBERED: usize = 3;
 
     /// The days before today that are remembered, the newest first.
@@ -37,7 +37,7 @@ impl NonceDays {
     }
 }
 
-/// Tells which days they are.
+/// Counts the days.
 #[derive(Debug)]
 pub(super) struct NonceClock {
     today: i64,
@@ -48,8 +48,8 @@ pub(super) struct NonceClock {
 }
 
 impl NonceClock {
-    /// Continues from the newest days that have nonces already. When they were over is not known: they are kept for 24
-    /// hours, however long past they seem, since it may have been the clock that was behind.
+    /// Continues from the newest days that have nonces already. When they ended is unknown: they are kept for 24 hours,
+    /// however old they seem, since the clock may have been behind.
     pub(super) fn since(newest: &[i64], wall: UnixMillis, now: Instant) -> Self {
         let today = newest.iter().copied().fold(day_of(wall), i64::max);
         let before =
@@ -57,7 +57,7 @@ impl NonceClock {
         Self { today, began: now, before }
     }
 
-    /// Takes note of the time.
+    /// Notes the time.
     pub(super) fn advance(&mut self, wall: UnixMillis, now: Instant) {
         self.before.retain(|(_, over)| now.duration_since(*over) < NONCE_DAY);
         let by_itself = self.today + i64::from(now.duration_since(self.began) >= NONCE_DAY);

@@ -54,9 +54,9 @@ pub(super) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     Ok(connection)
 }
 
-/// Makes the schema in a file that was just created. There is no log yet: the file has nothing in it or the whole schema,
-/// whatever happens, so one without tables is never the beginning of ours. It is a copy of a database whose log was left
-/// behind, and to begin anew in it would be to lose that in silence.
+/// Makes the schema in a file that was just created. There is no log yet: the file has nothing in it or the whole
+/// schema, whatever happens, so one without tables is never the beginning of ours. Such a file is a copy of a database
+/// without its log, and starting over in it would lose data in silence.
 fn make(path: &Path, connection: &mut Connection) -> Result<(), OpenError> {
     if std::fs::metadata(path)?.len() > 0 {
         return Err(OpenError::NoTables);

@@ -1,5 +1,5 @@
-//! What Web Push keeps and asks: subscriptions, the server's key, whom a room's messages concern, and what there is to
-//! tell a device at the moment it is told.
+//! The database's part of Web Push: subscriptions, the server's key, the devices that a room's messages concern, and
+//! what a push to a device says at the moment it is sent.
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -15,18 +15,18 @@ use crate::limits::push::{DEVICES_AT_ONCE, SUBSCRIPTION_LIFETIME, USER_SUBSCRIPT
 use crate::model::{MessageId, UnixMillis, UserId, Username};
 use crate::room::{NotifyAbout, RoomId};
 
-/// A subscription's row. Never used again, so that a device is not told what was meant for another.
+/// A subscription's row. Never used again, so that a push cannot reach another device than it was meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct DeviceId(pub i64);
 
-/// Where a browser is reached, and what it wants to hear of.
+/// A browser's subscription: where to push to, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// The push service's URL.
     pub endpoint: String,
     /// The browser's keys.
     pub keys: Vec<u8>,
-    /// Of rooms for which its user has not said otherwise.
+    /// For rooms that its user has made no choice for.
     pub about: NotifyAbout,
     /// Whether a push leaves out the message's text.
     pub hides_text: bool,
@@ -43,28 +43,28 @@ pub struct News {
     pub up_to: MessageId,
 }
 
-/// What there is to tell a device.
+/// What a push to a device says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Whose device it is.
+    /// The owner of the device.
     pub user: UserId,
     /// The push service's URL.
     pub endpoint: String,
     /// The browser's keys.
     pub keys: Vec<u8>,
-    /// The room's name; a direct room has none.
+    /// The room's name; `None` for a direct room.
     pub name: Option<String>,
     /// The newest message.
     pub message: MessageId,
     /// Its author.
     pub from: Username,
-    /// Its text, if the device shows texts.
+    /// Its text, unless the device hides texts.
     pub text: Option<String>,
-    /// Unread messages to tell of, the newest among them.
+    /// Unread messages that the push counts, the newest included.
     pub count: u32,
 }
 
-/// What can be done to it.
+/// A change of this part.
 #[derive(Debug, Clone)]
 pub(super) enum PushChange {
     /// Keeps a key, if there is none yet.
@@ -74,7 +74,7 @@ pub(super) enum PushChange {
     Subscribe {
         sender: Sender,
         subscription: Subscription,
-        /// How many subscriptions of the user stay, those visited last.
+        /// How many of the user's subscriptions stay: those visited last.
         keep: u32,
         /// Those not visited since are forgotten.
         visited_after: UnixMillis,
@@ -109,7 +109,7 @@ impl Execution<'_> {
     }
 }
 
-/// What can be asked.
+/// A question for the reader thread.
 #[derive(Debug)]
 pub(super) enum PushRequest {
     Concerned { news: News, after: DeviceId, visited_after: UnixMillis, reply: oneshot::Sender<Vec<DeviceId>> },
@@ -137,8 +137,8 @@ impl PushRequest {
     }
 }
 
-/// What there is to tell a device of a room's news: nothing, if its user may not read the room any more, has read it or
-/// does not want to hear of it.
+/// What to push to a device about a room's news: nothing, if its user may not read the room any more, has read it, or
+/// wants no notification.
 fn notice(
     connection: &Connection,
     reads: &ReadPositions,
@@ -165,7 +165,7 @@ impl Db {
         self.apply(Change::Push(PushChange::KeepKey { key }), Reply::KeptKey).await
     }
 
-    /// Keeps a subscription for as long as the session it is made in lives; it is nobody else's from then on.
+    /// Stores a subscription for as long as the session that made it lives. It belongs to nobody else from then on.
     pub async fn subscribe(&self, sender: Sender, subscription: Subscription) -> Result<(), Error> {
         let keep = USER_SUBSCRIPTIONS_MAX;
         let change = PushChange::Subscribe { sender, subscription, keep, visited_after: visited_after() };
@@ -187,14 +187,14 @@ impl Db {
         self.request(|reply| Request::Push(PushRequest::Subscribed { reply })).await
     }
 
-    /// The devices that may have to be told of `news`, after one, by their ids; [`DEVICES_AT_ONCE`] unless it is the end.
-    /// Whether they have read it is not looked at.
+    /// Devices that `news` may concern, after one, by id: [`DEVICES_AT_ONCE`], fewer at the end. Read positions are not
+    /// considered yet.
     pub async fn concerned_devices(&self, news: News, after: DeviceId) -> Result<Vec<DeviceId>, Error> {
         let visited_after = visited_after();
         self.request(|reply| Request::Push(PushRequest::Concerned { news, after, visited_after, reply })).await
     }
 
-    /// What there is to tell a device of a room at this moment.
+    /// What to push to a device about a room at this moment.
     pub async fn notice(&self, device: DeviceId, news: News) -> Result<Option<Notice>, Error> {
         self.request(|reply| Request::Push(PushRequest::Notice { device, news, reply })).await
     }

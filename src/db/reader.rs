@@ -23,7 +23,7 @@ use crate::model::{Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Use
 use crate::room::{ImageId, RoomId, RoomView};
 use crate::secret::Digest;
 
-/// What the thread is asked. A reply that is dropped says that the database is unavailable.
+/// A request to the thread. Dropping a reply says that the database is unavailable.
 #[derive(Debug)]
 pub(super) enum Request {
     Credentials {
@@ -158,16 +158,17 @@ impl Request {
     }
 }
 
-/// A page of a room's history, and the session it was asked for in.
+/// A page of a room's history, and the session of the request.
 #[derive(Debug)]
 pub struct History {
-    /// Who asked.
+    /// The session of the request.
     pub session: Session,
-    /// The page; none if they may not read the room.
+    /// The page; `None` if its user may not read the room.
     pub page: Option<Page>,
-    /// Whether there is more beyond it in the direction of reading; older messages, of a page around a place.
+    /// Whether there is more beyond it in the direction of reading; for a page around a message, whether there are
+    /// older ones.
     pub has_more: bool,
-    /// Whether there are newer messages; of a page around a place only.
+    /// Whether there are newer messages; only for a page around a message.
     pub has_newer: Option<bool>,
 }
 
@@ -225,7 +226,7 @@ pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::R
             said = Some(Instant::now());
         }
     }
-    // Before the queue is closed, which says that the connection is closed.
+    // Before the queue is closed, which tells others that the connection is closed.
     drop(connection);
 }
 
@@ -309,7 +310,7 @@ fn backlog(
 }
 
 pub(super) fn answer<T>(reply: oneshot::Sender<T>, result: rusqlite::Result<T>) -> rusqlite::Result<()> {
-    // The one who waited may have gone.
+    // Fails if nobody waits any more.
     result.map(|value| drop(reply.send(value)))
 }
 

@@ -1,4 +1,4 @@
-//! How far everybody has read: the most frequent write there is, and the least precious.
+//! How far everybody has read: the most frequent write of all, and the least precious.
 //!
 //! Positions are kept in memory and stored by commits that happen anyway, or a few seconds later by one of their own. A
 //! clean stop loses none; a crash loses the last seconds of them, and the contract says so.
@@ -10,14 +10,14 @@ use crate::limits::READ_POSITIONS_MAX;
 use crate::model::{MessageId, UserId};
 use crate::room::RoomId;
 
-/// Positions that are not stored yet, and those stored last.
+/// Positions that are not stored yet, and the latest of those that are.
 #[derive(Debug, Default)]
 pub(super) struct ReadPositions(Mutex<Positions>);
 
 #[derive(Debug, Default)]
 struct Positions {
     known: HashMap<(UserId, RoomId), MessageId>,
-    /// Which of them are to be stored.
+    /// Those that are not stored yet.
     unstored: HashSet<(UserId, RoomId)>,
 }
 
@@ -39,13 +39,13 @@ impl ReadPositions {
         self.lock().known.contains_key(&(user, room))
     }
 
-    /// Notes that a user has read up to `id`; whether that is further than was known here. Where [`READ_POSITIONS_MAX`]
-    /// wait to be stored, it is not noted.
+    /// Notes that a user has read up to `id`. Returns whether that is further than was known here. With
+    /// [`READ_POSITIONS_MAX`] positions waiting to be stored, another one is dropped.
     pub(super) fn note(&self, user: UserId, room: RoomId, id: MessageId) -> bool {
         let mut positions = self.lock();
         let Positions { known, unstored } = &mut *positions;
         let key = (user, room);
-        // Zero is before all events: nobody reads up to it, nor to less.
+        // Zero is before all events: a position up to it says nothing.
         if id <= known.get(&key).copied().unwrap_or_default() {
             return false;
         }
@@ -66,12 +66,12 @@ impl ReadPositions {
         self.lock().known.get(&(user, room)).copied().unwrap_or_default()
     }
 
-    /// Whether some are to be stored.
+    /// Whether some wait to be stored.
     pub(super) fn wait(&self) -> bool {
         !self.lock().unstored.is_empty()
     }
 
-    /// Takes what is to be stored.
+    /// Takes those that wait to be stored.
     pub(super) fn take(&self) -> Vec<(UserId, RoomId, MessageId)> {
         let mut positions = self.lock();
         let unstored = std::mem::take(&mut positions.unstored);
@@ -81,7 +81,7 @@ impl ReadPositions {
             .collect()
     }
 
-    /// Puts back what could not be stored.
+    /// Puts back those that could not be stored.
     pub(super) fn put_back(&self, taken: &[(UserId, RoomId, MessageId)]) {
         let mut positions = self.lock();
         positions.unstored.extend(taken.iter().map(|(user, room, _)| (*user, *room)));

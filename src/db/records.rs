@@ -1,12 +1,12 @@
-//! The rows of a database as an export has them and an import takes them, and what holds of each.
+//! The rows of a database as exports and imports have them, and the rules for each.
 //!
-//! What comes by a file is outside input like anything else: a name, a text, an id or a time in it is what the contract says
-//! of it, or the file is refused. [`Record::check`] has the rules for one row, and is asked of each row that is imported,
-//! and of all rows of a database that is restored or checked; [`audit`] adds those that span rows. A column that is added
-//! to the schema gets its rule here.
+//! A file is outside input like anything else: unless every name, text, id and time in it is what the contract allows,
+//! it is refused. [`Record::check`] has the rules for one row, and is applied to each row that is imported, and to all
+//! rows of a database that is restored or checked; [`audit`] adds the rules that span rows. A column that is added to
+//! the schema gets its rule here.
 //!
-//! Sessions, invitations, what devices are told by, and the server's own keys are of the server and not of the chat: they
-//! are never exported, but are audited like the rest.
+//! Sessions, invitations, push subscriptions and the server's own keys belong to the server and not to the chat: they
+//! are never exported, but audited like the rest.
 
 use std::fmt::Display;
 
@@ -20,18 +20,18 @@ use crate::password;
 use crate::picture::Picture;
 use crate::room::{AltText, Emoji, RoomEmoji, RoomName, Topic};
 
-/// Bytes of the longest record as JSON: a picture, two digits a byte, or the longest text, all of it escaped, and what is
-/// around it.
+/// Bytes of the longest record as JSON: a picture, two digits a byte, or the longest text, all of it escaped; and the
+/// rest of the record.
 pub const RECORD_MAX_BYTES: u64 = 2 * IMAGE_MAX_BYTES as u64 + 64 * 1024;
 
-/// The largest id in a file from outside: half of those that JSON readers represent exactly, so that the other half is left
-/// to go on with.
+/// The largest id in a file from outside: half of those that JSON readers represent exactly, so that the other half is
+/// left for new events.
 pub const RECORD_ID_MAX: i64 = 1 << 52;
 
-/// The last moment of the year 9999. Later ones are no date to most programs, a browser among them.
+/// The last moment of the year 9999. Most programs, among them browsers, cannot show later dates.
 pub const RECORD_TIME_MAX: i64 = 253_402_300_799_999;
 
-/// A row, of the table that its type stands for.
+/// A row of the table that its type stands for.
 pub trait Record: Sized {
     /// Reads all of them, in an order in which they can be inserted.
     #[doc(hidden)]
@@ -53,10 +53,9 @@ pub trait Record: Sized {
     #[doc(hidden)]
     fn event(&self) -> i64;
 
-    /// Why it cannot be a row of a sound database.
+    /// Checks whether it can be a row of a sound database.
     ///
-    /// # Errors
-    /// What is wrong with it, in words.
+    /// # Errors A text that says what is wrong with it.
     fn check(&self) -> Result<(), String>;
 }
 
@@ -76,7 +75,7 @@ macro_rules! records {
 
             fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
                 let mut columns = 0..;
-                let mut next = || columns.next().expect("it has no end");
+                let mut next = || columns.next().expect("columns are counted without end");
                 Ok(Self { $($field: row.get::<usize, _>(next())?,)* })
             }
 
@@ -120,7 +119,7 @@ records! {
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
     event |_| 0;
 
-    /// A room. The lobby is there before.
+    /// A room. The lobby exists before the import.
     RoomRecord {
         id: i64,
         kind: i64,
@@ -182,19 +181,19 @@ records! {
             SELECT ?1, ?2, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 WHERE ?3 IS NOT NULL"
     event |message| message.id.max(message.edit.unwrap_or_default());
 
-    /// That a message was there.
+    /// The tombstone of a deleted message.
     DeleteRecord { id: i64, message: i64, room: i64, by: i64, }
     select "SELECT id, message_id, room_id, by_user FROM deletes ORDER BY id"
     insert "INSERT INTO deletes (id, message_id, room_id, by_user) VALUES (?1, ?2, ?3, ?4)"
     event |delete| delete.id;
 
-    /// What somebody thinks, or thought, of a message.
+    /// A reaction to a message, or one that was taken back.
     ReactionRecord { message: i64, user: i64, emoji: String, id: i64, room: i64, is_on: bool, }
     select "SELECT message_id, user_id, emoji, id, room_id, is_on FROM reactions"
     insert "INSERT INTO reactions (message_id, user_id, emoji, id, room_id, is_on) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
     event |reaction| reaction.id;
 
-    /// Whom a message names; user 0 is everybody.
+    /// A user whom a message mentions; user 0 is everybody.
     MentionRecord { room: i64, user: i64, message: i64, }
     select "SELECT room_id, user_id, message_id FROM mentions"
     insert "INSERT INTO mentions (room_id, user_id, message_id) VALUES (?1, ?2, ?3)"
@@ -206,7 +205,7 @@ records! {
     insert "INSERT INTO reads (user_id, room_id, id) VALUES (?1, ?2, ?3)"
     event |_| 0;
 
-    /// What somebody wants to be told of.
+    /// What a user wants to be notified of in a room.
     NotifyRecord { user: i64, room: i64, about: i64, }
     select "SELECT user_id, room_id, about FROM room_notify"
     insert "INSERT INTO room_notify (user_id, room_id, about) VALUES (?1, ?2, ?3)"
@@ -256,7 +255,7 @@ mod hex {
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         let mut digits = String::with_capacity(2 * bytes.len());
         for byte in bytes {
-            write!(digits, "{byte:02x}").expect("a string takes all");
+            write!(digits, "{byte:02x}").expect("writing to a string cannot fail");
         }
         serializer.serialize_str(&digits)
     }
@@ -265,11 +264,11 @@ mod hex {
         let digits = String::deserialize(deserializer)?;
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let bytes = digits.as_bytes().chunks(2).map(|pair| byte(pair).filter(|_| pair.len() == 2));
-        bytes.collect::<Option<_>>().ok_or_else(|| D::Error::custom("these are not hexadecimal digits"))
+        bytes.collect::<Option<_>>().ok_or_else(|| D::Error::custom("invalid hexadecimal digits"))
     }
 }
 
-// --- What holds of one row -----------------------------------------------------------------------------------------
+// --- Rules for one row ---------------------------------------------------------------------------------------------
 
 fn bad_id(ids: impl IntoIterator<Item = i64>) -> Option<String> {
     let bad = ids.into_iter().find(|id| !(1..=RECORD_ID_MAX).contains(id))?;
@@ -287,7 +286,7 @@ fn bad_time(times: impl IntoIterator<Item = i64>) -> Option<String> {
 }
 
 fn bad(value: &str, what: impl Display, is_good: bool) -> Option<String> {
-    // A long one says no more than its beginning.
+    // The beginning of a long value is enough.
     let shown: String = value.chars().take(40).collect();
     (!is_good).then(|| format!("invalid {what} {shown:?}"))
 }
@@ -302,7 +301,9 @@ impl UserRecord {
             .or_else(|| bad("", "password hash", is_hash))
             .or_else(|| {
                 let takes_more = password::is_excessive(&self.password_hash);
-                takes_more.then(|| format!("the password of {name} would take more to verify than a server gives"))
+                takes_more.then(|| {
+                    format!("verifying the password of {name} would take more memory or time than the server allows")
+                })
             })
             .or_else(|| bad_time([self.created_at].into_iter().chain(self.disabled_at).chain(self.last_seen)))
             .or_else(|| bad_position(self.read_from))
@@ -355,7 +356,7 @@ impl MessageRecord {
         bad_id(ids)
             .or_else(|| bad_time([self.created_at].into_iter().chain(self.edited_at)))
             .or_else(|| match Content::parse(&self.content) {
-                // It was a picture alone, which may not be kept as long as its message.
+                // The message was a picture alone, which may have been removed before it.
                 Err(_) if self.content.is_empty() => None,
                 Err(error) => Some(error.to_string()),
                 Ok(content) => bad(&self.content, "text", content.as_str() == self.content),
@@ -368,7 +369,7 @@ impl MessageRecord {
                     mentions.split(' ').all(|name| name.is_empty() || Username::parse(name).is_some()),
                 )
             })
-            .or_else(|| bad("", "mark of a reaction", self.reacted.is_none_or(|reacted| reacted == 1)))
+            .or_else(|| bad("", "reacted", self.reacted.is_none_or(|reacted| reacted == 1)))
     }
 }
 
@@ -399,7 +400,7 @@ impl ReadRecord {
 
 impl NotifyRecord {
     fn problem(&self) -> Option<String> {
-        bad_id([self.user, self.room]).or_else(|| bad("", "wish to be told", (1..=3).contains(&self.about)))
+        bad_id([self.user, self.room]).or_else(|| bad("", "notification setting", (1..=3).contains(&self.about)))
     }
 }
 
@@ -416,13 +417,13 @@ impl ImageRecord {
     }
 }
 
-// --- What holds of all rows ----------------------------------------------------------------------------------------
+// --- Rules that span rows ------------------------------------------------------------------------------------------
 
-/// Each finds a row that cannot be; ?1 is the largest id, ?2 the last time there is.
+/// Each finds an invalid row; ?1 is the largest id, ?2 the latest time.
 const RULES: [(&str, &str); 12] = [
-    ("a table counts its ids beyond all ids", "SELECT 1 FROM sqlite_sequence WHERE seq NOT BETWEEN 0 AND ?1"),
+    ("invalid sqlite_sequence row", "SELECT 1 FROM sqlite_sequence WHERE seq NOT BETWEEN 0 AND ?1"),
     (
-        "the largest id is none",
+        "invalid high_water",
         "SELECT 1 FROM meta WHERE key = 'high_water' AND (typeof(value) <> 'integer' OR value NOT BETWEEN 0 AND ?1)",
     ),
     ("there is no lobby", "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM rooms WHERE id = 1 AND kind = 1)"),
@@ -439,29 +440,29 @@ const RULES: [(&str, &str); 12] = [
         "SELECT 1 FROM mentions n JOIN messages m ON m.id = n.message_id WHERE m.room_id <> n.room_id",
     ),
     (
-        "a picture is not its message's",
+        "a picture and its message disagree",
         "SELECT 1 FROM images i LEFT JOIN messages m ON m.id = i.message_id WHERE i.message_id IS NOT NULL AND m.image_id IS NOT i.id",
     ),
     (
-        "a picture that waits for its message cannot be",
+        "invalid row of a picture without a message",
         "SELECT 1 FROM images WHERE message_id IS NULL AND (id NOT BETWEEN 1 AND ?1 OR created_at NOT BETWEEN 0 AND ?2)",
     ),
     (
-        "a session cannot be",
+        "invalid session row",
         "SELECT 1 FROM sessions WHERE id NOT BETWEEN 1 AND ?1 OR created_at NOT BETWEEN 0 AND ?2 OR last_used_at NOT BETWEEN 0 AND ?2 \
          OR length(digest) <> 32 OR length(client) > 64 OR client GLOB '*[^ -~]*'",
     ),
     (
-        "an invitation cannot be",
+        "invalid invitation row",
         "SELECT 1 FROM invites WHERE id NOT BETWEEN 1 AND ?1 OR created_at NOT BETWEEN 0 AND ?2 OR expires_at NOT BETWEEN 0 AND ?2 \
          OR length(digest) <> 32 OR uses NOT BETWEEN 0 AND 4294967295 OR uses_left NOT BETWEEN 0 AND uses",
     ),
     (
-        "a nonce cannot be",
+        "invalid nonce row",
         "SELECT 1 FROM nonces WHERE message_id NOT BETWEEN 1 AND ?1 OR day NOT BETWEEN 0 AND ?2 / 86400000 OR length(nonce) > 64",
     ),
     (
-        "a device that is pushed to cannot be",
+        "invalid push subscription row",
         "SELECT 1 FROM push_subscriptions WHERE visited_at NOT BETWEEN 0 AND ?2 OR length(endpoint) > 4096",
     ),
 ];
@@ -474,8 +475,7 @@ const LAST_EVENT: &str = "SELECT max( \
 
 /// Looks at every row of a database of the current version.
 ///
-/// # Errors
-/// [`SnapshotError::Damaged`] with the first row that cannot be.
+/// # Errors [`SnapshotError::Damaged`] with the first invalid row.
 pub(super) fn audit(connection: &Connection) -> Result<(), SnapshotError> {
     let damaged = |finding: &str| Err(SnapshotError::Damaged(finding.into()));
     for (finding, query) in RULES {
@@ -489,7 +489,7 @@ pub(super) fn audit(connection: &Connection) -> Result<(), SnapshotError> {
     if epoch.as_str().len() != Epoch::random().as_str().len()
         || !epoch.as_str().bytes().all(|byte| byte.is_ascii_hexdigit())
     {
-        return damaged("its epoch is none");
+        return damaged("invalid epoch");
     }
     check_all::<UserRecord>(connection)?;
     check_all::<RoomRecord>(connection)?;
@@ -503,7 +503,7 @@ pub(super) fn audit(connection: &Connection) -> Result<(), SnapshotError> {
     check_all::<ImageRecord>(connection)?;
     let last_event: i64 = connection.query_row(LAST_EVENT, [], |row| row.get(0))?;
     if last_event > super::sql::last_id(connection)?.get() {
-        return damaged("an event has an id that is to be given again");
+        return damaged("an event has an id above high_water");
     }
     Ok(())
 }

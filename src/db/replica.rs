@@ -1,7 +1,7 @@
-//! What a database that follows a [log](crate::cluster) knows of it: which log it is, and how far it was applied.
+//! What a database that follows a [log](crate::cluster) knows of it: its id, and how far it was applied.
 //!
-//! It is kept in the database itself, and written in the transaction of what it tells of, so that both are on disk or
-//! neither is; and it goes where the database goes, into backups.
+//! Both are in the database itself, written in the transaction that applies the entries, so that both are on disk or
+//! neither is; and they are in every backup.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use crate::limits::WRITE_QUEUE;
 use crate::model::{Epoch, MessageId, UserId};
 use crate::room::RoomId;
 
-/// Entries that wait for the writer thread. The consumer's flow control holds back what comes after them.
+/// Entries that wait for the writer thread. The consumer's flow control holds back the others.
 const ENTRY_QUEUE: usize = 64;
-/// Read positions that wait to be told to other nodes.
+/// Read positions that wait to be sent to other nodes.
 const READS_QUEUE: usize = 1_024;
 
 /// How far a log was applied.
@@ -31,7 +31,7 @@ const READS_QUEUE: usize = 1_024;
 pub struct Position {
     /// The last entry.
     pub applied: u64,
-    /// What all entries up to it come to: equal logs, applied to equal databases, give equal chains.
+    /// The digest of all entries up to it: equal logs, applied to equal databases, give equal chains.
     pub chain: u64,
 }
 
@@ -50,7 +50,7 @@ const GET: &str = "SELECT value FROM meta WHERE key = ?1";
 /// By `meta`'s primary key.
 const SET: &str = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
 
-/// Which log the database follows, if it follows one.
+/// The log that the database follows, if it follows one.
 pub(super) fn followed(connection: &Connection) -> rusqlite::Result<Option<Followed>> {
     let Some(log) = get::<String>(connection, "log")? else { return Ok(None) };
     let applied = get::<i64>(connection, "applied")?.unwrap_or_default().cast_unsigned();
@@ -73,7 +73,7 @@ pub(super) fn set_position(connection: &Connection, position: Position) -> rusql
     set(connection, "chain", position.chain.cast_signed())
 }
 
-/// A database that no server has open, to be put into a cluster or to be taken out of it.
+/// A database that no server has open, to be added to a cluster or detached from it.
 #[derive(Debug)]
 pub struct Offline {
     connection: Connection,
@@ -93,26 +93,26 @@ impl Offline {
         sql::epoch(&self.connection)
     }
 
-    /// Which log it follows, if it follows one.
+    /// The log that it follows, if it follows one.
     pub fn followed(&self) -> rusqlite::Result<Option<Followed>> {
         followed(&self.connection)
     }
 
-    /// Has it follow a log from its beginning. What the database holds is what the log's entries go on with.
+    /// Makes it follow a log from its beginning: entries are applied to what the database holds now.
     pub fn follow(&mut self, log: &str) -> rusqlite::Result<()> {
-        // Nodes count alike, so from here on none can skip what a power cut may have taken.
+        // All nodes give the same ids, so from here on none can skip ids that a power cut may have taken.
         sql::skip_reserved(&mut self.connection)?;
         let transaction = self.connection.transaction()?;
         sql::release_ids(&transaction)?;
         sql::forget_log(&transaction)?;
         set(&transaction, "log", log)?;
-        // What was sent before is known after, too.
+        // Nonces from before are remembered in the cluster, too.
         set(&transaction, "nonce_days", join(&sql::nonce_days(&transaction)?))?;
         set_position(&transaction, Position::default())?;
         transaction.commit()
     }
 
-    /// Has it follow no log any more.
+    /// Detaches it from its log.
     pub fn leave(&mut self) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         sql::forget_log(&transaction)?;
@@ -125,31 +125,30 @@ pub(super) fn join(numbers: &[i64]) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// How far people have read, as it becomes known.
+/// Read positions, as they come.
 pub(crate) type Reads = mpsc::Receiver<(UserId, RoomId, MessageId)>;
 
-/// The ends by which a database is made to follow its log.
+/// The ends that connect a database to its log.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    /// Which log, and how far it was applied when the database was opened.
+    /// The log, and how far it was applied when the database was opened.
     pub(crate) followed: Followed,
-    /// What is to become entries.
+    /// Changes that are to become entries.
     pub(crate) proposals: Proposals,
     /// Entries to be applied.
     pub(crate) entries: mpsc::Sender<Entry>,
     pub(crate) progress: Arc<Progress>,
-    /// Who waits for a barrier.
+    /// Requests for a barrier.
     pub(crate) barriers: mpsc::Receiver<oneshot::Sender<()>>,
-    /// How far people have read here, to be told to other nodes.
+    /// Read positions of people here, for other nodes.
     pub(crate) reads: Reads,
 }
 
 impl Db {
-    /// Opens the database at `path`, which follows a log, and starts its threads: what the handle is asked to change
-    /// comes out as proposals, and what is put in as entries is applied. Blocks.
+    /// Opens the database at `path`, which follows a log, and starts its threads: changes requested through the handle
+    /// come out as proposals, and entries that are put in are applied. Blocks.
     ///
-    /// # Errors
-    /// [`OpenError::NotClustered`] if it follows none.
+    /// # Errors [`OpenError::NotClustered`] if it does not follow a log.
     pub(crate) fn open_replica(
         path: &Path,
         options: Options,
@@ -178,7 +177,7 @@ impl Db {
         Ok((db, Threads { writer, reader }, replica))
     }
 
-    /// Resolves once all that was acknowledged by any node before is applied here.
+    /// Resolves once everything that any node acknowledged before is applied here.
     pub(crate) async fn pass_barrier(&self) -> Result<(), Error> {
         self.apply(Change::Check, Reply::Applied).await
     }

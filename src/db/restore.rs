@@ -1,4 +1,5 @@
-//! Replaces a database with a backup.
+//! Replaces a database with a backup. The restored database is a history of its own: ids that were given after the
+//! backup will be given again, to other events, so a new epoch makes clients discard what they have.
 
 use std::path::{Path, PathBuf};
 

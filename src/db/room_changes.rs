@@ -1,4 +1,5 @@
-//! Applies what is done to rooms and to who is in them.
+//! Applies changes of rooms and of their members. As with every change, nothing here reads a clock or a flag. Each
+//! command comes with a session, which is checked again here: it may have ended while the command was in the queue.
 
 use super::apply::Execution;
 use super::error::RoomError;
@@ -8,7 +9,7 @@ use crate::limits::{OPEN_ROOMS_MAX, USER_ROOMS_MAX};
 use crate::model::{ID_MAX, MessageId, SessionId, UserId, Username};
 use crate::room::{Audience, Event, NotifyAbout, RoomEmoji, RoomId, RoomKind, RoomName, Topic, fold};
 
-/// Something to be done to a room.
+/// A command about a room.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub enum RoomCommand {
@@ -18,64 +19,64 @@ pub enum RoomCommand {
         name: RoomName,
         /// Whether everybody reads it.
         is_open: bool,
-        /// What stands beside the name.
+        /// The emoji beside the name.
         emoji: Option<RoomEmoji>,
         /// What it is about.
         topic: Topic,
-        /// Who is in a private one from the start, beside its maker.
+        /// The first members of a private one, besides its maker.
         members: Vec<Username>,
-        /// Whether only moderators make open rooms.
+        /// Whether only moderators may make open rooms.
         by_moderators: bool,
     },
     /// Finds the direct room with somebody, or makes it.
     OpenDirect {
-        /// With whom; oneself is possible.
+        /// The other user, or oneself.
         username: Username,
         /// Whether to make one if there is none.
         make: bool,
     },
-    /// Changes what is said of a room.
+    /// Changes a room's name, emoji or topic, or archives it.
     Change {
-        /// Which.
+        /// The room.
         room: RoomId,
         /// What changes.
         change: RoomChange,
     },
     /// Adds somebody to a private room.
     AddMember {
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// Whom.
+        /// The user.
         username: Username,
     },
     /// Removes somebody from a private room.
     RemoveMember {
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// Whom.
+        /// The user.
         username: Username,
     },
-    /// Says what of a room one wants to be told of, oneself alone.
+    /// Chooses what one wants to be notified of in a room.
     Notify {
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// What.
+        /// The choice.
         about: NotifyAbout,
     },
 }
 
-/// What changes of a room; what is none stays.
+/// A change of a room; a field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct RoomChange {
     /// Its name.
     pub name: Option<RoomName>,
-    /// What stands beside the name; none within takes it away.
+    /// The emoji beside the name; `Some(None)` removes it.
     #[cfg_attr(feature = "cluster", serde(default, with = "super::encoding::double_option"))]
     pub emoji: Option<Option<RoomEmoji>>,
     /// What it is about.
     pub topic: Option<Topic>,
-    /// Whether it is only read.
+    /// Whether it is archived: it can only be read.
     pub archived: Option<bool>,
 }
 
@@ -90,7 +91,7 @@ pub struct RoomOutcome {
 
 type Judged<T> = rusqlite::Result<Result<T, RoomError>>;
 
-/// The user that a name is of, unless they are disabled.
+/// The user of this name, unless they are disabled.
 macro_rules! find_user {
     ($self:ident, $username:expr) => {
         match sql::find_active_user($self.connection, $username)? {
@@ -295,7 +296,7 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Takes a user whose account is deleted out of their rooms: private ones are left, direct ones archived.
+    /// Removes a user whose account is deleted from their private rooms, and archives their direct ones.
     pub(super) fn leave_all_rooms(&mut self, user: UserId) -> rusqlite::Result<()> {
         for access in sql::readable(self.connection, user)? {
             match access.kind {

@@ -1,8 +1,9 @@
-//! Search: a bounded look backwards through what was said, by a connection of its own that is there only so long.
+//! Search: a bounded look backwards through the messages, by a connection of its own that lives only as long as the
+//! look.
 //!
 //! There is no index of words. It would write several times the bytes of a lone message, keep the words of what was
-//! erased, and find neither parts of words nor languages that put no space between them. A look at ten thousand messages
-//! takes some milliseconds; a client that wants older ones asks again from where it ended.
+//! erased, and find neither parts of words nor languages that put no space between them. A look at ten thousand
+//! messages takes some milliseconds; a client that wants older ones continues where the last look ended.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,20 +18,20 @@ use crate::limits::SEARCH_TIME;
 use crate::model::{Message, MessageId, UserId, Username};
 use crate::room::{RoomId, fold_char};
 
-/// What is looked for.
+/// What to look for.
 #[derive(Debug, Clone)]
 pub struct SearchQuery {
-    /// Who looks.
+    /// The user who searches.
     pub user: UserId,
     /// The text, folded.
     pub text: String,
-    /// In one room only.
+    /// Only in this room.
     pub room: Option<RoomId>,
-    /// What one user wrote only.
+    /// Only messages of this user.
     pub from: Option<Username>,
-    /// Older than this message only.
+    /// Only messages older than this one.
     pub before: MessageId,
-    /// How many messages at most.
+    /// At most this many messages.
     pub limit: u32,
 }
 
@@ -39,11 +40,11 @@ pub struct SearchQuery {
 pub struct SearchPage {
     /// Newest first.
     pub messages: Vec<Message>,
-    /// Where to go on; none if there is nothing older.
+    /// Where to continue; `None` if there is nothing older.
     pub before: Option<MessageId>,
 }
 
-/// Looks through some of the messages. `None` if the user may not read the room that was named.
+/// Looks through some of the messages. `None` if the user may not read the room in the query.
 pub(super) fn search(path: &Path, query: &SearchQuery, stop: &AtomicBool) -> Result<Option<SearchPage>, Error> {
     let found = sql::open_reader(path).and_then(|connection| {
         let Some(found) = look(&connection, query, stop)? else { return Ok(None) };
@@ -61,11 +62,11 @@ pub(super) fn search(path: &Path, query: &SearchQuery, stop: &AtomicBool) -> Res
 struct Found {
     /// Newest first.
     ids: Vec<MessageId>,
-    /// Where to go on; none if there is nothing older.
+    /// Where to continue; `None` if there is nothing older.
     before: Option<MessageId>,
 }
 
-/// Finds messages. `None` if the user may not read the room that was named.
+/// Finds messages. `None` if the user may not read the room in the query.
 fn look(connection: &Connection, query: &SearchQuery, stop: &AtomicBool) -> rusqlite::Result<Option<Found>> {
     let transaction = connection.unchecked_transaction()?;
     let Some(readable) = readable(&transaction, query)? else { return Ok(None) };
@@ -91,8 +92,8 @@ fn look(connection: &Connection, query: &SearchQuery, stop: &AtomicBool) -> rusq
     Ok(Some(found))
 }
 
-/// Reads what was found as it is now, in a transaction of its own: the look took its time, and what was deleted or
-/// replaced meanwhile, or is in a room that the user was removed from, is not for them any more (promises 8 and 9).
+/// Reads what was found as it is now, in a transaction of its own: the look took time, and a message that was deleted
+/// or edited meanwhile, or whose room the user was removed from, must not be shown (promises 8 and 9).
 fn show(connection: &Connection, query: &SearchQuery, ids: &[MessageId]) -> rusqlite::Result<Option<Vec<Message>>> {
     let transaction = connection.unchecked_transaction()?;
     let Some(readable) = readable(&transaction, query)? else { return Ok(None) };
@@ -106,14 +107,14 @@ fn show(connection: &Connection, query: &SearchQuery, ids: &[MessageId]) -> rusq
     Ok(Some(messages))
 }
 
-/// The rooms that the user may read; `None` if the one that was named is not among them.
+/// The rooms that the user may read; `None` if the one in the query is not among them.
 fn readable(connection: &Connection, query: &SearchQuery) -> rusqlite::Result<Option<HashSet<RoomId>>> {
     let readable: HashSet<RoomId> =
         sql::readable(connection, query.user)?.into_iter().map(|access| access.room).collect();
     Ok(query.room.is_none_or(|room| readable.contains(&room)).then_some(readable))
 }
 
-/// Whether what is looked for is in `text`; `folded` is memory that is used again.
+/// Whether the query's text is in `text`. `folded` is a buffer, reused between calls.
 fn contains(text: &str, query: &SearchQuery, folded: &mut String) -> bool {
     folded.clear();
     folded.extend(text.chars().map(fold_char));

@@ -1,9 +1,9 @@
 //! When the log is moved into the database file, and emptied.
 //!
-//! SQLite does that by itself when the log is long, which on a quiet server is never: until then a copy of the file alone
-//! has none of what was written, and the log still has texts that were removed. So it is done when nothing has been
-//! committed for a while, and at last however much is: by a connection of its own, so that the writer waits as little as it
-//! can, and not at all for someone who reads a long time.
+//! SQLite does that by itself when the log is long, which on a quiet server is never: until then a copy of the file
+//! alone has none of what was written, and the log still has texts that were removed. So it is done when nothing has
+//! been committed for a while, and after some minutes in any case. A connection of its own does it, so that the writer
+//! hardly waits, and never for a long read.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,12 +14,12 @@ use super::error::OpenError;
 use super::sql;
 use crate::limits::{SETTLE_AT_LAST, SETTLE_QUIET};
 
-/// What was there to be moved, and when.
+/// What there was to move, and when.
 #[derive(Debug)]
 pub(super) struct Settler {
-    /// What the count of commits was when it was looked at last, and since when it has been that.
+    /// The count of commits at the last look, and since when it has been that.
     seen: (u64, Instant),
-    /// What it was when the log was emptied last, and when that was.
+    /// The count when the log was last emptied, and when that was.
     settled: (u64, Instant),
 }
 
@@ -41,13 +41,13 @@ impl Settler {
         since(self.seen.1) >= SETTLE_QUIET || since(self.settled.1) >= SETTLE_AT_LAST
     }
 
-    /// Takes note that what `commits` counts is in the database.
+    /// Notes that the first `commits` are in the database.
     pub(super) fn note(&mut self, commits: u64, now: Instant) {
         self.settled = (commits, now);
     }
 }
 
-/// Moves the log into the database and empties it; false if someone reads who has to be waited for.
+/// Moves the log into the database and empties it; false if a read in progress prevents that.
 pub(super) fn settle(path: &Path) -> Result<bool, OpenError> {
     let connection = sql::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Most of it, while the writer goes on.

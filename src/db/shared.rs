@@ -1,4 +1,5 @@
-//! What the two threads and the handles know of each other.
+//! State that the two threads and the handles share, so that a handle learns it without a place in a queue. Only
+//! atomics, and locks that are held for a moment.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,21 +21,21 @@ use crate::limits::SEARCHES_AT_ONCE;
 use crate::model::{Epoch, UnixMillis, UserId};
 use crate::room::RoomId;
 
-/// What the threads tell the handles without being asked.
+/// The shared state of a database.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) epoch: Epoch,
     pub(super) last_id: AtomicI64,
     /// Whether the last transaction failed.
     pub(super) failing: AtomicBool,
-    /// Whether nobody had registered when it was opened.
+    /// Whether there were no users when it was opened.
     pub(super) was_empty: bool,
     /// The deleted users whose messages were still to be erased when it was opened.
     pub(super) erasures: Vec<UserId>,
     pub(super) lock: Lock,
     pub(super) cleaner: Mutex<Cleaner>,
     pub(super) reads: ReadPositions,
-    /// Rows that were changed by all commits so far: differs when there has been one.
+    /// Rows changed by all commits so far: another number means that there has been one.
     pub(super) commits: AtomicU64,
     pub(super) settler: Mutex<Settler>,
     pub(super) expiry: ExpiryClock,

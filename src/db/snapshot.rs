@@ -71,11 +71,11 @@ pub struct Snapshot {
     _log: OwnLog,
 }
 
-/// The log that SQLite makes beside a database in order to read it, unless there is one already. Only a connection that
-/// can write removes it again, when nobody else has the database open.
+/// The log that SQLite creates to read a database that has none. Only a connection that can write removes it again,
+/// when nobody else has the database open.
 #[derive(Debug)]
 struct OwnLog {
-    /// None: it is not ours.
+    /// `None` if the log is not ours.
     database: Option<PathBuf>,
 }
 
@@ -165,7 +165,7 @@ impl Snapshot {
         if let Some(table) = orphans.query_map([], |row| row.get::<_, String>(0))?.next().transpose()? {
             return Err(SnapshotError::Damaged(format!("a row of {table} refers to a row that does not exist")));
         }
-        // An older one is looked at when it has been upgraded.
+        // An older one is audited after its upgrade.
         if self.version == sql::SCHEMA_VERSION { records::audit(&self.connection) } else { Ok(()) }
     }
 

@@ -110,13 +110,13 @@ fn already_exists(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists already", path.display()))
 }
 
-/// Removes what an interrupted attempt of ours left at `path`. Root works in other people's directories: what is not a
-/// file that we could have made there is left alone.
+/// Removes what an interrupted attempt of ours left at `path`. Root works in other people's directories: a file that we
+/// cannot have made is not removed.
 fn remove_left_over(path: &Path) -> io::Result<()> {
     if let Ok(found) = fs::symlink_metadata(path) {
         let could_be_ours = [rustix::process::geteuid().as_raw(), fs::metadata(directory_of(path))?.uid()];
         if !found.is_file() || found.nlink() > 1 || !could_be_ours.contains(&found.uid()) {
-            return Err(io::Error::other(format!("{} is in the way, and is left alone", path.display())));
+            return Err(io::Error::other(format!("{} exists and is not ours: not replaced", path.display())));
         }
     }
     remove_database(path)

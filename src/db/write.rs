@@ -1,7 +1,7 @@
 //! Applies what people write: messages, edits, deletes, reactions.
 //!
-//! A writer is judged by the room that the message is in, and by nothing that the request says of it. Refusals come
-//! in the contract's order, so that no answer tells a message in a room that one may not read from one that never was.
+//! Permission depends on the room that the message is in, whatever the request says. Refusals come in the contract's
+//! order, so that no answer tells a message in a room that one may not read from one that never existed.
 
 use super::apply::Execution;
 use super::data::{NewMessage, Pruned, Sender, Write, WriteRules};
@@ -12,7 +12,7 @@ use crate::room::{
     Audience, Delete, EVERYBODY, Edit, Emoji, Event, Extras, MENTIONS_MAX, React, RoomId, RoomKind, mention_candidates,
 };
 
-/// Names that are looked up for one message at most, of people who are there or not.
+/// Names that are looked up for one message at most, whether or not they exist.
 const MENTION_LOOKUPS_MAX: usize = 4 * MENTIONS_MAX;
 
 /// Whom the events of a room reach.
@@ -20,7 +20,7 @@ pub(super) fn audience_of(access: &Access) -> Audience {
     if access.kind == RoomKind::Open { Audience::Everyone } else { Audience::Members(access.room) }
 }
 
-/// The lobby as everybody finds it: what most messages are written to need not be looked up.
+/// The lobby as everybody finds it: most messages are for it, and it need not be looked up.
 const LOBBY: Access = Access {
     room: RoomId::LOBBY,
     kind: RoomKind::Open,
@@ -29,18 +29,18 @@ const LOBBY: Access = Access {
     changed: MessageId::new(0),
 };
 
-/// Whom a text names: as it is stored, and whose unread mentions it counts among.
+/// The mentions of a text: the names that are stored with it, and the users whose unread mentions it counts among.
 #[derive(Default)]
 struct Mentions {
     names: Vec<Username>,
     users: Vec<UserId>,
 }
 
-/// Stands for everybody in the table of mentions.
+/// The user id of everybody in the table of mentions.
 const NOBODY: UserId = UserId(0);
 
 impl Execution<'_> {
-    /// Applies one of a sender's writes; the event that it was, now or when it was sent first.
+    /// Applies one of a sender's writes. Returns its event; for a repeat, the event of the first.
     pub(super) fn write(
         &mut self,
         store: &mut StoreMessage<'_>,
@@ -48,7 +48,7 @@ impl Execution<'_> {
         write: &Write,
         rules: WriteRules,
     ) -> rusqlite::Result<Result<MessageId, WriteError>> {
-        // A plain message into the lobby cannot be refused, so its nonce is looked up and claimed in one.
+        // A plain message into the lobby cannot be refused, so its nonce is looked up and claimed in one statement.
         if let Write::Message(message) = write
             && message.is_plain()
         {
@@ -149,7 +149,7 @@ impl Execution<'_> {
         self.effects.events.push(Event::Message(message, audience_of(access)));
     }
 
-    /// A message that somebody wants to do something to, and its room as they find it; or why there is none for them.
+    /// The message that a write is about, and its room as the user finds it; or why they cannot reach it.
     fn target(&self, user: UserId, message: MessageId) -> rusqlite::Result<Result<(Target, Access), WriteError>> {
         let Some(target) = sql::target(self.connection, message)? else {
             let was_readable = match sql::deleted_from(self.connection, message)? {
@@ -204,7 +204,7 @@ impl Execution<'_> {
         self.take_away(message, target.room, audience_of(&access), by).map(Ok)
     }
 
-    /// Deletes a message, and tells so. Whether that is allowed is for the caller to have asked.
+    /// Deletes a message, and notes the event. The caller checks permission.
     pub(super) fn take_away(
         &mut self,
         message: MessageId,
@@ -218,7 +218,7 @@ impl Execution<'_> {
         Ok(id)
     }
 
-    /// Takes away a user's messages among the next `rows` messages of all after `after`, and tells of each.
+    /// Deletes a user's messages among the next `rows` messages after `after`, with an event for each.
     pub(super) fn erase(
         &mut self,
         user: UserId,
@@ -249,7 +249,7 @@ impl Execution<'_> {
         if access.is_archived {
             return Ok(Err(WriteError::Archived));
         }
-        // Nothing changes: it was made so by the reaction that is there, or by the message, which came without one.
+        // No change: answer with the event that made it so, or with the message if there never was a reaction.
         match sql::reaction(self.connection, message, sender.user, emoji)? {
             Some((event, is_on)) if is_on == on => return Ok(Ok(event)),
             None if !on => return Ok(Ok(message)),
@@ -262,14 +262,15 @@ impl Execution<'_> {
         Ok(Ok(id))
     }
 
-    /// Gives an id to an event that is not a message.
+    /// Gives an id to an event that is not a message. It is in no row of `messages`, so `high_water` is raised to it:
+    /// after a restart ids go on above both.
     pub(super) fn next_event(&mut self) -> MessageId {
         *self.last_id = self.last_id.next();
         self.effects.high_water = *self.last_id;
         *self.last_id
     }
 
-    /// Whom a text names of those who may read the room: each once, up to [`MENTIONS_MAX`].
+    /// Mentioned users who may read the room, without duplicates, up to [`MENTIONS_MAX`].
     fn mentions(&self, sender: &Sender, access: &Access, text: &str) -> rusqlite::Result<Mentions> {
         let mut found = Mentions::default();
         let mut lookups = 0;
@@ -309,7 +310,7 @@ impl Execution<'_> {
 }
 
 impl NewMessage {
-    /// Whether it is a text in the lobby and nothing else.
+    /// Whether it is only a text, in the lobby.
     fn is_plain(&self) -> bool {
         self.room == RoomId::LOBBY
             && self.reply_to.is_none()

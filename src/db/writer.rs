@@ -1,9 +1,9 @@
 //! The writer thread: takes all commands that wait, applies them in one transaction, commits once, and then answers.
 //!
-//! One `fsync` serves all who waited ("group commit"), and there is no timer: while one commit is on its way to the
-//! disk, the next batch gathers in the queue. A change that breaks a constraint is refused alone. A commit that fails
-//! fails all its changes and publishes nothing; whether it reached the disk is then unknown, so before the next one
-//! the thread looks, and publishes what it finds.
+//! One `fsync` serves everybody who waited ("group commit"), and there is no timer: while one commit is on its way to
+//! the disk, the next batch gathers in the queue. A change that breaks a constraint is refused alone. A commit that
+//! fails fails all its changes and publishes nothing; whether it reached the disk is then unknown, so before the next
+//! one the thread looks it up, and publishes what it finds.
 
 use std::collections::HashSet;
 use std::io;
@@ -27,7 +27,7 @@ use crate::limits::{COMMANDS_PER_COMMIT, FAIL_ALONE_MAX, IDS_RESERVED, MESSAGES_
 use crate::model::{MessageId, SessionId, UnixMillis, UserId};
 use crate::room::{Event, RoomId};
 
-/// What the thread is sent.
+/// A command to the thread.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Apply a change.
@@ -39,6 +39,7 @@ pub(super) enum Command {
 pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
+    /// Called for every commit, before the next one begins.
     on_commit: OnCommit,
     path: PathBuf,
     /// The device and inode of the open file.
@@ -75,7 +76,8 @@ impl Writer {
         let path = path.to_owned();
         let nonce_clock = NonceClock::since(&sql::nonce_days(&connection)?, UnixMillis::now(), Instant::now());
         let (published, in_doubt) = (last_id, HashSet::new());
-        // A database that follows a log has its ids from there, and may not skip any.
+        // A database that follows a log gets its ids from there and may not skip any, so nothing is ever left to
+        // reserve.
         let reserved = MessageId::new(i64::MAX);
         Ok(Self { connection, shared, on_commit, path, file, last_id, published, in_doubt, nonce_clock, reserved })
     }
@@ -84,9 +86,9 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         self.reserved = self.last_id;
         self.run_all(&mut commands);
-        // Those that are left need not be skipped after a clean end. If this fails, they are.
+        // After a clean end the unused ids need not be skipped. If this fails, they are.
         if let Err(error) = sql::release_ids(&self.connection) {
-            tracing::warn!(%error, "the reserved ids stay reserved");
+            tracing::warn!(%error, "cannot release the reserved ids: the next start skips them");
         }
     }
 
@@ -118,8 +120,8 @@ impl Writer {
         Moment { now, expiry, expired_at: expired_at(expiry), nonce_days: self.nonce_clock.days() }
     }
 
-    /// Commits all of the batch in one transaction, or nothing, except that a command which fails by itself, for whatever
-    /// reason, fails alone: the others are applied again without it. `waiting` tells how many commands have gathered
+    /// Commits the whole batch in one transaction, or nothing of it; but a command that fails by itself, for whatever
+    /// reason, fails alone, and the others are applied again without it. `waiting` is how many commands have gathered
     /// meanwhile.
     pub(super) fn commit(&mut self, mut batch: Vec<Step>, waiting: impl FnOnce() -> usize) {
         let started = Instant::now();
@@ -204,9 +206,9 @@ impl Writer {
         Ok(done)
     }
 
-    /// Sees to it that no id up to the last one is ever given again, before anybody is told of it, whatever of the log
-    /// survives a power failure: under `--durability normal` commits do not wait for the disk, and some disks lie. Ids are
-    /// reserved on disk by the thousand, and after an unclean end [skipped](sql::skip_reserved).
+    /// Ensures, before anybody is told of the last id, that no id up to it is ever given again, whatever part of the
+    /// log survives a power failure: under `--durability normal` commits do not wait for the disk, and some disks lie.
+    /// Ids are reserved on disk by the thousand, and after an unclean end [skipped](sql::skip_reserved).
     fn reserve(&mut self) -> rusqlite::Result<()> {
         if self.last_id <= self.reserved {
             return Ok(());
@@ -221,7 +223,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells everyone what was committed, and answers those who waited for it.
+    /// Reports what was committed, and answers the requests that waited for it.
     pub(super) fn publish(
         &mut self,
         Effects { events, ended, .. }: &Effects,
@@ -250,7 +252,7 @@ impl Writer {
         (self.on_commit)(Committed::Stored(Commit { after, events, commands, waiting, took }));
     }
 
-    /// Which rooms are open may have changed.
+    /// Reads again which rooms are open.
     fn note_rooms(&self) {
         match sql::open_rooms(&self.connection) {
             Ok(rooms) => *self.shared.open_rooms.write().unwrap_or_else(PoisonError::into_inner) = rooms,

@@ -1,4 +1,5 @@
-//! The queries about users, their sessions, and invitations.
+//! The queries about users, their sessions, and invitations: the writer changes them, the reader looks up who logs in
+//! and lists them.
 
 use std::num::NonZeroU32;
 
@@ -132,13 +133,13 @@ pub(in crate::db) fn see_user(connection: &Connection, user: UserId, now: UnixMi
 const WRITTEN_LAST: &str = "SELECT max(coalesce((SELECT max(last_used_at) FROM sessions), 0), \
      coalesce((SELECT created_at FROM messages ORDER BY id DESC LIMIT 1), 0))";
 
-/// The latest time that was written, if any was.
+/// The latest time in the database, if there is one.
 pub(in crate::db) fn written_last(connection: &Connection) -> rusqlite::Result<Option<UnixMillis>> {
     let written: i64 = connection.query_row(WRITTEN_LAST, [], |row| row.get(0))?;
     Ok((written > 0).then_some(UnixMillis(written)))
 }
 
-/// By the sessions' rowid. Later only, as above.
+/// By the sessions' rowid. It only rises, since the clock may be behind.
 const TOUCH_SESSION: &str = "UPDATE sessions SET last_used_at = max(last_used_at, ?2) WHERE id = ?1 RETURNING user_id";
 
 pub(in crate::db) fn touch_session(
@@ -210,7 +211,7 @@ pub(in crate::db) fn oldest_use(connection: &Connection) -> rusqlite::Result<Opt
 const INSERT_INVITE: &str = "INSERT INTO invites (digest, uses, uses_left, created_by, created_at, expires_at) \
      VALUES (?1, ?2, ?2, ?3, ?4, ?5) ON CONFLICT (digest) DO NOTHING RETURNING id";
 
-/// The new invitation; none if there is one of this digest.
+/// The new invitation; `None` if its digest exists already.
 pub(in crate::db) fn insert_invite(
     connection: &Connection,
     digest: &Digest,
@@ -228,7 +229,7 @@ pub(in crate::db) fn insert_invite(
 const FIND_INVITE: &str = "SELECT id FROM invites WHERE digest = ?1 AND expires_at > ?2 AND uses_left > 0 \
      AND NOT EXISTS (SELECT 1 FROM users WHERE id = created_by AND disabled_at IS NOT NULL)";
 
-/// An invitation with which somebody may still register.
+/// An invitation that is still good for a registration.
 pub(in crate::db) fn find_invite(
     connection: &Connection,
     digest: &Digest,
@@ -237,7 +238,7 @@ pub(in crate::db) fn find_invite(
     connection.query_row(FIND_INVITE, params![digest.as_bytes(), now.0], |row| row.get(0)).optional()
 }
 
-/// By rowid. One that is used up stays, so that it can be told who came by it.
+/// By rowid. One that is used up stays, so that it can be listed with its users.
 const USE_INVITE: &str = "UPDATE invites SET uses_left = uses_left - 1 WHERE id = ?1";
 
 /// By rowid.
@@ -261,7 +262,7 @@ pub(in crate::db) fn delete_expired_invites(connection: &Connection, now: UnixMi
 /// By rowid.
 const DELETE_INVITE: &str = "DELETE FROM invites WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)";
 
-/// Takes an invitation back, of a certain user's if one is given; whether there was one.
+/// Takes back an invitation, only a given user's if there is one. Returns whether it existed.
 pub(in crate::db) fn delete_invite(connection: &Connection, invite: i64, of: Option<UserId>) -> rusqlite::Result<bool> {
     Ok(connection.execute(DELETE_INVITE, params![invite, of.map(|user| user.0)])? > 0)
 }
@@ -282,7 +283,7 @@ const INVITES: &str = "SELECT i.id, i.uses, i.uses_left, u.name, i.created_at, i
 /// Through all users, once for all invitations that are listed.
 const CAME_BY: &str = "SELECT invite_id, name FROM users WHERE invite_id BETWEEN ?1 AND ?2 ORDER BY id";
 
-/// The newest invitations that have not expired or that somebody came by, of a certain user's if one is given.
+/// The newest invitations that have not expired or have users, of one user or of all.
 pub(in crate::db) fn invites(
     connection: &Connection,
     of: Option<UserId>,
@@ -330,7 +331,7 @@ pub(in crate::db) fn has_password(connection: &Connection, user: UserId, hash: &
 /// By rowid.
 const REPLACE_PASSWORD: &str = "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2";
 
-/// Gives a user another password, if the old one is still theirs; whether it was.
+/// Replaces a user's password, if they still have the old one. Returns whether they had.
 pub(in crate::db) fn replace_password(
     connection: &Connection,
     user: UserId,
@@ -355,7 +356,7 @@ pub(in crate::db) fn delete_other_sessions(
 /// By rowid.
 const DELETE_SESSION_OF: &str = "DELETE FROM sessions WHERE id = ?1 AND user_id = ?2";
 
-/// Whether the user had such a session.
+/// Returns whether the user had such a session.
 pub(in crate::db) fn delete_session_of(
     connection: &Connection,
     user: UserId,
@@ -469,7 +470,7 @@ pub(in crate::db) fn set_moderator(connection: &Connection, user: UserId, is_mod
 const INSERT_BOT: &str = "INSERT INTO users (name, password_hash, created_at, read_from, is_bot) \
      VALUES (?1, '', ?2, ?3, 1) ON CONFLICT (name) DO NOTHING";
 
-/// Whether the name was free.
+/// Returns whether the name was free.
 pub(in crate::db) fn insert_bot(
     connection: &Connection,
     username: &Username,
@@ -483,7 +484,7 @@ pub(in crate::db) fn insert_bot(
 const INSERT_BOT_SESSION: &str = "INSERT INTO sessions (digest, user_id, created_at, last_used_at, client) \
      SELECT ?1, id, ?3, ?3, 'bot' FROM users WHERE name = ?2 AND is_bot = 1 ON CONFLICT (digest) DO NOTHING";
 
-/// The one session of a bot.
+/// Inserts the one session of a bot.
 pub(in crate::db) fn insert_bot_session(
     connection: &Connection,
     digest: &Digest,

@@ -1,9 +1,8 @@
-//! What somebody has missed: the events past one place in the order that are for them, whichever table they lie in.
+//! What a client has missed: the events after one id that are for its user, from all tables. For the reader thread.
 //!
-//! First only the places are collected, room by room and table by table, each from its own index and no more than may be
-//! replayed; then they are put in order, and the first of them are read whole. All of it happens in one read
-//! transaction, together with who may read which room, so that no event is told to somebody whom the same moment of
-//! the database shuts out (promise 8).
+//! First only the places of events are collected, room by room and table by table, each by its own index and no more
+//! than may be replayed; then they are sorted, and the first of them are read whole. All of it is one read transaction,
+//! permissions included, so that nobody gets an event of a room that they may not read at that moment (promise 8).
 
 use std::sync::Arc;
 
@@ -15,35 +14,35 @@ use crate::db::reads::ReadPositions;
 use crate::model::{Content, MessageId, UnixMillis, UserId, Username};
 use crate::room::{Delete, Edit, Emoji, Missed, PrivateRooms, React, RoomId, RoomKind};
 
-/// The user who comes back, and from where.
+/// The user who comes back, and what they have.
 #[derive(Debug, Clone, Copy)]
 pub struct BacklogQuery {
-    /// Who reads.
+    /// The user.
     pub user: UserId,
-    /// Whether they read all of their rooms, or the lobby of the first edition alone.
+    /// Whether the client reads all rooms that its user may read; one of the first edition reads the lobby alone.
     pub all_rooms: bool,
     /// The last event they have been given, or passed over.
     pub after: MessageId,
-    /// Where this catch-up began: what was said past it is given with its reactions and its latest text.
+    /// Where this catch-up began: a message after it comes with its reactions and its latest text.
     pub origin: MessageId,
-    /// The last event there was when it began: what happened to a message since is given even so.
+    /// The last event when it began: later edits of and reactions to such a message are events, too.
     pub seen: MessageId,
 }
 
-/// What is missing, or that it is more than is replayed.
+/// What a client has missed, or that it is too much for a replay.
 #[derive(Debug)]
 pub struct Backlog {
-    /// The reader's rooms that not everybody reads, at the moment of the same transaction.
+    /// The user's private and direct rooms, at the same moment.
     pub rooms: PrivateRooms,
-    /// The last event there was at that moment.
+    /// The last event at that moment.
     pub last_id: MessageId,
-    /// The oldest of what is missing, ascending; none if it is more than may be replayed.
+    /// The oldest of the missed events, ascending; `None` if there are more than may be replayed.
     pub missed: Option<Vec<Missed>>,
-    /// Where the reader stands with all of that: past what lies before it and is not for them.
+    /// Where the client stands with these: events before it that are missing here are not for its user.
     pub up_to: MessageId,
 }
 
-/// The place of an event, and what it is.
+/// The place of an event, and its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     id: MessageId,
@@ -69,8 +68,8 @@ const PLACES: &str = "\
     UNION ALL SELECT id, 3 FROM (SELECT id FROM reactions WHERE ?6 \
         AND room_id = ?1 AND id > ?2 AND (message_id <= ?3 OR (message_id <= ?2 AND id > ?4)) ORDER BY id LIMIT ?5)";
 
-/// What a reader has missed, the oldest first: up to `at_most` events in all, or none, and of those up to `max_events` or
-/// about `max_bytes` of text. To be called in a read transaction.
+/// What a client has missed, the oldest first. If that is more than `at_most` events, nothing; otherwise the first
+/// `max_events`, or about `max_bytes` of text. To be called in a read transaction.
 pub(in crate::db) fn backlog(
     connection: &Connection,
     reads: &ReadPositions,
@@ -101,7 +100,7 @@ pub(in crate::db) fn backlog(
     Ok(backlog(Some(missed), last_id.max(query.after)))
 }
 
-/// The places of all that is missing, in order; none if they are more than `at_most`.
+/// The places of all missed events, in order; `None` if there are more than `at_most`.
 fn places(
     connection: &Connection,
     query: &BacklogQuery,

@@ -1,11 +1,11 @@
-//! The queries of the writer about what happens to messages: stored, edited, deleted, reacted to.
+//! The writer's queries about what happens to messages: stored, edited, deleted, reacted to.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::model::{Content, MessageId, UnixMillis, UserId, Username};
 use crate::room::{Emoji, ImageId, RoomId};
 
-/// A message as the writer judges what is to be done to it.
+/// What the writer needs to know of a message to permit a write.
 #[derive(Debug)]
 pub(in crate::db) struct Target {
     pub(in crate::db) room: RoomId,
@@ -37,7 +37,7 @@ pub(in crate::db) fn deleted_from(connection: &Connection, id: MessageId) -> rus
     connection.prepare_cached(DELETED_FROM)?.query_row([id.get()], |row| row.get(0).map(RoomId)).optional()
 }
 
-/// What a message has beside its text.
+/// What a message has besides its text.
 #[derive(Debug, Default)]
 pub(in crate::db) struct Attached<'a> {
     pub(in crate::db) reply_to: Option<MessageId>,
@@ -85,7 +85,7 @@ pub(in crate::db) fn insert_mention(
     Ok(())
 }
 
-/// By the unique index on `name`, and who may read the room.
+/// By the unique index on `name`, and the keys of `readable`.
 const FIND_READER: &str = "SELECT u.id, u.name FROM users u JOIN readable a ON a.user_id = u.id AND a.room_id = ?2 \
      WHERE u.name = ?1 AND u.disabled_at IS NULL";
 
@@ -119,7 +119,7 @@ const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 
 const INSERT_DELETE: &str = "INSERT INTO deletes (id, message_id, room_id, by_user) VALUES (?1, ?2, ?3, ?4)";
 
-/// Takes a message away, and what belongs to it; leaves that it was there.
+/// Deletes a message, and leaves a tombstone in `deletes`. Triggers delete what belongs to it.
 pub(in crate::db) fn delete_message(
     connection: &Connection,
     message: MessageId,
@@ -136,7 +136,7 @@ pub(in crate::db) fn delete_message(
 /// By the reactions' primary key.
 const REACTION: &str = "SELECT id, is_on FROM reactions WHERE message_id = ?1 AND user_id = ?2 AND emoji = ?3";
 
-/// Somebody's last word with an emoji on a message: the event, and whether it is there.
+/// A user's latest change of a reaction: the event, and whether the reaction is there now.
 pub(in crate::db) fn reaction(
     connection: &Connection,
     message: MessageId,
@@ -172,7 +172,7 @@ pub(in crate::db) fn set_reaction(
 const CLAIM_IMAGE: &str = "UPDATE images SET message_id = ?3, alt = ?4 \
      WHERE id = ?1 AND user_id = ?2 AND message_id IS NULL AND created_at > ?5";
 
-/// Gives a picture that its owner has sent, after a moment, to a message; whether it could be.
+/// Attaches a picture to a message, if its owner sent it after a moment and no message has it. Returns whether it did.
 pub(in crate::db) fn claim_image(
     connection: &Connection,
     image: ImageId,

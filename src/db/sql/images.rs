@@ -1,4 +1,5 @@
-//! The queries about pictures: stored by their owner, named by a message, read in pieces by those who may read that message.
+//! The queries about pictures: the writer stores and removes them, the reader sends them in pieces to those who may
+//! read their message.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -12,7 +13,7 @@ const INSERT_IMAGE: &str = "INSERT INTO images (user_id, subtype, width, height,
 /// By `images_unnamed`.
 const COUNT_UNNAMED: &str = "SELECT count(*) FROM images WHERE message_id IS NULL AND user_id = ?1";
 
-/// Stores a picture that no message names yet; none if its owner has `at_most` of those.
+/// Stores a picture that is in no message yet; `None` if its owner has `at_most` of those.
 pub(in crate::db) fn insert_image(
     connection: &Connection,
     owner: UserId,
@@ -29,7 +30,7 @@ pub(in crate::db) fn insert_image(
     Ok(Some(ImageId(id)))
 }
 
-/// By rowid, and who may read the room of its message; one without a message is its owner's.
+/// By rowid, and the keys of `readable` for the room of its message. A picture without a message is its owner's.
 const READABLE_IMAGE: &str = "SELECT i.subtype, length(i.bytes) FROM images i LEFT JOIN messages m ON m.id = i.message_id \
      WHERE i.id = ?1 AND (CASE WHEN i.message_id IS NULL THEN i.user_id = ?2 \
      ELSE EXISTS (SELECT 1 FROM readable a WHERE a.user_id = ?2 AND a.room_id = m.room_id) END)";
@@ -47,7 +48,7 @@ pub(in crate::db) fn readable_image(
 /// By rowid. SQLite counts from 1.
 const PIECE: &str = "SELECT substr(bytes, ?2 + 1, ?3) FROM images WHERE id = ?1";
 
-/// A part of a picture, which begins at byte `from`; none once the user may not see it any more.
+/// A part of a picture, from byte `from`; `None` if the user may not see it, or no longer.
 pub(in crate::db) fn image_piece(
     connection: &Connection,
     reader: UserId,
@@ -75,7 +76,7 @@ const FORGET_IMAGE: &str = "UPDATE messages SET image_id = NULL WHERE id = ?1";
 /// By rowid.
 const DELETE_IMAGE: &str = "DELETE FROM images WHERE id = ?1";
 
-/// Removes some of the pictures that no message named in time, and of those that are not kept any longer; how many.
+/// Removes some of the pictures that no message came for in time, and of those that are too old. Returns how many.
 pub(in crate::db) fn delete_images(
     connection: &Connection,
     unnamed_until: UnixMillis,

@@ -1,4 +1,5 @@
-//! The queries about messages: storing them under their nonces, reading pages of history, and removing old ones.
+//! The queries about messages: the writer stores them under their nonces and removes old ones, the reader reads pages
+//! of history.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
@@ -54,7 +55,7 @@ impl<'a> StoreMessage<'a> {
         if claimed == 1 { Ok(None) } else { self.find_nonce(days.today, user, nonce) }
     }
 
-    /// The event that `user` called so before, within the days that are remembered.
+    /// The event of this nonce of `user`, within the days that are remembered.
     pub(in crate::db) fn seen(
         &mut self,
         user: UserId,
@@ -86,7 +87,7 @@ impl<'a> StoreMessage<'a> {
     }
 }
 
-/// The events that `user` called so, within the days that are remembered.
+/// The events of these nonces of `user`, within the days that are remembered.
 pub(in crate::db) fn seen(
     connection: &Connection,
     user: UserId,
@@ -154,7 +155,7 @@ const AFTER: &str = select_messages!("WHERE m.room_id = ?1 AND m.id > ?2 ORDER B
 /// By rowid.
 const MESSAGE: &str = select_messages!("WHERE m.id = ?1");
 
-/// Reads a row of [`select_messages`], and what else belongs to the message as `reader` sees it.
+/// Reads a row of [`select_messages`], and the message's extras as `reader` sees them.
 pub(in crate::db) fn read_message(
     connection: &Connection,
     row: &Row<'_>,
@@ -198,7 +199,8 @@ pub(in crate::db) fn read_names(names: Option<&str>) -> Vec<Username> {
 /// By rowid.
 const QUOTE: &str = "SELECT u.name, m.content FROM messages m JOIN users u ON u.id = m.user_id WHERE m.id = ?1";
 
-/// What a message that is answered shows; nothing if it is gone. It is in the room of the one that answers.
+/// The quote of a message that is replied to; it shows nothing if the message is gone. Both are in one room, so its
+/// readers may see it.
 pub(in crate::db) fn quote(connection: &Connection, id: MessageId) -> rusqlite::Result<Quote> {
     let read =
         |row: &Row<'_>| Ok((Username::from_database(row.get_ref(0)?.as_str()?), quoted(row.get_ref(1)?.as_str()?)));
@@ -241,7 +243,7 @@ fn reactions(connection: &Connection, id: MessageId, reader: UserId) -> rusqlite
     Ok(found)
 }
 
-/// A message as `reader` sees it. Whether they may is for the caller to have asked.
+/// A message as `reader` sees it. The caller checks permission.
 pub(in crate::db) fn message(
     connection: &Connection,
     id: MessageId,
@@ -258,8 +260,8 @@ const SCAN: &str = "SELECT id, room_id, user_id, content FROM messages WHERE id 
 const SCAN_ROOM: &str = "SELECT id, room_id, user_id, content FROM messages WHERE room_id = ?3 AND id < ?1 \
      ORDER BY id DESC LIMIT ?2";
 
-/// Hands message after message to `each`, the newest before `before` first, until it answers no or [`SEARCH_ROWS`] were
-/// looked at. Where to go on; none at the end.
+/// Passes messages to `each`, newest first from before `before`, until it returns false or [`SEARCH_ROWS`] were passed.
+/// Returns where to continue; `None` at the end.
 pub(in crate::db) fn scan_back(
     connection: &Connection,
     room: Option<RoomId>,
@@ -284,7 +286,7 @@ pub(in crate::db) fn scan_back(
 /// Forwards from a rowid, to another.
 const BY: &str = select_messages!("WHERE m.id > ?1 AND m.id <= ?2 AND m.user_id = ?3 ORDER BY m.id");
 
-/// What a user has written among the next `rows` messages of all after `after`.
+/// A user's messages among the next `rows` messages after `after`.
 pub(in crate::db) fn messages_by(
     connection: &Connection,
     user: UserId,
@@ -335,12 +337,12 @@ pub(in crate::db) fn page(
     Ok(PageFound { page: ascending(page, messages), has_more: false, has_newer: None })
 }
 
-/// A page, and what lies beyond it.
+/// A page, and whether there is more beyond it.
 #[derive(Debug)]
 pub(in crate::db) struct PageFound {
     pub(in crate::db) page: Page,
     pub(in crate::db) has_more: bool,
-    /// Only of a page around a message, which has two ends.
+    /// Only for a page around a message, which has two ends.
     pub(in crate::db) has_newer: Option<bool>,
 }
 
@@ -351,8 +353,7 @@ fn ascending(page: PageQuery, mut messages: Vec<Message>) -> Page {
     Page::Messages(messages)
 }
 
-/// A page with the place of `id` in its middle, whether or not it is there: half of `limit` before it, the rest from it
-/// on.
+/// A page around `id`, whether or not that message exists: half of `limit` before it, the rest from it on.
 fn around(
     connection: &Connection,
     reader: UserId,
@@ -404,8 +405,8 @@ const LAST_OF: &str = "SELECT last, EXISTS (SELECT 1 FROM messages WHERE room_id
      (SELECT max(id) AS last FROM \
      (SELECT id FROM messages WHERE room_id = ?1 AND id >= ?2 ORDER BY id LIMIT ?3))";
 
-/// From where to where a page goes whose first message in the direction of reading is `nearest`, and whether there is
-/// more beyond it.
+/// The range of ids of a page that begins, in the direction of reading, with `nearest`; and whether there is more
+/// beyond it.
 fn range(
     connection: &Connection,
     room: RoomId,
@@ -453,11 +454,11 @@ pub(in crate::db) fn messages_in(
 const STEP: &str = "SELECT id, octet_length(content) + coalesce((SELECT length(bytes) FROM images WHERE id = image_id), 0) \
      FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-/// Bytes for each row of a step: what is removed is overwritten on the disk, and a slow one takes a second for a few MB.
+/// Bytes for each row of a step: removed data is overwritten on the disk, and a slow disk takes a second for a few MB.
 const STEP_ROW_BYTES: i64 = 512;
 
-/// The last message of a step that begins after `after`: of `rows` messages, or fewer where they are long; none if there
-/// are none.
+/// The last message of a step that begins after `after`: of `rows` messages, or fewer if they are long; `None` if none
+/// are left.
 pub(in crate::db) fn step(connection: &Connection, after: MessageId, rows: u32) -> rusqlite::Result<Option<MessageId>> {
     end_of_step(connection, STEP, after.get(), rows)
 }
@@ -489,7 +490,7 @@ fn end_of_step(connection: &Connection, query: &str, from: i64, rows: u32) -> ru
 const MESSAGES_OF: &str = "SELECT m.id, m.room_id, r.kind FROM messages m JOIN rooms r ON r.id = m.room_id \
      WHERE m.id > ?1 AND m.id <= ?2 AND m.user_id = ?3 ORDER BY m.id";
 
-/// A user's messages from after `after` up to `last`, and where they are.
+/// A user's messages after `after` up to `last`, with their rooms.
 pub(in crate::db) fn messages_of(
     connection: &Connection,
     user: UserId,

@@ -1,8 +1,10 @@
-//! The SQL of the server: here the schema and `meta`, in the modules below the queries and the mapping of rows.
+//! The SQL of the server: here the schema and `meta`, in the modules below the queries and the mapping of rows. The
+//! writer thread and the reader thread call them, each with its own connection.
 //!
 //! Each query is a named constant whose comment says which index serves it. Frequent queries are prepared once per
-//! connection. Queries that only commands use are in [`snapshot`](super::snapshot) and [`import`](super::import);
-//! nothing outside this folder knows SQL.
+//! connection. SQL elsewhere is the exception: pragmas where files are opened, copied and settled; whole tables in
+//! [`snapshot`](super::snapshot), [`import`](super::import) and [`records`](super::records); and the rows of `meta` in
+//! `replica` and `follow`, which only a cluster has.
 
 mod accounts;
 mod backlog;
@@ -41,7 +43,7 @@ pub(super) const SCHEMA_VERSION: i64 = 3;
 /// Marks the file as ours ("chiw"), so that another program's database is not taken for an empty one.
 pub(super) const APPLICATION_ID: i64 = 0x6368_6977;
 
-/// Opens the file at `path`, which is a path and nothing else: see [`super::files`].
+/// Opens the file at `path`, which never has SQLite's special meanings: see [`super::files`].
 pub(super) fn open(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     open_as(&files::resolve(path)?, flags)
 }
@@ -62,8 +64,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
-/// Opens a connection to a file that nobody can change. SQLite then needs no log beside it, which it could not make
-/// there.
+/// Opens a connection to a file that nobody can change. SQLite then needs no log beside it, which it could not create.
 pub(super) fn open_unchanging(path: &Path) -> Result<Connection, OpenError> {
     let uri = files::uri_of(&files::resolve(path)?) + "?immutable=1";
     open_as(Path::new(&uri), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
@@ -169,7 +170,7 @@ pub(super) fn follows_log(connection: &Connection) -> rusqlite::Result<bool> {
 const FORGET_LOG: &str = "DELETE FROM meta \
      WHERE key IN ('log', 'applied', 'chain', 'nonce_days') OR key >= 'publisher ' AND key < 'publisher!'";
 
-/// Takes the database out of its cluster.
+/// Detaches the database from its cluster.
 pub(super) fn forget_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(FORGET_LOG, [])?;
     Ok(())

@@ -1,15 +1,15 @@
-//! The query for who there is, as the other members see it.
+//! The reader's query for the list of users.
 
 use rusqlite::{Connection, Row, params};
 
 use crate::db::data::Person;
 use crate::model::{UnixMillis, Username};
 
-/// By the unique index on `name`, which does not regard case: no name has a character that is greater than `z`.
+/// By the unique index on `name`, which ignores case: no name has a character that is greater than `z`.
 const PEOPLE: &str = "SELECT name, is_bot, is_moderator, last_seen FROM users \
      WHERE name >= ?1 AND name < ?1 || '{' AND disabled_at IS NULL ORDER BY name LIMIT ?2";
 
-/// The first users by name that begin so, without those who are disabled or deleted.
+/// The first users by name that begin with `prefix`, without those who are disabled or deleted.
 pub(in crate::db) fn people(connection: &Connection, prefix: &str, limit: usize) -> rusqlite::Result<Vec<Person>> {
     let read = |row: &Row<'_>| {
         Ok(Person {

@@ -1,4 +1,4 @@
-//! The queries of Web Push.
+//! The queries of Web Push: the writer changes subscriptions, the reader finds the devices to push to.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -14,7 +14,7 @@ const KEEP_VAPID_KEY: &str = "INSERT INTO meta (key, value) VALUES ('vapid_key',
 /// By the primary key.
 const VAPID_KEY: &str = "SELECT value FROM meta WHERE key = 'vapid_key'";
 
-/// Keeps the server's key, if there is none yet, and gives the one that is kept.
+/// Stores the server's key if there is none yet. Returns the one that is stored.
 pub(in crate::db) fn keep_vapid_key(connection: &Connection, key: &[u8]) -> rusqlite::Result<Vec<u8>> {
     connection.execute(KEEP_VAPID_KEY, [key])?;
     connection.query_row(VAPID_KEY, [], |row| row.get(0))
@@ -26,7 +26,7 @@ const SUBSCRIBE: &str = "INSERT INTO push_subscriptions (endpoint, user_id, sess
      session_id = excluded.session_id, keys = excluded.keys, about = excluded.about, \
      hides_text = excluded.hides_text, visited_at = excluded.visited_at";
 
-/// Keeps a subscription. The session lives.
+/// Stores a subscription. The caller has checked the session.
 pub(in crate::db) fn subscribe(
     connection: &Connection,
     sender: &Sender,
@@ -43,7 +43,7 @@ pub(in crate::db) fn subscribe(
 const FORGET_SURPLUS: &str = "DELETE FROM push_subscriptions WHERE user_id = ?1 AND id NOT IN \
      (SELECT id FROM push_subscriptions WHERE user_id = ?1 ORDER BY visited_at DESC, id DESC LIMIT ?2)";
 
-/// Leaves a user so many subscriptions, those visited last.
+/// Leaves a user `keep` subscriptions: those visited last.
 pub(in crate::db) fn forget_surplus(connection: &Connection, user: UserId, keep: u32) -> rusqlite::Result<()> {
     connection.execute(FORGET_SURPLUS, params![user.0, keep]).map(drop)
 }
@@ -87,7 +87,7 @@ const CONCERNED: &str = "SELECT s.id FROM push_subscriptions s \
         OR EXISTS (SELECT 1 FROM mentions WHERE room_id = ?1 AND user_id = 0 AND message_id > ?2 AND message_id <= ?3) \
      ELSE 0 END ORDER BY s.id LIMIT ?6";
 
-/// The devices after one that `news` concern, whoever has read them.
+/// The devices after one that `news` concern, whether or not the news have been read.
 pub(in crate::db) fn concerned_devices(
     connection: &Connection,
     news: News,
@@ -99,16 +99,16 @@ pub(in crate::db) fn concerned_devices(
     connection.prepare_cached(CONCERNED)?.query_map(values, |row| row.get(0).map(DeviceId))?.collect()
 }
 
-/// Who is told on a device, and how.
+/// The user of a device, and how to push to it about a room.
 #[derive(Debug)]
 pub(in crate::db) struct Recipient {
     pub(in crate::db) user: UserId,
     pub(in crate::db) endpoint: String,
     pub(in crate::db) keys: Vec<u8>,
     pub(in crate::db) hides_text: bool,
-    /// What of the room: a direct one is all mentions.
+    /// What the user wants to be notified of: in a direct room every message is a mention.
     pub(in crate::db) about: NotifyAbout,
-    /// What the room is called.
+    /// The room's name; `None` for a direct room.
     pub(in crate::db) name: Option<String>,
 }
 
@@ -118,7 +118,8 @@ const RECIPIENT: &str = "SELECT s.user_id, s.endpoint, s.keys, s.hides_text, \
      FROM push_subscriptions s JOIN readable r ON r.user_id = s.user_id AND r.room_id = ?2 \
      JOIN rooms ON rooms.id = ?2 LEFT JOIN room_notify n ON n.user_id = s.user_id AND n.room_id = ?2 WHERE s.id = ?1";
 
-/// Who is told of a room on a device; none if there is no such device, or its user may not read the room.
+/// The recipient of pushes about a room on a device; `None` if there is no such device, or its user may not read the
+/// room.
 pub(in crate::db) fn recipient(
     connection: &Connection,
     device: DeviceId,
@@ -138,7 +139,7 @@ pub(in crate::db) fn recipient(
     recipient.query_row(params![device.0, room.0], read).optional()
 }
 
-/// By `messages_by_room`, which has all that is asked for.
+/// By `messages_by_room`, which has all columns that are needed.
 const NEW_MESSAGES: &str = "SELECT max(id), count(*) FROM (SELECT id FROM messages \
      WHERE room_id = ?1 AND id > ?2 AND id <= ?3 AND user_id <> ?4 ORDER BY id DESC LIMIT ?5)";
 /// By the mentions' primary key, and the messages' rowid.
@@ -146,7 +147,8 @@ const NEW_MENTIONS: &str = "SELECT max(id), count(*) FROM (SELECT DISTINCT m.id 
      JOIN messages m ON m.id = n.message_id WHERE n.room_id = ?1 AND n.user_id IN (?4, 0) \
      AND n.message_id > ?2 AND n.message_id <= ?3 AND m.user_id <> ?4 ORDER BY m.id DESC LIMIT ?5)";
 
-/// The newest message of `news` that a user wants to hear of, and how many there are, up to [`PUSH_COUNTED_MAX`].
+/// The newest message of `news` that a user wants to be notified of, and the number of those, up to
+/// [`PUSH_COUNTED_MAX`].
 pub(in crate::db) fn to_tell(
     connection: &Connection,
     user: UserId,
@@ -167,7 +169,7 @@ pub(in crate::db) fn to_tell(
 /// By the messages' rowid and the users'.
 const SAID: &str = "SELECT u.name, m.content FROM messages m JOIN users u ON u.id = m.user_id WHERE m.id = ?1";
 
-/// Who wrote a message, and what.
+/// The author and the text of a message.
 pub(in crate::db) fn said(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<(Username, String)>> {
     let mut said = connection.prepare_cached(SAID)?;
     said.query_row([id.get()], |row| Ok((Username::from_database(row.get_ref(0)?.as_str()?), row.get(1)?))).optional()

@@ -1,7 +1,8 @@
-//! The queries about rooms: who reads which, who is in them, how far somebody has read.
+//! The queries about rooms, their readers and members, and read positions: the writer changes them, the reader shows
+//! them.
 //!
 //! The view `readable` of the schema is the one place that says who may read a room. Every query that shows anything of
-//! a room to somebody goes through it, here or in the queries of messages and of the backlog.
+//! a room to a user goes through it, here and in the queries of messages and of the backlog.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +13,13 @@ use crate::db::reads::ReadPositions;
 use crate::model::{MessageId, UnixMillis, UserId, Username};
 use crate::room::{MEMBERS_LISTED_MAX, NotifyAbout, RoomId, RoomKind, RoomView, UNREAD_COUNTED_MAX};
 
-/// A room as one who may read it finds it.
+/// A room that a user may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::db) struct Access {
     pub(in crate::db) room: RoomId,
     pub(in crate::db) kind: RoomKind,
     pub(in crate::db) is_archived: bool,
-    /// The event that let them in; what was said up to it is history.
+    /// The event by which the user was added; earlier events are history to them.
     pub(in crate::db) since: MessageId,
     /// The event of the room's last change.
     pub(in crate::db) changed: MessageId,
@@ -71,7 +72,7 @@ pub(in crate::db) fn readable(connection: &Connection, user: UserId) -> rusqlite
 /// By the rooms' rowid.
 const ROOM: &str = "SELECT name, emoji, topic FROM rooms WHERE id = ?1";
 
-/// What a room is called and what it is about.
+/// A room's name, emoji and topic.
 pub(in crate::db) type Labels = (Option<String>, Option<String>, String);
 
 pub(in crate::db) fn labels(connection: &Connection, room: RoomId) -> rusqlite::Result<Labels> {
@@ -85,7 +86,7 @@ const MEMBERS: &str = "SELECT u.name FROM members m JOIN users u ON u.id = m.use
 /// By the members' primary key.
 const COUNT_MEMBERS: &str = "SELECT count(*) FROM members WHERE room_id = ?1 AND is_present = 1";
 
-/// The first members by name, and how many there are.
+/// The first members by name, and the number of all.
 pub(in crate::db) fn members(connection: &Connection, room: RoomId) -> rusqlite::Result<(Vec<Username>, u32)> {
     let mut names = connection.prepare_cached(MEMBERS)?;
     let listed = i64::try_from(MEMBERS_LISTED_MAX).expect("a small number");
@@ -101,7 +102,7 @@ pub(in crate::db) fn count_members(connection: &Connection, room: RoomId) -> rus
 /// By `members_by_user`.
 const GONE: &str = "SELECT event, room_id FROM members WHERE user_id = ?1 AND is_present = 0 AND event > ?2";
 
-/// The rooms from which a user was removed after an event, and by which.
+/// The rooms from which a user was removed after an event, each with the event of the removal.
 pub(in crate::db) fn gone_after(
     connection: &Connection,
     user: UserId,
@@ -129,7 +130,7 @@ pub(in crate::db) struct NewRoom<'a> {
     pub(in crate::db) pair: Option<String>,
 }
 
-/// The new room; none if its name or its pair is taken.
+/// The new room; `None` if its name or its pair is taken.
 pub(in crate::db) fn insert_room(
     connection: &Connection,
     room: &NewRoom<'_>,
@@ -152,7 +153,7 @@ pub(in crate::db) fn find_pair(connection: &Connection, pair: &str) -> rusqlite:
 /// By the unique index on `folded`.
 const HAS_NAME: &str = "SELECT 1 FROM rooms WHERE folded = ?1 AND id <> ?2";
 
-/// Whether another open room has a name that is folded so.
+/// Whether another open room has this folded name.
 pub(in crate::db) fn name_is_taken(connection: &Connection, folded: &str, room: RoomId) -> rusqlite::Result<bool> {
     connection.prepare_cached(HAS_NAME)?.exists(params![folded, room.0])
 }
@@ -162,13 +163,13 @@ const CHANGE_ROOM: &str = "UPDATE rooms SET name = coalesce(?2, name), folded = 
      emoji = iif(?4, ?5, emoji), topic = coalesce(?6, topic), \
      archived_at = iif(?7 IS NULL, archived_at, iif(?7, coalesce(archived_at, ?8), NULL)), changed = ?9 WHERE id = ?1";
 
-/// What to change of a room; what is none stays.
+/// A change of a room; a field that is `None` stays as it is.
 #[derive(Debug, Default)]
 pub(in crate::db) struct RoomChange<'a> {
     pub(in crate::db) name: Option<&'a str>,
     pub(in crate::db) folded: Option<String>,
-    /// None within takes the emoji away.
-    #[expect(clippy::option_option, reason = "to take away and to leave as it is are two things")]
+    /// `Some(None)` removes the emoji.
+    #[expect(clippy::option_option, reason = "removing and leaving it are two things")]
     pub(in crate::db) emoji: Option<Option<&'a str>>,
     pub(in crate::db) topic: Option<&'a str>,
     pub(in crate::db) archived: Option<bool>,
@@ -240,14 +241,15 @@ const EMPTY_ROOM: &str = "DELETE FROM messages WHERE room_id = ?1 AND id <= ?2";
 const FORGET_DELETES: &str =
     "DELETE FROM deletes WHERE id IN (SELECT id FROM deletes WHERE room_id = ?1 ORDER BY id LIMIT ?2)";
 
-/// By the primary keys: of a room that can be emptied only those have rows who are or were members.
+/// By the primary keys: in a room that can be emptied, only present and former members have rows.
 const FORGET_ROOM: [&str; 3] = [
     "DELETE FROM reads WHERE room_id = ?1 AND user_id IN (SELECT user_id FROM members WHERE room_id = ?1)",
     "DELETE FROM room_notify WHERE room_id = ?1 AND user_id IN (SELECT user_id FROM members WHERE room_id = ?1)",
     "DELETE FROM rooms WHERE id = ?1",
 ];
 
-/// Removes some of what is in a room that was left before a moment, and then the room; whether there may be more.
+/// Removes some of the content of a room that was emptied before a moment, and at last the room. Returns whether there
+/// may be more.
 pub(in crate::db) fn remove_emptied(connection: &Connection, before: UnixMillis, rows: u32) -> rusqlite::Result<bool> {
     let room: Option<i64> =
         connection.prepare_cached(EMPTIED_ROOM)?.query_row([before.0], |row| row.get(0)).optional()?;
@@ -286,7 +288,7 @@ pub(in crate::db) fn count_rooms_of(connection: &Connection, user: UserId) -> ru
 
 // --- As a reader sees it -------------------------------------------------------------------------------------------
 
-/// A room as `reader` sees it; none if they may not read it.
+/// A room as `reader` sees it; `None` if they may not read it.
 pub(in crate::db) fn room_view(
     connection: &Connection,
     reads: &ReadPositions,
@@ -327,7 +329,7 @@ fn view_of(
 /// By the primary key.
 const NOTIFY: &str = "SELECT about FROM room_notify WHERE user_id = ?1 AND room_id = ?2";
 
-/// What a user wants to be told of in a room, if they have said so.
+/// What a user wants to be notified of in a room, if they chose.
 fn notify_about(connection: &Connection, user: UserId, room: RoomId) -> rusqlite::Result<Option<NotifyAbout>> {
     let mut notify = connection.prepare_cached(NOTIFY)?;
     notify.query_row(params![user.0, room.0], |row| row.get(0).map(about_of)).optional()
@@ -388,11 +390,12 @@ pub(in crate::db) fn set_read(
     Ok(())
 }
 
-/// By `messages_by_room`, which has all that is asked for.
+/// By `messages_by_room`, which has all columns that are needed.
 const UNREAD: &str = "SELECT count(*) FROM (SELECT 1 FROM messages \
      WHERE room_id = ?1 AND id > ?2 AND user_id <> ?3 ORDER BY id LIMIT ?4)";
 
-/// By the mentions' primary key, and the messages' rowid. What names both this user and everybody counts once.
+/// By the mentions' primary key, and the messages' rowid. A message that mentions both this user and everybody counts
+/// once.
 const MENTIONED: &str = "SELECT \
      (SELECT count(*) FROM (SELECT 1 FROM mentions x JOIN messages m ON m.id = x.message_id \
       WHERE x.room_id = ?1 AND x.user_id = ?3 AND x.message_id > ?2 AND m.user_id <> ?3 LIMIT ?4)) + \
@@ -400,8 +403,7 @@ const MENTIONED: &str = "SELECT \
       WHERE x.room_id = ?1 AND x.user_id = 0 AND x.message_id > ?2 AND m.user_id <> ?3 AND NOT EXISTS \
       (SELECT 1 FROM mentions y WHERE y.room_id = ?1 AND y.user_id = ?3 AND y.message_id = x.message_id) LIMIT ?4))";
 
-/// How many messages of others are past `read`, and how many of them name this user; both counted up to
-/// [`UNREAD_COUNTED_MAX`].
+/// The number of others' messages after `read`, and of those that mention this user; both up to [`UNREAD_COUNTED_MAX`].
 pub(in crate::db) fn unread(
     connection: &Connection,
     user: UserId,

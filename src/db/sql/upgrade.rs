@@ -1,8 +1,9 @@
-//! What takes a database of each earlier version to the next, in one transaction with all the others.
+//! The steps from each version of the schema to the next. Those that an older database needs are applied when it is
+//! opened or restored, in one transaction.
 //!
 //! Columns are added at the end of their tables, which rewrites no row however many messages there are.
 
-/// The first version's first.
+/// From version 1 on, oldest first.
 pub(super) const UPGRADES: [&str; 2] = [INVITES, ROOMS];
 
 const INVITES: &str = "CREATE TABLE invites (
