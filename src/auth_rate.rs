@@ -1,9 +1,9 @@
-//! How often somebody may try to log in or to register: slowed by whom they try to be before by where they come from.
+//! Limits on login and registration, by name and address first, then by address.
 //!
-//! Many people share an address, and an attacker may have many. So what is counted first is one name from one address:
-//! who guesses there slows themselves and locks out nobody beside them. All names of an address together have a wider
-//! limit, and a name from all addresses together one that makes guessing slow and refuses late. Who has logged in from
-//! an address before is held up by neither: guesses of others do not keep the owner of a name out.
+//! Many people share an address, and an attacker may have many. So each name is limited at each address first: somebody
+//! who guesses slows themselves and locks out nobody beside them. All names of an address together have a wider limit,
+//! and a name from all addresses together has one that makes guessing slow and refuses late. Neither applies to a name
+//! that has logged in from the address before, so that guesses of others do not keep its owner out.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::limits::{
 use crate::model::Username;
 use crate::rate_limit::{Allowance, IpLimiter, Limiter, address_key};
 
-/// One name from one address. What is no name at all counts as one.
+/// One name from one address. All texts that cannot be a name count as one.
 type Pair = (IpAddr, String);
 
 /// Limits of logins and registrations.
@@ -34,7 +34,7 @@ pub(crate) struct AuthRate {
     waiting: Semaphore,
 }
 
-/// Where whom has logged in, the latest of it.
+/// The latest successful logins.
 #[derive(Debug, Default)]
 struct KnownLogins {
     pairs: HashSet<Pair>,
@@ -43,7 +43,7 @@ struct KnownLogins {
 }
 
 impl AuthRate {
-    /// `per_minute` tries of one name from one address; 0 is no limit of any kind.
+    /// `per_minute` tries of one name from one address; 0 means no limits at all.
     pub(crate) fn new(per_minute: u32) -> Self {
         let minute = Duration::from_mins(1);
         let limited = |count: u32| (per_minute > 0).then(|| Allowance::new(count, minute, count));
@@ -51,7 +51,7 @@ impl AuthRate {
         Self {
             pairs: Limiter::new(limited(per_minute)),
             addresses: IpLimiter::new(limited(per_minute.saturating_mul(AUTH_NAMES_PER_IP))),
-            // Half of them at once: a full bucket and what it regains in a minute are all of them.
+            // A burst of half of them: a full bucket and what it regains in a minute are all of them.
             names: Limiter::new(limited(NAME_GUESSES_PER_MINUTE / 2)),
             registered: IpLimiter::new((per_minute > 0).then_some(registered)),
             known: Mutex::default(),
@@ -67,17 +67,17 @@ impl AuthRate {
     }
 
     /// Lets an account without an invitation be created, or says how long to wait. An address creates a few at once,
-    /// and then few an hour. It counts from here, so that what is sent at the same moment counts too.
+    /// and then few an hour. It counts before the account exists, so that requests sent at the same moment count, too.
     pub(crate) fn create(&self, address: IpAddr) -> Result<(), Duration> {
         self.registered.take(address, Instant::now())
     }
 
-    /// Notes that none was created after all: such a try does not count.
+    /// Takes back a [`create`](Self::create): the account was not created after all.
     pub(crate) fn not_created(&self, address: IpAddr) {
         self.registered.put_back(address, Instant::now());
     }
 
-    /// Lets a try to log in through, after a moment where others try the same name; or says how long to wait.
+    /// Lets a try to log in through, after a moment if others try the same name; or says how long to wait.
     pub(crate) async fn log_in(&self, address: IpAddr, username: Option<&Username>) -> Result<(), Duration> {
         let (pair, started) = (pair(address, username), Instant::now());
         self.pairs.take(pair.clone(), started)?;

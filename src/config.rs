@@ -173,7 +173,7 @@ pub struct Config {
     )]
     pub allow_origin: Vec<String>,
 
-    /// How this server is one of several.
+    /// How this server is a node of a cluster.
     #[cfg(feature = "cluster")]
     #[command(flatten)]
     pub cluster: crate::cluster::Options,
@@ -214,20 +214,20 @@ pub enum Registration {
 pub enum Whose {
     /// Everybody who has an account.
     Everyone,
-    /// Those who look after the server.
+    /// Only moderators.
     Moderators,
 }
 
-/// Whether there is something.
+/// Whether something is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
-    /// There is.
+    /// It is.
     On,
-    /// There is not.
+    /// It is not.
     Off,
 }
 
-/// What people reach a server at: scheme, host, perhaps a port and a path.
+/// The URL by which people reach a server: scheme, host, optionally a port and a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     url: String,
@@ -235,9 +235,9 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Checks a URL that an operator gave. A path has no query or fragment behind it.
+    /// Checks a URL from the operator, which must not have a query or a fragment.
     pub fn parse(url: &str) -> Result<Self, String> {
-        const SHAPE: &str = "it is http:// or https://, a host, perhaps a port and a path, and nothing behind that";
+        const SHAPE: &str = "expected http://HOST or https://HOST, optionally with port and path";
         let scheme = ["https://", "http://"].into_iter().find(|scheme| url.starts_with(scheme)).ok_or(SHAPE)?;
         let (uri, host_at) = (url.parse::<hyper::Uri>().map_err(|_| SHAPE)?, scheme.len());
         let authority = uri.authority().ok_or(SHAPE)?.as_str();
@@ -260,7 +260,7 @@ impl PublicUrl {
     }
 }
 
-/// Names that no public DNS server gives out: multicast DNS (RFC 6762), what routers use, and RFC 8375.
+/// Names that no public DNS server resolves: of multicast DNS (RFC 6762), of routers, and of RFC 8375.
 const LOCAL_NAMES: [&str; 3] = [".local", ".lan", ".home.arpa"];
 
 /// A host without its port, in lower case and without the dot of the root.
@@ -272,18 +272,18 @@ fn bare_host(host: &str) -> String {
     without_port.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Checks a host name that an operator gave: ASCII, as browsers send it, without a port.
+/// Checks a host name from the operator: ASCII, as browsers send it, without a port.
 fn parse_host(host: &str) -> Result<String, String> {
     let is_name = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_');
     if host.is_empty() || !host.chars().all(is_name) {
-        return Err("a host is a name such as chat.example, without a port; one beyond ASCII is written xn--…".into());
+        return Err("expected a name such as chat.example, without a port; write one beyond ASCII as xn--…".into());
     }
     Ok(bare_host(host))
 }
 
-/// Reads a number of bytes: digits, and perhaps K, M, G or T for powers of 1,024.
+/// Reads a number of bytes: digits, optionally with K, M, G or T for powers of 1,024.
 fn parse_size(size: &str) -> Result<u64, String> {
-    const SHAPE: &str = "a size is a number of bytes, or one with K, M, G or T behind it, such as 256M";
+    const SHAPE: &str = "expected a number of bytes, optionally with K, M, G or T, such as 256M";
     let digits = size.trim_end_matches(|char: char| char.is_ascii_alphabetic());
     let power = match &size[digits.len()..].to_ascii_uppercase()[..] {
         "" | "B" => 0,
@@ -297,11 +297,11 @@ fn parse_size(size: &str) -> Result<u64, String> {
     number.checked_mul(1_024_u64.pow(power)).ok_or_else(|| SHAPE.into())
 }
 
-/// Checks what a server is called.
+/// Checks a server's name.
 fn parse_name(name: &str) -> Result<String, String> {
     let name = name.trim();
     let is_line = !name.is_empty() && name.chars().count() <= NAME_MAX_CHARS && !name.chars().any(char::is_control);
-    if is_line { Ok(name.into()) } else { Err(format!("a name is a line of 1 to {NAME_MAX_CHARS} characters")) }
+    if is_line { Ok(name.into()) } else { Err(format!("expected one line of 1 to {NAME_MAX_CHARS} characters")) }
 }
 
 /// What an acknowledged message survives.
@@ -353,8 +353,8 @@ impl Config {
         Retention { messages: self.keep_messages, age, images }
     }
 
-    /// Who may create an account: as the operator says, else everybody where only this machine can connect, and
-    /// elsewhere those who are invited.
+    /// Who may create an account: as the operator says; otherwise everybody if only this machine can connect, and
+    /// people with an invitation if others can.
     #[must_use]
     pub fn registration(&self) -> Registration {
         let is_ours_alone =
@@ -363,8 +363,8 @@ impl Config {
         self.registration.unwrap_or(default)
     }
 
-    /// Whether a request for this host, perhaps with a port, is for this server: it is an address, a name that only a
-    /// local network knows, or one that the operator gave.
+    /// Whether a request for this host, with or without a port, is for this server: an address, a name that only a
+    /// local network knows, or one from the operator.
     pub(crate) fn is_ours(&self, host: &str) -> bool {
         let host = bare_host(host);
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -390,7 +390,7 @@ impl Config {
 
 /// Checks an origin: a scheme, a host, an optional port, and nothing after it (RFC 6454 6.1).
 pub(crate) fn parse_origin(origin: &str) -> Result<String, String> {
-    const SHAPE: &str = "an origin is http://HOST or https://HOST, perhaps with :PORT, and nothing behind it";
+    const SHAPE: &str = "expected http://HOST or https://HOST, optionally with :PORT, and no path";
     let origin = origin.to_ascii_lowercase();
     let (scheme, default_port) = match &origin {
         origin if origin.starts_with("https://") => ("https://", ":443"),
@@ -401,7 +401,7 @@ pub(crate) fn parse_origin(origin: &str) -> Result<String, String> {
     let host = origin[scheme.len()..].strip_suffix(default_port).unwrap_or(&origin[scheme.len()..]);
     let is_authority = host.parse::<hyper::http::uri::Authority>().is_ok_and(|authority| !authority.host().is_empty());
     if !host.is_ascii() {
-        return Err("browsers write a host beyond ASCII as xn--…: give it so".into());
+        return Err("write a host beyond ASCII as xn--…, as browsers do".into());
     }
     if !is_authority || host.contains(['@', '*']) || host.ends_with(':') {
         return Err(SHAPE.into());

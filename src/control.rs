@@ -1,9 +1,9 @@
 //! The control socket: how an administrator's command reaches the server that owns the database.
 //!
-//! There is one writer, so a command asks it; and a change of a user takes effect on their open sockets at once. The
-//! socket is a file beside the database that only its owner can open. A command is one line of words, and so is the
-//! answer: no name, number or hash contains a space. Connections are served one after the other, with one command each,
-//! so that the socket occupies the server with at most one command.
+//! Only the server may write to its database, so a command asks it; that way a change of a user also takes effect on
+//! their open sockets at once. The socket is a file beside the database that only its owner can open. A command is one
+//! line of words, and so is the answer: no name, number or hash contains a space. Connections are served one after the
+//! other, with one command each, so that the socket occupies the server with at most one command.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ pub struct Report {
     pub ended: usize,
     /// Messages that were removed.
     pub removed: usize,
-    /// Where the next step begins; none when everything is done.
+    /// Where the next step begins; `None` when the work is done.
     pub next: Option<MessageId>,
 }
 
@@ -50,7 +50,7 @@ pub fn send(path: &Path, command: &AdminCommand) -> io::Result<Result<Report, Ad
     stream.write_all(encode_command(command).as_bytes())?;
     let mut line = String::new();
     BufReader::new(stream.take(CONTROL_LINE_MAX_BYTES as u64)).read_line(&mut line)?;
-    parse_answer(line.trim_end()).ok_or_else(|| io::Error::other("the server did not understand"))
+    parse_answer(line.trim_end()).ok_or_else(|| io::Error::other("the server did not understand the command"))
 }
 
 /// Whether a server listens at the control socket of the database at `path`. Blocks.
@@ -178,7 +178,7 @@ fn encode_command(command: &AdminCommand) -> String {
             write!(line, " {username} {}", digest.to_hex())
         }
     };
-    written.expect("a string takes all");
+    written.expect("writing to a string cannot fail");
     line.push('\n');
     line
 }

@@ -1,9 +1,9 @@
 //! chinwag: a real-time chat server for small devices, and a reference for how one is written.
 //!
 //! A message takes two hops from its sender's socket to everybody's: the sender's connection task (`ws`) hands it to
-//! the [writer thread](db), which commits all that waits at once and publishes what it committed; a shard (`fan_out`)
-//! then writes the encoded batch to every socket that keeps up. A socket that does not is brought up again by its own
-//! task, from the database. To understand that, read these eight functions in order:
+//! the [writer thread](db), which commits everything that waits at once and publishes it; a shard (`fan_out`) then
+//! writes the encoded batch to every socket that keeps up. A socket that does not is caught up by its own task, from
+//! the database. To understand this, read these eight functions in order:
 //!
 //! 1. `Connection::receive` in `ws/connection.rs`: what one read brought becomes one command.
 //! 2. `Writer::run_all` in `db/writer.rs`: while one commit is on its way to the disk, the next batch gathers.

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         None => log_and_serve(cli.serve),
         Some(Command::Serve(config)) => log_and_serve(*config),
         Some(command) => {
-            // A command may wait for those who read it.
+            // A command may wait until its output is read.
             log_to(BoxMakeWriter::new(std::io::stderr), LogFormat::Text, Level::WARN);
             command::run(command, &cli.serve.db)
         }
@@ -88,7 +88,7 @@ fn log_and_serve(config: Config) -> anyhow::Result<()> {
 /// Parses the arguments. Flags of the server belong after `serve`; before another command they would have no effect,
 /// which is an error. `--db` applies to every command and may be anywhere.
 ///
-/// A variable that is set and empty, as compose files write it, is one that is not set.
+/// A variable that is set but empty, as in compose files, counts as not set.
 fn parse() -> Result<Cli, clap::Error> {
     let matches = without_empty_variables(Cli::command()).try_get_matches()?;
     let given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
@@ -126,7 +126,7 @@ fn whole_story(error: &anyhow::Error) -> String {
 }
 
 fn complain(line: &str) {
-    // What it quotes, of an argument or a file, must not reach a terminal as a command to it.
+    // A text from an argument or a file must not be able to control the terminal.
     let printable = |char: char| match char {
         '\n' => ' ',
         _ if char.is_control() => char::REPLACEMENT_CHARACTER,
@@ -135,7 +135,7 @@ fn complain(line: &str) {
     output::end_log(Some(&line.chars().map(printable).collect::<String>()));
 }
 
-/// Logs to `output`, as `RUST_LOG` says: a level, or levels by module; up to `level` if it says nothing.
+/// Logs to `output`, at the level or the levels by module in `RUST_LOG`; at `level` without it.
 fn log_to(output: BoxMakeWriter, format: LogFormat, level: Level) {
     let asked = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = asked.as_ref().map(|filter| filter.parse::<Targets>());
@@ -182,7 +182,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         tracing::info!("stopped");
         anyhow::Ok(())
     });
-    // Work that does not end by itself has been given up already.
+    // The server has given up work that does not end by itself.
     runtime.shutdown_background();
     served
 }

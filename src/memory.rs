@@ -1,4 +1,4 @@
-//! How much memory this process may have: less than the machine has, where a container or a service has a limit.
+//! How much memory this process may have: less than the machine has, if a container or a service has a limit.
 
 use std::fs;
 use std::path::Path;
@@ -9,15 +9,15 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// Bytes of memory for this process: the machine's, or the least that a control group allows.
 pub(crate) fn limit() -> u64 {
     let system = rustix::system::sysinfo();
-    // Of 32 bits or of 64, as the machine is.
+    // Both are 32 or 64 bits wide, depending on the machine.
     let machine = u128::from(system.mem_unit) * u128::from(system.totalram);
     let machine = u64::try_from(machine).unwrap_or(u64::MAX);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     cgroup_limit(Path::new(CGROUPS), &groups).map_or(machine, |limit| limit.min(machine))
 }
 
-/// The least limit of the control groups that `groups` names, as `/proc/self/cgroup` does, and of all above them. In a
-/// container the names may be those outside, where only the topmost directory exists: it is then the container's.
+/// The least limit of the control groups in `groups`, which has the form of `/proc/self/cgroup`, and of all above them.
+/// In a container the names may be those of the host: then only the topmost directory exists, and is the container's.
 fn cgroup_limit(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);

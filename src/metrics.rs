@@ -55,7 +55,7 @@ impl<const N: usize> Histogram<N> {
 pub(crate) enum Refused {
     /// The client was too fast.
     Rate,
-    /// The database failed, its queue was full, or there is no room for more text.
+    /// The database failed, its queue was full, or the disk has no space for more text.
     Unavailable,
     /// The server, the user or the address has as many connections as allowed.
     Connections,
@@ -163,7 +163,7 @@ impl Metrics {
         );
         #[cfg(feature = "push")]
         {
-            text.head("chinwag_pushes_total", "Pushes, by what a push service said to them.", "counter");
+            text.head("chinwag_pushes_total", "Pushes, by the answer of the push service.", "counter");
             let Pushes { sent, ended, refused, deferred, dropped } = &self.pushes;
             for (outcome, counter) in [("sent", sent), ("ended", ended), ("refused", refused), ("deferred", deferred)] {
                 text.line(format_args!("chinwag_pushes_total{{outcome=\"{outcome}\"}} {}", counter.get()));
@@ -187,15 +187,19 @@ impl Metrics {
 #[cfg(feature = "cluster")]
 pub(crate) fn render_log(figures: &crate::cluster::LogFigures) -> String {
     let mut text = Exposition(String::with_capacity(1_024));
-    text.gauge("chinwag_log_applied", "The last entry of the log that is applied.", figures.applied);
-    text.gauge("chinwag_log_behind", "Entries that the log is known to have after it.", figures.behind);
-    // What a float holds exactly.
-    text.gauge("chinwag_log_chain", "What the entries come to: equal where applied is.", figures.chain >> 32);
-    text.gauge("chinwag_log_nodes", "Nodes that live, this one included.", figures.nodes);
+    text.gauge("chinwag_log_applied", "Last log entry applied.", figures.applied);
+    text.gauge("chinwag_log_behind", "Log entries not yet applied.", figures.behind);
+    // The upper half, which a float holds exactly.
+    text.gauge(
+        "chinwag_log_chain",
+        "Digest of all applied entries; equal on nodes with equal chinwag_log_applied.",
+        figures.chain >> 32,
+    );
+    text.gauge("chinwag_log_nodes", "Live nodes, including this one.", figures.nodes);
     text.gauge("chinwag_log_up", "Whether entries are applied and published.", u8::from(figures.is_sound));
     let ahead = Duration::from_millis(figures.clock_ahead.unsigned_abs()).as_secs_f64();
     let ahead = if figures.clock_ahead < 0 { -ahead } else { ahead };
-    text.gauge("chinwag_log_clock_ahead_seconds", "By how much this clock is ahead of the log's.", ahead);
+    text.gauge("chinwag_log_clock_ahead_seconds", "Seconds that this clock is ahead of the log's.", ahead);
     text.0
 }
 
@@ -243,7 +247,7 @@ struct Process {
 }
 
 impl Process {
-    /// Reads `/proc/self`; `None` where there is none.
+    /// Reads `/proc/self`; `None` if it is not there.
     fn read() -> Option<Self> {
         let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

@@ -17,12 +17,15 @@ pub const USERNAME_MAX_CHARS: usize = 32;
 pub const CONTENT_MAX_CHARS: usize = 4_000;
 /// Maximum characters of a nonce.
 pub const NONCE_MAX_CHARS: usize = 64;
-/// The largest id that an import or a restore accepts: JSON readers represent integers exactly up to here (RFC 8259 6),
-/// and from here on, at a million messages a second, ids last for 290,000 years.
+/// The largest id an event is ever given: JSON readers represent integers exactly up to here (RFC 8259 6). At a million
+/// events a second ids last for 285 years.
 pub const ID_MAX: i64 = (1 << 53) - 1;
-/// The position of a message in the one order: ids rise in commit order and are never used again.
+
+/// The id of any event, which is its position in the one order: ids rise in commit order and are never used again. The
+/// id of a message is that of the event that stored it.
 ///
-/// Zero is the position before the first message.
+/// Zero is the position before the first event. An edit, a delete or a reaction has an id of its own and that of its
+/// message, which the compiler cannot tell apart: name them `event` and `message`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MessageId(i64);
 
@@ -102,7 +105,7 @@ impl Username {
         (starts_well && well_formed && name.len() <= USERNAME_MAX_CHARS).then(|| Self(name.into()))
     }
 
-    /// Whether the name is kept from everybody, since a mention of it means all.
+    /// Whether nobody may have the name, since it mentions everybody.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.eq_ignore_ascii_case(EVERYBODY)
@@ -143,7 +146,7 @@ pub enum InvalidContent {
     #[error("a message needs some text")]
     Blank,
     /// More than [`CONTENT_MAX_CHARS`].
-    #[error("a message has at most {CONTENT_MAX_CHARS} characters")]
+    #[error("a message must have at most {CONTENT_MAX_CHARS} characters")]
     TooLong,
     /// A control character other than newline and tab.
     #[error("control characters other than newline and tab are not allowed")]
@@ -167,7 +170,7 @@ impl Content {
         Ok(Self(text.into()))
     }
 
-    /// No text: what a message with a picture may have.
+    /// The empty text, which only a message with a picture may have.
     #[must_use]
     pub fn none() -> Self {
         Self("".into())
@@ -209,7 +212,7 @@ impl Nonce {
 pub struct Message {
     /// Its position in the one order.
     pub id: MessageId,
-    /// Where it was said.
+    /// Its room.
     pub room: RoomId,
     /// Who wrote it.
     pub username: Username,
@@ -219,12 +222,12 @@ pub struct Message {
     pub content: Content,
     /// When it was stored.
     pub created_at: UnixMillis,
-    /// What most messages do not have.
+    /// What few messages have.
     pub extras: Option<Box<Extras>>,
 }
 
 impl Message {
-    /// What somebody said in the lobby, and nothing else.
+    /// A text in the lobby, and nothing else.
     #[must_use]
     pub fn plain(id: MessageId, username: Username, content: Content, created_at: UnixMillis) -> Self {
         Self { id, room: RoomId::LOBBY, username, is_bot: false, content, created_at, extras: None }

@@ -1,8 +1,8 @@
 //! Tells systemd the state of the service: ready, stopping, alive (`sd_notify(3)`).
 //!
-//! It is one datagram of text to a socket named in the environment, too little for a library. Without systemd nothing
-//! is sent. The watchdog is fed by a timer of the runtime that serves the connections, so that it is not when the
-//! runtime hangs; a failing disk does not stop it, since a restart would end every connection and repair nothing.
+//! That is one datagram of text to a socket named in the environment: too little for a library. Without systemd nothing
+//! is sent. A timer of the runtime that serves the connections feeds the watchdog, so that a runtime that hangs does
+//! not; a failing disk does not stop it, since a restart would end every connection and repair nothing.
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,8 +1,8 @@
 //! Standard error and standard output of the server, written to by threads of their own.
 //!
-//! Their reader may have stopped: a pipe that is full, a terminal under Ctrl-S. A task that waited for them would hold
-//! a loop with all its connections, or the writer, so nothing that serves may write to either except by this module. A
-//! log line that finds no room in the queue is dropped and counted, and the count is logged when there is room again.
+//! Their reader may have stopped: a full pipe, a terminal under Ctrl-S. A task that waited for it would hold up a loop
+//! with all its connections, or the writer, so the server writes to both only through this module. A log line that does
+//! not fit into the queue is dropped and counted, and the count is logged once there is room again.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,10 +16,10 @@ use tracing_subscriber::fmt::MakeWriter;
 const QUEUE_BYTES: usize = 512 * 1024;
 /// Bytes of the longest line; the rest of a longer one is left out.
 const LINE_BYTES: usize = 8 * 1024;
-/// How long the end of the process, or its greeting, waits for someone to read what is written.
+/// How long the end of the process, or its greeting, waits for its output to be read.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The log, as those who write to it have it. Cheap to clone.
+/// The writing end of the log. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<Queue>);
 
@@ -58,7 +58,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes what comes, forever.
+    /// Writes lines as they come, forever.
     fn write_all(&self, mut output: impl Write) {
         loop {
             let mut waiting = self.lock();
@@ -92,7 +92,7 @@ impl Log {
         let log = Self(Arc::default());
         let queue = Arc::clone(&log.0);
         thread::Builder::new().name("log".into()).spawn(move || queue.write_all(io::stderr()))?;
-        // What a panic says would otherwise be written by the thread that panics.
+        // Otherwise the thread that panics would write the message itself.
         std::panic::set_hook(Box::new(|panic| tracing::error!("{}", panic.to_string().replace('\n', " "))));
         drop(LOG.set(log.clone()));
         Ok(log)
@@ -106,7 +106,7 @@ impl Log {
     }
 }
 
-/// Ends the log of a process that ends: waits a moment until it is written. A line to be said last may be given.
+/// Ends the log at the end of the process, after an optional last line: waits a moment until it is written.
 pub(crate) fn end_log(last: Option<&str>) {
     match (LOG.get(), last) {
         (Some(log), last) => {
@@ -121,7 +121,7 @@ pub(crate) fn end_log(last: Option<&str>) {
     }
 }
 
-/// One event is written in one piece.
+/// Puts events into the queue. Each is written in one piece.
 pub(crate) struct LineWriter<'a>(&'a Queue);
 
 impl Write for LineWriter<'_> {
@@ -143,8 +143,8 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Prints lines to standard output, and waits a moment for that: if nobody reads it, they are printed when somebody
-/// does.
+/// Prints lines to standard output, and waits a moment for that: if nobody reads them now, they are printed when
+/// somebody does.
 ///
 /// # Errors
 /// If there is no standard output.

@@ -44,7 +44,7 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
-    /// For a server with so many bytes of memory.
+    /// For a server with `memory` bytes.
     pub(crate) fn new(memory: u64) -> Self {
         let salt = Salt::generate();
         let dummy = phc_string(&salt, [0; HASH_BYTES]);
@@ -110,7 +110,7 @@ fn current() -> Params {
 fn derive(params: &Params, password: &Password, salt: &[u8]) -> argon2::Result<[u8; HASH_BYTES]> {
     let blocks = params.block_count();
     let mut memory: Vec<Block> = Vec::new();
-    // The one large allocation of the server: where it fails a login is refused, and the process does not end.
+    // The one large allocation of the server: if it fails, a login is refused, and the process does not end.
     memory.try_reserve_exact(blocks.max(RESERVED_BLOCKS)).map_err(|_| argon2::Error::OutOfMemory)?;
     memory.resize(blocks, Block::default());
     let mut hash = [0; HASH_BYTES];

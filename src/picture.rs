@@ -1,8 +1,8 @@
-//! Pictures: what they are by their own bytes, how large, and without what cameras and programs wrote beside them.
+//! Pictures: their type and size by their own bytes, and the file without the metadata of cameras and programs.
 //!
-//! Nothing is decoded. A file is walked by its markers or chunks; those that hold where and with what a picture was
-//! taken (EXIF, XMP, IPTC, comments, texts) are left out, and so is whatever lies behind its end. Of a JPEG's EXIF the
-//! orientation stays, since without it a portrait lies on its side. A file whose structure is broken is no picture.
+//! Nothing is decoded. A file is walked by its markers or chunks; those that say where and with what a picture was
+//! taken (EXIF, XMP, IPTC, comments, texts) are left out, and so is everything after its end. Of a JPEG's EXIF the
+//! orientation stays, since without it a portrait lies on its side. A file whose structure is broken is refused.
 
 use crate::limits::IMAGE_MAX_PIXELS;
 
@@ -19,10 +19,10 @@ pub(crate) struct Picture {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Why a file is not taken.
+/// Why a file is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PictureError {
-    /// It is none of PNG, JPEG, WebP and GIF, or is broken.
+    /// It is not a PNG, JPEG, WebP or GIF, or is broken.
     #[error("this is not a PNG, JPEG, WebP or GIF picture")]
     NotAPicture,
     /// It has more than [`IMAGE_MAX_PIXELS`] pixels on a side.
@@ -96,7 +96,7 @@ fn png(file: &[u8]) -> Option<Picture> {
             let mut header = Reader(data).0.get(..8).filter(|_| kind == b"IHDR").map(Reader)?;
             dimensions = Some((u32::from_be_bytes(header.array()?), u32::from_be_bytes(header.array()?)));
         }
-        // A lower-case first letter says that a decoder may pass the chunk over (PNG 5.4).
+        // A lower-case first letter says that a decoder may skip the chunk (PNG 5.4).
         if kind[0].is_ascii_uppercase() || PNG_KEPT.contains(&kind) {
             bytes.extend_from_slice(chunk.get(..12 + length)?);
         }
@@ -107,8 +107,8 @@ fn png(file: &[u8]) -> Option<Picture> {
     }
 }
 
-/// A file is segments, each behind a marker, up to the first scan; from there on entropy-coded data in which a marker
-/// is only what no zero follows (T.81 B.1).
+/// A file is segments, each after a marker, up to the first scan, then entropy-coded data, in which 0xFF begins a
+/// marker unless a zero follows (T.81 B.1).
 fn jpeg(file: &[u8]) -> Option<Picture> {
     let mut reader = Reader(file.get(2..)?);
     let (mut bytes, mut dimensions, mut orientation) = (vec![0xFF, 0xD8], None, None);
@@ -134,8 +134,8 @@ fn jpeg(file: &[u8]) -> Option<Picture> {
             0x01 | 0xD0..=0xD9 => return None,
             _ => {}
         }
-        // APP0 (JFIF), a colour profile in APP2 and APP14 (Adobe's colour transform) change how it looks; of the other
-        // application segments and the comments none does.
+        // APP0 (JFIF), a colour profile in APP2 and APP14 (Adobe's colour transform) change how it looks; the other
+        // application segments and the comments do not.
         let is_profile = marker == 0xE2 && data.starts_with(b"ICC_PROFILE\0");
         let is_kept = is_profile || !matches!(marker, 0xE0..=0xEF | 0xFE) || matches!(marker, 0xE0 | 0xEE);
         if is_kept {
@@ -159,8 +159,7 @@ fn put_segment(bytes: &mut Vec<u8>, marker: u8, data: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Where the picture ends that starts with entropy-coded data: behind the marker for its end, past which a phone may
-/// have put a film.
+/// The end of a picture from its first scan on: after the end marker, beyond which a phone may have put a film.
 fn scans_end(data: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -180,7 +179,7 @@ fn scans_end(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// The orientation that an EXIF segment tells, if it is one of the eight (Exif 4.6.4, tag 0x0112).
+/// The orientation in an EXIF segment, if it is one of the eight (Exif 4.6.4, tag 0x0112).
 fn exif_orientation(data: &[u8]) -> Option<u8> {
     let tiff = data.strip_prefix(b"Exif\0\0")?;
     let is_big = match tiff.get(..4)? {
@@ -199,14 +198,14 @@ fn exif_orientation(data: &[u8]) -> Option<u8> {
     u8::try_from(u16_at(entry + 8)?).ok().filter(|orientation| (2..=8).contains(orientation))
 }
 
-/// Puts an EXIF segment that tells the orientation and nothing else behind the first marker.
+/// Inserts an EXIF segment with only the orientation after the first marker.
 fn put_orientation(bytes: &mut Vec<u8>, orientation: u8) {
     let mut segment = b"\xFF\xE1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
     segment.extend_from_slice(&[orientation, 0, 0, 0, 0, 0, 0]);
     bytes.splice(2..2, segment);
 }
 
-/// Bits of an extended header: an animation stays, EXIF and XMP do not.
+/// Bits of an extended header that are cleared: an animation stays, EXIF and XMP do not.
 const WEBP_EXIF_AND_XMP: u8 = 0b0000_1100;
 
 /// A chunk is a name, a length and data, padded to an even length (RFC 9649 2.3).
@@ -291,7 +290,7 @@ fn gif(file: &[u8]) -> Option<Picture> {
     }
 }
 
-/// Bytes of a table of colours, by the flags that say whether there is one.
+/// Bytes of a table of colours, by the flags that say whether it exists.
 fn colours(flags: u8) -> usize {
     if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 0x07) + 1) }
 }

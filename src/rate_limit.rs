@@ -34,7 +34,7 @@ impl Allowance {
 }
 
 impl Allowance {
-    /// So many times as much, at the same pace for each.
+    /// `count` times the allowance.
     fn times(self, count: u32) -> Self {
         let interval = self.interval / count.max(1);
         Self { interval, depth: self.depth }
@@ -105,7 +105,7 @@ impl<K: Hash + Eq> Limiter<K> {
         self.take_many(key, 1, now)
     }
 
-    /// Takes so many tokens from the bucket of `key`, or returns how long to wait for them.
+    /// Takes `count` tokens from the bucket of `key`, or says how long to wait for them.
     pub(crate) fn take_many(&self, key: K, count: u32, now: Instant) -> Result<(), Duration> {
         let Some(allowance) = self.allowance else { return Ok(()) };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ impl<K: Hash + Eq> Limiter<K> {
         taken
     }
 
-    /// Puts so many tokens back into the bucket of `key`.
+    /// Puts `count` tokens back into the bucket of `key`.
     pub(crate) fn put_back(&self, key: &K, count: u32, now: Instant) {
         let Some(allowance) = self.allowance else { return };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,12 +136,12 @@ impl<K: Hash + Eq> Limiter<K> {
     }
 }
 
-/// A bucket for each address; of IPv6 for each /64, and wider ones for the /56 and the /48 around it: a customer may
-/// have as many as 65,536 of the smaller ones.
+/// A bucket for each address; for IPv6 one for each /64, and wider ones for the /56 and the /48 around it, since a
+/// customer may have as many as 65,536 of the smaller networks.
 #[derive(Debug)]
 pub(crate) struct IpLimiter([Limiter<IpAddr>; 3]);
 
-/// Bits of the networks, and how many times what the smallest may each may.
+/// The networks' prefixes, each with its allowance as a multiple of the smallest network's.
 const NETWORKS: [(u32, u32); 3] = [(64, 1), (56, 4), (48, 16)];
 
 impl IpLimiter {
@@ -149,7 +149,7 @@ impl IpLimiter {
         Self(NETWORKS.map(|(_, times)| Limiter::new(allowance.map(|allowance| allowance.times(times)))))
     }
 
-    /// Takes a token from the bucket of `address` and from those around it, or from none and returns how long to wait.
+    /// Takes a token from the bucket of `address` and from those around it, or says how long to wait and takes none.
     pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         for (level, (limiter, network)) in self.each(address).enumerate() {
             if let Err(wait) = limiter.take(network, now) {
@@ -166,7 +166,7 @@ impl IpLimiter {
         self.each(address).for_each(|(limiter, network)| limiter.put_back(&network, 1, now));
     }
 
-    /// The limiters that count for an address, each with the network it is counted in.
+    /// The limiters of an address, each with the network that it counts.
     fn each(&self, address: IpAddr) -> impl Iterator<Item = (&Limiter<IpAddr>, IpAddr)> {
         self.0.iter().zip(networks_of(address)).map(|(limiter, network)| (limiter, network.base))
     }
@@ -178,11 +178,11 @@ pub(crate) struct CountedNetwork {
     pub(crate) base: IpAddr,
     /// Its bits, for IPv6.
     pub(crate) prefix: u32,
-    /// How many times what the smallest network may this one may.
+    /// Its allowance as a multiple of the smallest network's.
     pub(crate) times: u32,
 }
 
-/// The networks that an address counts in, from the smallest: itself, or of IPv6 the /64, the /56 and the /48 around
+/// The networks that an address counts in, from the smallest: itself, or for IPv6 the /64, the /56 and the /48 around
 /// it.
 pub(crate) fn networks_of(address: IpAddr) -> impl Iterator<Item = CountedNetwork> {
     let address = address.to_canonical();

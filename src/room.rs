@@ -9,11 +9,11 @@ use crate::model::{Content, Message, MessageId, UnixMillis, UserId, Username};
 
 /// Most characters of a room's name, after trimming.
 pub const ROOM_NAME_MAX_CHARS: usize = 60;
-/// Most characters of a room's emoji: one that is joined of several people is seven.
+/// Most characters of a room's emoji: one that is joined from several people has seven.
 pub const ROOM_EMOJI_MAX_CHARS: usize = 16;
 /// Most characters of a room's topic, after trimming.
 pub const TOPIC_MAX_CHARS: usize = 250;
-/// Most characters of what is said of a picture.
+/// Most characters of the text that describes a picture.
 pub const ALT_MAX_CHARS: usize = 1_000;
 /// Most characters of the text that a quote shows.
 pub const QUOTE_MAX_CHARS: usize = 140;
@@ -25,7 +25,7 @@ pub const REACTION_NAMES_MAX: usize = 10;
 pub const MEMBERS_LISTED_MAX: usize = 200;
 /// The name that mentions everybody, in whatever case, and that nobody can register.
 pub const EVERYBODY: &str = "all";
-/// What one may react with.
+/// The emoji that people can react with.
 pub const REACTIONS: [&str; 8] = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏", "👀"];
 
 /// A room's row.
@@ -44,7 +44,7 @@ pub enum RoomKind {
     Open,
     /// Its members.
     Private,
-    /// Two people, or one with their notes; for good.
+    /// Two people, or one person and their notes; the members never change.
     Direct,
 }
 
@@ -67,7 +67,7 @@ impl RoomName {
     }
 }
 
-/// What stands beside a room's name: 1 to 16 characters.
+/// The emoji beside a room's name: 1 to 16 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomEmoji(Box<str>);
 
@@ -152,21 +152,21 @@ impl Emoji {
     }
 }
 
-/// What a message answers.
+/// What a message replies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// The message that is answered.
+    /// The message that is replied to.
     pub id: MessageId,
-    /// Who wrote it and how it begins; none if it was deleted.
+    /// Who wrote it and how it begins; `None` if it was deleted.
     pub shown: Option<(Username, String)>,
 }
 
 /// How many reacted to a message with one emoji, as one reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaction {
-    /// With what.
+    /// One of [`REACTIONS`].
     pub emoji: Emoji,
-    /// How many.
+    /// How many people reacted with it.
     pub count: u32,
     /// Whether the reader is one of them.
     pub mine: bool,
@@ -212,18 +212,18 @@ impl AltText {
     }
 }
 
-/// What few messages have, kept apart so that a plain one stays small.
+/// What few messages have, kept apart so that a plain message stays small.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extras {
-    /// When its text was last replaced.
+    /// When its text was last edited.
     pub edited_at: Option<UnixMillis>,
-    /// What it answers.
+    /// The message it replies to.
     pub reply_to: Option<Quote>,
-    /// Whom it named when it was stored.
+    /// The users it mentioned when it was stored; an edit does not change them.
     pub mentions: Vec<Username>,
     /// Its picture.
     pub image: Option<Image>,
-    /// Reactions as one reader sees them; none in what everybody gets.
+    /// Reactions as one reader sees them; empty in what everybody gets.
     pub reactions: Vec<Reaction>,
 }
 
@@ -238,9 +238,9 @@ pub struct Edit {
     pub message: MessageId,
     /// The text it has now.
     pub content: Content,
-    /// When.
+    /// When it was edited.
     pub edited_at: UnixMillis,
-    /// Whom the first text named.
+    /// The users that the first text mentioned.
     pub mentions: Vec<Username>,
 }
 
@@ -266,15 +266,15 @@ pub struct React {
     pub room: RoomId,
     /// The message.
     pub message: MessageId,
-    /// Who.
+    /// The user who reacted.
     pub username: Username,
-    /// With what.
+    /// One of [`REACTIONS`].
     pub emoji: Emoji,
-    /// Whether it is there now.
+    /// Whether the reaction is there now.
     pub on: bool,
 }
 
-/// Whom an event reaches, and nobody else.
+/// Whom an event reaches: nobody outside may learn of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// Everybody: what happens in open rooms.
@@ -285,7 +285,7 @@ pub enum Audience {
     User(UserId),
 }
 
-/// What happened, as a commit tells it; in `id` order.
+/// One event of a commit. Those of a commit are in `id` order.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A message was stored.
@@ -296,16 +296,15 @@ pub enum Event {
     Delete(Delete, Audience),
     /// A reaction came or went.
     React(React, Audience),
-    /// A room changed, or its members did. What is told of it differs from reader to reader, so each reads it from the
-    /// database.
+    /// A room changed, or its members did. It looks different to each reader, so each reads it from the database.
     Room {
         /// The event.
         id: MessageId,
         /// The room.
         room: RoomId,
-        /// Who reads it, the one excepted who no longer does.
+        /// Its current readers, without anyone just removed.
         audience: Audience,
-        /// Who was added or removed: from here on they read other rooms than before.
+        /// The users who were added or removed: the rooms that they read change here.
         members: Vec<UserId>,
     },
 }
@@ -331,15 +330,15 @@ pub struct RoomView {
     pub id: RoomId,
     /// Who reads it.
     pub kind: RoomKind,
-    /// Its name; a direct one has none.
+    /// Its name; `None` for a direct room.
     pub name: Option<String>,
-    /// What stands beside the name.
+    /// The emoji beside the name.
     pub emoji: Option<String>,
     /// What it is about.
     pub topic: String,
-    /// The first of its members by name, and how many they are; none of an open room.
+    /// The first of its members by name, and the number of all; `None` for an open room.
     pub members: Option<(Vec<Username>, u32)>,
-    /// Whether it is only read.
+    /// Whether it can only be read.
     pub archived: bool,
     /// Its newest message.
     pub last: Option<Message>,
@@ -347,29 +346,29 @@ pub struct RoomView {
     pub read: MessageId,
     /// Others' messages past that, up to [`UNREAD_COUNTED_MAX`].
     pub unread: u32,
-    /// How many of those name this reader.
+    /// How many of those mention this reader.
     pub mentioned: u32,
-    /// What this reader wants to be told of here, if they have said so.
+    /// What this reader wants to be notified of here, if they chose.
     pub notify: Option<NotifyAbout>,
 }
 
 /// Most unread messages that are counted.
 pub const UNREAD_COUNTED_MAX: u32 = 1_000;
 
-/// What a client that comes back is told.
+/// An event as it is replayed to a client that comes back.
 #[derive(Debug, Clone)]
 pub enum Missed {
     /// A message, as it is now.
     Message(Message),
-    /// The last edit of one they have.
+    /// The last edit of a message the client has.
     Edit(Edit),
     /// A message is gone.
     Delete(Delete),
-    /// Somebody's last word with one emoji on a message they have.
+    /// Whether somebody's reaction with one emoji to a message the client has is there now.
     React(React),
-    /// A room is there, or changed.
+    /// A room is new to the reader, or changed.
     Room(MessageId, Box<RoomView>),
-    /// A room is not theirs to read any more.
+    /// The reader may not read this room any more.
     RoomGone(MessageId, RoomId),
 }
 
@@ -387,17 +386,17 @@ impl Missed {
     }
 }
 
-/// The rooms of a reader that not everybody reads, sorted.
+/// A reader's private and direct rooms, sorted.
 pub type PrivateRooms = Arc<[RoomId]>;
 
-/// What of a room a user wants to be told of while they look elsewhere.
+/// The messages of a room that a user wants to be notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize))]
 pub enum NotifyAbout {
     /// Every message.
     #[default]
     All,
-    /// Those that name them; in a direct room, all.
+    /// Those that mention them; in a direct room, all.
     Mentions,
     /// Nothing.
     Nothing,
@@ -409,8 +408,9 @@ pub fn quoted(text: &str) -> String {
     text.chars().take(QUOTE_MAX_CHARS).collect()
 }
 
-/// What may be the names that a text mentions, each the longest it can be: what follows an `@` at a word's start.
-/// Whether anybody has such a name, and with how many of its final `.`, `_` and `-`, the database knows.
+/// Candidates for the names that a text mentions, each as long as it can be: what follows an `@` at the start of a
+/// word. Only the database knows whether somebody has such a name, and how many of the final `.`, `_` and `-` belong to
+/// it.
 pub fn mention_candidates(text: &str) -> impl Iterator<Item = &str> {
     let is_name = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
     text.match_indices('@').filter_map(move |(at, _)| {

@@ -1,7 +1,7 @@
-//! Room on the disk for what people write: a floor of free space below which, and a ceiling of the database above
-//! which, new text and pictures are refused while all else goes on.
+//! Space on the disk for what people write: below a floor of free space, and above a ceiling of the database, new text
+//! and pictures are refused while everything else goes on.
 //!
-//! A disk that is full to the last byte takes down more than a chat: logins and deletions need a little room too.
+//! A disk that is full to the last byte takes down more than a chat: even logins and deletions need a little space.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +11,17 @@ use std::time::Instant;
 use crate::db::sibling;
 use crate::limits::{MIN_FREE_BYTES, MIN_FREE_PERCENT, SPACE_LOOK_INTERVAL};
 
-/// Where room ends.
+/// The limits of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SpaceLimits {
-    /// Bytes that stay free on the disk; none is [`MIN_FREE_PERCENT`] hundredths of it or [`MIN_FREE_BYTES`], whichever
-    /// is less.
+    /// Bytes that stay free on the disk; by default [`MIN_FREE_PERCENT`] hundredths of it or [`MIN_FREE_BYTES`],
+    /// whichever is less.
     pub(crate) min_free: Option<u64>,
-    /// Bytes that the database with its log may have.
+    /// The most bytes of the database with its log.
     pub(crate) max_database: Option<u64>,
 }
 
-/// Knows whether there is room, to about a second.
+/// Knows whether there is space, to about a second.
 #[derive(Debug)]
 pub(crate) struct Space {
     path: PathBuf,
@@ -43,16 +43,16 @@ impl Space {
             let is_low = self.look();
             if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
                 if is_low {
-                    tracing::error!("there is no room for new messages: see --min-free and --max-db-size");
+                    tracing::error!("no disk space for new messages: see --min-free and --max-db-size");
                 } else {
-                    tracing::info!("there is room for new messages again");
+                    tracing::info!("there is disk space for new messages again");
                 }
             }
         }
         self.is_low.load(Ordering::Relaxed)
     }
 
-    /// A disk that does not tell how full it is has room: a write will say if it has not.
+    /// A disk that does not tell how full it is counts as having space: if it has none, the write fails.
     fn look(&self) -> bool {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let size = bytes(&self.path).saturating_add(bytes(&sibling(&self.path, "-wal")));

@@ -1,7 +1,7 @@
-//! How many bytes of messages that are not whole yet a user, and the server, may hold.
+//! The budget for bytes of messages that are not whole yet, for each user and for the server.
 //!
-//! A message may come in fragments with anything between them, so what has arrived of it is kept. A budget for each
-//! connection alone would be as large as the number of connections that somebody opens.
+//! A message may come in fragments with anything between them, so its part that has arrived is kept. A budget for each
+//! connection alone would grow with the number of connections that somebody opens.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::limits::{UNFINISHED_BYTES_MAX, UNFINISHED_FREE_BYTES, USER_UNFINISHED_BYTES_MAX};
 use crate::model::UserId;
 
-/// What all connections hold.
+/// The bytes that all connections hold.
 #[derive(Debug, Default)]
 pub(crate) struct UnfinishedBudget(Mutex<Held>);
 
@@ -19,7 +19,7 @@ struct Held {
     users: HashMap<UserId, usize>,
 }
 
-/// There is no room for more.
+/// The budget is exceeded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OverBudget;
 
@@ -28,7 +28,7 @@ impl UnfinishedBudget {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces what a connection of `user` held by what it holds now.
+    /// Replaces the bytes that a connection of `user` held by those that it holds now.
     fn replace(&self, user: UserId, before: usize, now: usize) -> Result<(), OverBudget> {
         let mut held = self.lock();
         let all = held.all - before + now;
@@ -46,8 +46,8 @@ impl UnfinishedBudget {
     }
 }
 
-/// What one connection holds. Most never hold anything that counts: up to [`UNFINISHED_FREE_BYTES`] are free, so that a
-/// message which arrives in two reads takes no lock.
+/// The bytes that one connection holds. Most never hold any that count: up to [`UNFINISHED_FREE_BYTES`] are free, so
+/// that a message which arrives in two reads takes no lock.
 #[derive(Debug, Default)]
 pub(crate) struct UnfinishedBytes(Option<(Arc<UnfinishedBudget>, UserId, usize)>);
 

@@ -1,4 +1,4 @@
-//! `cluster`: the log that several nodes have in common, from the operator's side.
+//! `cluster`: the log that several nodes share, from the operator's side.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(crate) enum ClusterCommand {
     Check {
         #[command(flatten)]
         options: Options,
-        /// The monitoring port of a NATS server, to see whether it waits for its disk; repeatable
+        /// The monitoring port of a NATS server, to check that it syncs to its disk; repeatable
         #[arg(long, value_name = "HTTP-URL", value_delimiter = ',')]
         monitor: Vec<String>,
     },
@@ -44,7 +44,7 @@ pub(super) fn run(command: ClusterCommand, path: &Path) -> anyhow::Result<()> {
         ClusterCommand::Init { options, replicas, anew } => {
             let made = runtime.block_on(cluster::init(&options, path, replicas, anew))?;
             if made.replicas < 3 {
-                note("with fewer than 3 replicas the end of one machine can be the end of the log");
+                note("with fewer than 3 replicas, losing one machine can lose the log");
             }
             say(&format!("log {} is made; {} follows it, with epoch {}", made.log, path.display(), made.epoch))?;
             say("the other nodes start from a backup of this database: chinwag backup FILE")
@@ -56,7 +56,7 @@ pub(super) fn run(command: ClusterCommand, path: &Path) -> anyhow::Result<()> {
         ClusterCommand::Check { options, monitor } => {
             let faults = runtime.block_on(cluster::check(&options, &monitor))?;
             if monitor.is_empty() {
-                note("without --monitor nobody can tell whether the servers wait for their disks");
+                note("without --monitor it cannot be checked whether the servers sync to their disks");
             }
             if faults.is_empty() {
                 return say("ok");
@@ -68,7 +68,7 @@ pub(super) fn run(command: ClusterCommand, path: &Path) -> anyhow::Result<()> {
         }
         ClusterCommand::Leave => {
             let log = cluster::leave(path)?;
-            say(&format!("{} follows the log {log} no more", path.display()))
+            say(&format!("{} no longer follows the log {log}", path.display()))
         }
     }
 }

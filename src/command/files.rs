@@ -11,7 +11,7 @@ use chinwag::model::{MessageId, UnixMillis};
 use super::time::ago;
 use super::{Hands, count, look, note, say};
 
-/// How long something may take before it says how far it is.
+/// How long a command may take before it shows its progress.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn back_up(path: &Path, file: &Path) -> anyhow::Result<()> {
@@ -67,14 +67,14 @@ pub(super) fn prune(path: &Path, older_than: Duration) -> anyhow::Result<()> {
         removed += report.removed;
         next = report.next;
         progress.show(&format!("{removed} messages removed"));
-        // A disk that took long has as long for everybody else.
+        // If the disk took long, everybody else gets as long.
         std::thread::sleep(if next.is_some() { step.elapsed() } else { Duration::ZERO });
     }
     progress.end();
-    say(&format!("removed {}; the room they took is used again", count(removed as u64, "message")))
+    say(&format!("removed {}; the freed space will be reused", count(removed as u64, "message")))
 }
 
-/// Says on a terminal how far something is that takes long.
+/// Shows the progress of a long command.
 struct Progress {
     shown_at: Instant,
     shown: bool,
@@ -85,14 +85,14 @@ impl Progress {
         Self { shown_at: Instant::now(), shown: false }
     }
 
-    /// At most once in [`PATIENCE`]: in one line that changes, or, where there is no terminal, in lines.
+    /// At most once in [`PATIENCE`]: on a terminal in one line that changes, otherwise in lines.
     fn show(&mut self, how_far: &str) {
         if self.shown_at.elapsed() < PATIENCE {
             return;
         }
         (self.shown_at, self.shown) = (Instant::now(), true);
         if std::io::stderr().is_terminal() {
-            // As with any note: without a standard error there is nobody to tell.
+            // Fails without a standard error, and then there is nobody to tell.
             drop(write!(std::io::stderr(), "\r{how_far}"));
         } else {
             note(how_far);

@@ -20,18 +20,18 @@ pub(super) fn ask(path: &Path) -> anyhow::Result<()> {
     if addresses.is_empty() {
         bail!("no server has the database {} open", path.display());
     }
-    // This program speaks TLS as a server only.
+    // This program speaks TLS only as a server.
     let Some(address) = addresses.iter().find(|address| !address.starts_with("https:")) else {
-        bail!("the server speaks only TLS: give it a --listen unix:PATH too, to ask it there");
+        bail!("the server speaks only TLS: give it a --listen unix:PATH as well, for this command");
     };
     let answer = ask_at(address).with_context(|| format!("the server at {address} does not answer"))?;
     if answer.starts_with("HTTP/1.1 200 ") {
         say("ok")
     } else if answer.contains(TOO_MANY_CONNECTIONS) {
-        // A watchdog may restart what is not well: that would send away everybody who is inside.
+        // A watchdog may restart a server that is not well, which would disconnect everybody.
         say("full")
     } else {
-        bail!("the server at {address} is not well: {}", answer.lines().next().unwrap_or_default())
+        bail!("the server at {address} is not healthy: {}", answer.lines().next().unwrap_or_default())
     }
 }
 
@@ -59,7 +59,7 @@ fn exchange(mut stream: impl Read + Write) -> anyhow::Result<String> {
     }
 }
 
-/// Who listens everywhere is reached at home.
+/// A server that listens on all addresses is asked on the loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

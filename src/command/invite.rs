@@ -15,7 +15,7 @@ use clap::builder::TypedValueParser as _;
 use super::time::{ahead, parse_age, utc};
 use super::{Hands, note, say};
 
-/// What a link begins with when nobody says what the server is reached at.
+/// The beginning of a link if the server's URL is unknown.
 const FALLBACK_URL: &str = "http://127.0.0.1:8080";
 
 #[derive(Debug, Args)]

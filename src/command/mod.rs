@@ -1,8 +1,7 @@
-//! The commands beside `serve`: what an administrator does to a database from a shell.
+//! The commands besides `serve`: what an administrator does to a database from a shell.
 //!
-//! What only reads opens the file by itself. What changes something becomes an [`AdminCommand`], which the server
-//! carries out if one runs, and this process if none does. What replaces a whole database is refused while a server
-//! runs.
+//! A command that only reads opens the file itself. A change becomes an [`AdminCommand`], which the server carries out
+//! if one runs, and otherwise this process. Replacing a whole database is refused while a server runs.
 
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -25,8 +24,8 @@ use chinwag::db::{AdminCommand, Db, LockError, OpenError, Options, Snapshot, Thr
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
-/// Tries at a database that another process has and at whose control socket nobody answers: a server that starts or
-/// stops, or another command, is done soon.
+/// Tries at a database that another process has open without a control socket: a server that starts or stops, or
+/// another command, is done soon.
 const TRIES: u32 = 50;
 /// Time between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(100);
@@ -111,7 +110,7 @@ fn say(line: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A line without control characters: what a file says must not reach a terminal as a command to it.
+/// A line without control characters: a text from a file must not be able to control the terminal.
 fn printable(line: &str) -> String {
     line.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
@@ -121,9 +120,9 @@ fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-/// Notes something beside the result.
+/// Prints a note on standard error.
 fn note(line: &str) {
-    // Without a standard error there is nobody to tell.
+    // Fails without a standard error, and then there is nobody to tell.
     drop(writeln!(std::io::stderr(), "{}", printable(line)));
 }
 
@@ -132,7 +131,7 @@ fn look(path: &Path) -> anyhow::Result<Snapshot> {
     Snapshot::open(path).with_context(|| format!("cannot open the database {}", path.display()))
 }
 
-/// Who carries out orders: the server that has the database, or, while there is none, this process.
+/// What carries out orders: the server that has the database open, or this process if there is none.
 enum Hands<'a> {
     Server(&'a Path),
     Ours(Box<Ours>),
@@ -146,7 +145,7 @@ struct Ours {
 }
 
 impl<'a> Hands<'a> {
-    /// Finds out who has the database at `path`, which must exist.
+    /// Finds out which process has the database at `path`, which must exist.
     fn on(path: &'a Path) -> anyhow::Result<Self> {
         if !path.exists() {
             bail!("there is no database {}", path.display());
@@ -154,10 +153,10 @@ impl<'a> Hands<'a> {
         Self::on_or_new(path)
     }
 
-    /// The same; a database that is missing is made.
+    /// Finds out which process has the database at `path`; creates it if it is missing.
     fn on_or_new(path: &'a Path) -> anyhow::Result<Self> {
         if !path.exists() {
-            note(&format!("making the database {}", path.display()));
+            note(&format!("creating the database {}", path.display()));
         }
         for _ in 0..TRIES {
             match Db::open_at_once(path, Options::default(), Box::new(|_| {})) {
@@ -175,7 +174,7 @@ impl<'a> Hands<'a> {
         bail!("another chinwag has the database {} open, and does not answer", path.display())
     }
 
-    /// Has one order carried out.
+    /// Carries out one order.
     fn administer(&self, order: AdminCommand) -> anyhow::Result<Report> {
         let done = match self {
             Self::Server(path) => control::send(path, &order)
@@ -190,7 +189,7 @@ impl Drop for Ours {
     fn drop(&mut self) {
         self.runtime.block_on(self.db.stop());
         if let Some(threads) = self.threads.take() {
-            // All that was answered is on disk, however the threads end.
+            // Everything that was answered is on disk, however the threads end.
             drop(threads.join());
         }
     }

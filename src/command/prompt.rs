@@ -11,10 +11,10 @@ const LINE_MAX_BYTES: usize = 1_026;
 /// Control-C.
 const INTERRUPT: u8 = 3;
 
-/// A password as it was entered: twice at a terminal, or as the first line of what is not one.
+/// A password: typed twice at a terminal, or the first line of any other standard input.
 ///
-/// The page composes what is typed (NFC), and this program does not know how: what the page may send otherwise is
-/// refused, since nobody could log in there by it.
+/// The page composes characters (NFC), and this program cannot: a password that the page might compose is refused,
+/// since nobody could log in there with it.
 pub(super) fn new_password() -> anyhow::Result<String> {
     let password = entered()?;
     if password.chars().any(may_be_composed) {
@@ -37,7 +37,7 @@ fn entered() -> anyhow::Result<String> {
     }
     let unseen = Unseen::begin()?;
     let password = ask("New password: ")?;
-    let again = ask("The same again: ")?;
+    let again = ask("Repeat it: ")?;
     drop(unseen);
     if password != again {
         bail!("the passwords do not match");
@@ -64,14 +64,14 @@ fn read_line() -> anyhow::Result<String> {
             byte => line.push(byte),
         }
     }
-    let line = String::from_utf8(line).context("a password is text")?;
+    let line = String::from_utf8(line).context("the password is not UTF-8")?;
     // Some editors begin a file with a byte order mark, which nobody types.
     Ok(line.trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned())
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
 ///
-/// Control-C does not end the program meanwhile, which would leave the terminal so, but the line.
+/// Control-C meanwhile ends the line and not the program, which would leave the terminal like this.
 struct Unseen {
     before: Termios,
 }

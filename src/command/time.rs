@@ -6,7 +6,7 @@ use chinwag::model::UnixMillis;
 
 /// Reads an age: a number and `d`, `h` or `m`.
 pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
-    let hint = || "an age is a number and a unit, as 90d, 12h or 30m".to_owned();
+    let hint = || "expected a number and a unit, such as 90d, 12h or 30m".to_owned();
     let unit = text.chars().next_back().ok_or_else(hint)?;
     let number: u32 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| hint())?;
     let minutes = match unit {

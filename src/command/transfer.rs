@@ -1,10 +1,10 @@
-//! `export` and `import`: the chat as JSON Lines, to be read by other programs, or taken in again.
+//! `export` and `import`: the chat as JSON Lines, for other programs, and for another chinwag.
 //!
 //! A line is an object with a `type`. The first is the header; users and rooms come before messages, which name their
 //! author both ways: `user` is the row, for the way back, and `username` is for people. The last line counts what came
 //! before, so that an export which was cut short is not taken for a whole one. Neither direction holds more than a line
-//! in memory. What is of the server and not of the chat is not exported: sessions (a bot gets a new token),
-//! invitations, devices to be told, keys.
+//! in memory. What belongs to the server and not to the chat is not exported: sessions (a bot gets a new token),
+//! invitations, push subscriptions, keys.
 //!
 //! Format 1 had users and messages, all in one room; both formats are read.
 
@@ -59,14 +59,14 @@ pub(super) fn export(path: &Path, file: Option<&Path>) -> anyhow::Result<()> {
     if file.exists() {
         bail!("{} exists already", file.display());
     }
-    // For its owner only: it holds what everybody said, and the hashes of their passwords.
+    // For its owner only: it has everybody's messages, and the hashes of their passwords.
     let partial = TempFile::of(file).with_context(cannot_make)?;
     let (users, messages) = write_all(path, &mut partial.file())?;
     partial.put_new(file).with_context(cannot_make)?;
     say(&format!("exported {} and {} to {}", count(users, "user"), count(messages, "message"), file.display()))
 }
 
-/// Writes the whole export; how many users and messages it has.
+/// Writes the whole export. Returns how many users and messages it has.
 fn write_all(path: &Path, output: &mut impl Write) -> anyhow::Result<(u64, u64)> {
     let archive = look(path)?;
     let mut output = BufWriter::new(output);
@@ -113,7 +113,7 @@ pub(super) fn import(path: &Path, file: Option<&Path>) -> anyhow::Result<()> {
     say(&format!("imported {} and {} into {}", count(users, "user"), count(messages, "message"), path.display()))
 }
 
-/// Takes in a whole export; how many users and messages it had.
+/// Imports a whole export. Returns how many users and messages it had.
 fn read_all(path: &Path, input: &mut impl BufRead) -> anyhow::Result<(u64, u64)> {
     let Some(Line::Chinwag { format, last_id }) = read_line(input).context("line 1")? else {
         bail!("line 1: this is not a chinwag export");
@@ -163,7 +163,7 @@ fn read_all(path: &Path, input: &mut impl BufRead) -> anyhow::Result<(u64, u64)>
     Ok((users, messages))
 }
 
-/// The next line; none at the end.
+/// The next line; `None` at the end.
 fn read_line(input: &mut impl BufRead) -> anyhow::Result<Option<Line>> {
     let mut line = Vec::new();
     input.take(RECORD_MAX_BYTES).read_until(b'\n', &mut line)?;

@@ -1,4 +1,4 @@
-//! `user` and `session`: who may come in, and who is in.
+//! `user`, `bot` and `session`: accounts and logins.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(crate) enum UserCommand {
     },
 }
 
-/// What a user may do beside talking.
+/// What a user may do besides chatting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     /// Looks after open rooms, members and invitations.
@@ -107,7 +107,7 @@ pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> 
         UserCommand::List => list_users(path),
         UserCommand::Passwd { name } => {
             let username = parse_name(&name)?;
-            // Nobody waits for the database while a person types.
+            // Before the database is opened, so that nobody waits for it while a person types.
             let password_hash = ask_for_password()?;
             let set = Hands::on(path)?.administer(AdminCommand::SetPassword { username, password_hash });
             let report = set.with_context(|| format!("cannot set the password of {name}"))?;
@@ -135,8 +135,8 @@ pub(crate) fn run_user(command: UserCommand, path: &Path) -> anyhow::Result<()> 
     }
 }
 
-/// With the messages, in this order: nothing new comes once the user is disabled, and the name, by which an
-/// interrupted removal is taken up again, goes last.
+/// With messages, in this order: a disabled user writes nothing new, and the name goes last, since an interrupted
+/// removal is resumed by it.
 fn delete(path: &Path, name: &str, messages: bool) -> anyhow::Result<()> {
     let username = parse_name(name)?;
     let hands = Hands::on(path)?;
@@ -153,7 +153,7 @@ fn delete(path: &Path, name: &str, messages: bool) -> anyhow::Result<()> {
         removed += report.removed;
         after = report.next;
         if after.is_some() {
-            // A disk that took long has as long for everybody else.
+            // If the disk took long, everybody else gets as long.
             std::thread::sleep(step.elapsed());
         }
     }
@@ -221,20 +221,16 @@ fn parse_name(name: &str) -> anyhow::Result<Username> {
     })
 }
 
-/// The name of a user who is to be made.
+/// The name of a new user.
 fn parse_new_name(name: &str) -> anyhow::Result<Username> {
     let username = parse_name(name)?;
-    if username.is_reserved() {
-        Err(anyhow!("{name:?} mentions everybody, so nobody can have it"))
-    } else {
-        Ok(username)
-    }
+    if username.is_reserved() { Err(anyhow!("{name:?} is reserved for mentioning everybody")) } else { Ok(username) }
 }
 
 /// The hash of a password that a person types, or a program writes to standard input.
 fn ask_for_password() -> anyhow::Result<String> {
     let password = Password::parse(prompt::new_password()?);
-    let password =
-        password.ok_or_else(|| anyhow!("a password has {PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters"))?;
+    let password = password
+        .ok_or_else(|| anyhow!("a password must have {PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters"))?;
     Ok(password::hash(&password)?)
 }
