@@ -1,4 +1,5 @@
-//! The handles that requests and connections share.
+//! The handles that requests and connections share, and the questions that need several of them: may this user write,
+//! is there a place for this peer. Made once; everything in it is bounded, and takes care of its own locks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,13 +30,72 @@ use crate::rate_limit::{Allowance, IpLimiter, Limiter};
 use crate::space::{Space, SpaceLimits};
 use crate::unfinished::UnfinishedBudget;
 
-/// Why something is not written now.
+/// Why a write is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteHeld {
-    /// The user may go on after so long.
+    /// The user is too fast, and may go on after this time.
     TooFast(Duration),
-    /// The disk has no room for more text, or the database is as large as it may be.
+    /// The disk has no space for more text, or the database is as large as it may be.
     NoSpace,
+}
+
+/// The rates at which clients may act: each counts by user, by address or by connection.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    /// Registrations and logins, by name and address.
+    pub(crate) auth: AuthRate,
+    /// Guesses of one's own password, by user.
+    pub(crate) passwords: Limiter<UserId>,
+    /// TLS handshakes, by address.
+    pub(crate) handshakes: IpLimiter,
+    /// Connections that authenticate, by user.
+    pub(crate) connects: Limiter<UserId>,
+    /// Frames of any kind, by connection; `None` if messages are not limited.
+    pub(crate) frames: Option<Allowance>,
+    /// Everything that is written: messages, and changes of messages and rooms, by user.
+    pub(crate) writes: Limiter<UserId>,
+    /// Bytes of text, by user.
+    bytes: Limiter<UserId>,
+    /// New direct rooms, by user.
+    pub(crate) direct_rooms: Limiter<UserId>,
+    /// Pictures, by user.
+    pub(crate) images: Limiter<UserId>,
+    /// Searches, by user.
+    pub(crate) searches: Limiter<UserId>,
+    /// Log lines about refused requests.
+    pub(crate) refusal_log: Limiter<()>,
+    /// Log lines about users who come and go.
+    pub(crate) connection_log: Limiter<()>,
+}
+
+impl Rates {
+    /// A flag that lifts a limit lifts those that depend on it.
+    fn new(config: &Config) -> Self {
+        let minute = Duration::from_mins(1);
+        let if_auth = |allowance| (config.auth_rate > 0).then_some(allowance);
+        let if_messages = |allowance| (config.message_rate > 0).then_some(allowance);
+        let burst = config.message_rate.saturating_mul(MESSAGE_BURST_SECONDS);
+        let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
+        let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
+        let connect = (config.user_connections > 0).then(|| Allowance::per_second(CONNECT_RATE, CONNECT_BURST));
+        let handshake =
+            (config.address_connections > 0).then(|| Allowance::per_second(HANDSHAKE_RATE, HANDSHAKE_BURST));
+        let direct = Allowance::new(DIRECT_ROOMS_AN_HOUR, Duration::from_hours(1), DIRECT_ROOMS_AN_HOUR);
+        Self {
+            auth: AuthRate::new(config.auth_rate),
+            passwords: Limiter::new(if_auth(Allowance::new(PASSWORD_RATE, minute, PASSWORD_RATE))),
+            handshakes: IpLimiter::new(handshake),
+            connects: Limiter::new(connect),
+            frames: if_messages(Allowance::per_second(frames, frame_burst)),
+            writes: Limiter::new(if_messages(Allowance::per_second(config.message_rate, burst))),
+            bytes: Limiter::new(if_messages(Allowance::per_second(BYTE_RATE, BYTE_BURST))),
+            direct_rooms: Limiter::new(if_messages(direct)),
+            images: Limiter::new(if_messages(Allowance::new(IMAGE_RATE, minute, IMAGE_RATE))),
+            searches: Limiter::new(if_messages(Allowance::per_second(SEARCH_RATE, SEARCH_BURST))),
+            refusal_log: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),
+            connection_log: Limiter::new(Some(Allowance::per_second(CONNECTION_LOG_RATE, CONNECTION_LOG_BURST))),
+        }
+    }
 }
 
 /// The handles that a request may use.
@@ -48,41 +108,18 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hasher: Hasher,
     pub(crate) clock: Clock,
+    pub(crate) rates: Rates,
     /// Bytes of messages that are not whole yet.
     pub(crate) unfinished: Arc<UnfinishedBudget>,
-    /// Bytes of text, by user.
-    pub(crate) byte_rate: Limiter<UserId>,
     /// Whether the disk has room for what people write.
     pub(crate) space: Space,
-    /// Registrations and logins, by address.
-    pub(crate) auth_rate: AuthRate,
-    /// Guesses of one's own password, by user.
-    pub(crate) password_rate: Limiter<UserId>,
-    /// Pictures, by user.
-    pub(crate) image_rate: Limiter<UserId>,
     /// Pictures that are received or wait to be stored.
     pub(crate) images: Semaphore,
-    /// Searches, by user.
-    pub(crate) search_rate: Limiter<UserId>,
-    /// TLS handshakes, by address.
-    pub(crate) handshake_rate: IpLimiter,
-    /// Connections that authenticate, by user.
-    pub(crate) connect_rate: Limiter<UserId>,
-    /// Whatever is written: messages and what is done to them or to rooms, by user.
-    pub(crate) message_rate: Limiter<UserId>,
-    /// New direct rooms, by user.
-    pub(crate) direct_rate: Limiter<UserId>,
-    /// Log lines about refused requests.
-    pub(crate) refusal_log_rate: Limiter<()>,
-    /// Log lines about users who come and go.
-    pub(crate) connection_log_rate: Limiter<()>,
     /// Whether a warning about an ignored `X-Forwarded-For` was logged.
     pub(crate) warned_of_proxy: AtomicBool,
-    /// Frames of any kind, by connection; `None` if messages are not limited.
-    pub(crate) frame_allowance: Option<Allowance>,
     /// Connections that have not authenticated, by address.
     pub(crate) connections_per_ip: Arc<ConnectionsPerIp>,
-    /// Those that have: no address takes all the places.
+    /// Connections that have, by address, so that no address takes all the places.
     pub(crate) members_per_ip: Arc<ConnectionsPerIp>,
     /// The addresses from which users connected last.
     pub(crate) known_addresses: KnownAddresses,
@@ -90,12 +127,12 @@ pub(crate) struct App {
     places_kept: usize,
     /// Held while a catch-up has a chunk of history in memory.
     pub(crate) catch_ups: Semaphore,
-    /// None: nothing is pushed.
+    /// `None`: nothing is pushed.
     #[cfg(feature = "push")]
     pub(crate) push: Option<Arc<Push>>,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Sender<bool>,
-    /// The other nodes, where this one is one of several.
+    /// The other nodes; `None` outside a cluster.
     #[cfg(feature = "cluster")]
     pub(crate) cluster: Option<Cluster>,
     shards: Vec<Arc<Shard>>,
@@ -113,38 +150,16 @@ impl App {
         shards: Vec<Arc<Shard>>,
         places: u32,
     ) -> Self {
-        let minute = Duration::from_mins(1);
-        let auth = (config.auth_rate > 0).then(|| Allowance::new(config.auth_rate, minute, config.auth_rate));
-        let burst = config.message_rate.saturating_mul(MESSAGE_BURST_SECONDS);
-        let frames = config.message_rate.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_RATE);
-        let frame_burst = burst.saturating_mul(FRAMES_PER_MESSAGE).max(FRAME_BURST);
-        let message = (config.message_rate > 0).then(|| Allowance::per_second(config.message_rate, burst));
-        let connect = (config.user_connections > 0).then(|| Allowance::per_second(CONNECT_RATE, CONNECT_BURST));
-        let handshake =
-            (config.address_connections > 0).then(|| Allowance::per_second(HANDSHAKE_RATE, HANDSHAKE_BURST));
         let members_per_ip =
             if config.address_connections > 0 { (places - places / ADDRESS_PLACES_KEPT).max(1) as usize } else { 0 };
         Self {
+            rates: Rates::new(&config),
             unfinished: Arc::default(),
             presence: Arc::new(Presence::new(hub.clone(), config.user_connections as usize)),
             hasher: Hasher::new(memory::limit()),
-            byte_rate: Limiter::new(message.map(|_| Allowance::per_second(BYTE_RATE, BYTE_BURST))),
             space: Space::new(&config.db, SpaceLimits { min_free: config.min_free, max_database: config.max_db_size }),
-            auth_rate: AuthRate::new(config.auth_rate),
-            password_rate: Limiter::new(auth.map(|_| Allowance::new(PASSWORD_RATE, minute, PASSWORD_RATE))),
-            image_rate: Limiter::new(message.map(|_| Allowance::new(IMAGE_RATE, minute, IMAGE_RATE))),
             images: Semaphore::new(IMAGES_AT_ONCE),
-            search_rate: Limiter::new(message.map(|_| Allowance::per_second(SEARCH_RATE, SEARCH_BURST))),
-            handshake_rate: IpLimiter::new(handshake),
-            connect_rate: Limiter::new(connect),
-            message_rate: Limiter::new(message),
-            direct_rate: Limiter::new(
-                message.map(|_| Allowance::new(DIRECT_ROOMS_AN_HOUR, Duration::from_hours(1), DIRECT_ROOMS_AN_HOUR)),
-            ),
-            refusal_log_rate: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),
-            connection_log_rate: Limiter::new(Some(Allowance::per_second(CONNECTION_LOG_RATE, CONNECTION_LOG_BURST))),
             warned_of_proxy: AtomicBool::new(false),
-            frame_allowance: message.map(|_| Allowance::per_second(frames, frame_burst)),
             connections_per_ip: Arc::new(ConnectionsPerIp::new(config.address_connections as usize)),
             members_per_ip: Arc::new(ConnectionsPerIp::of_one_customer(members_per_ip)),
             known_addresses: KnownAddresses::default(),
@@ -171,10 +186,7 @@ impl App {
     }
 
     /// Whether browsers that are closed are notified.
-    #[cfg_attr(
-        not(feature = "push"),
-        expect(clippy::unused_self, reason = "only a server that pushes has what says so")
-    )]
+    #[cfg_attr(not(feature = "push"), expect(clippy::unused_self, reason = "without the feature it is a constant"))]
     pub(crate) fn pushes(&self) -> bool {
         #[cfg(feature = "push")]
         return self.push.is_some();
@@ -182,7 +194,7 @@ impl App {
         false
     }
 
-    /// With push notifications, if there are any.
+    /// Adds push notifications, if the server pushes.
     #[cfg(feature = "push")]
     pub(crate) fn with_push(self, push: Option<Push>) -> Self {
         Self { push: push.map(Arc::new), ..self }
@@ -193,22 +205,22 @@ impl App {
         &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
     }
 
-    /// Lets a user write something, or says why not: they are too fast, or there is no room for more text.
+    /// Lets a user write something, or says why not.
     pub(crate) fn may_write(&self, user: UserId, write: &Write, now: Instant) -> Result<(), WriteHeld> {
         let bytes = write.text_bytes();
         if bytes > 0 && self.space.is_low() {
             return Err(WriteHeld::NoSpace);
         }
-        self.message_rate.take(user, now).map_err(WriteHeld::TooFast)?;
-        self.byte_rate.take_many(user, tokens(bytes), now).map_err(|wait| {
-            self.message_rate.put_back(&user, 1, now);
+        self.rates.writes.take(user, now).map_err(WriteHeld::TooFast)?;
+        self.rates.bytes.take_many(user, tokens(bytes), now).map_err(|wait| {
+            self.rates.writes.put_back(&user, 1, now);
             WriteHeld::TooFast(wait)
         })
     }
 
-    /// Puts back the tokens of what turns out to have been written before under the same nonce: `written` are the
-    /// events of writes that had one, in order, each with its bytes of text, and `before` was the last event there was
-    /// when they were sent.
+    /// Refunds rate tokens for writes that turn out to be repeats: an event not newer than `before`, or than one
+    /// already returned, is a repeat. `written` are the events of the writes with a nonce, in order, each with its
+    /// bytes of text; `before` was the last event when they were sent.
     pub(crate) fn forgive_repeats(
         &self,
         user: UserId,
@@ -225,8 +237,8 @@ impl App {
             }
         }
         if repeats > 0 {
-            self.message_rate.put_back(&user, repeats, now);
-            self.byte_rate.put_back(&user, tokens(bytes), now);
+            self.rates.writes.put_back(&user, repeats, now);
+            self.rates.bytes.put_back(&user, tokens(bytes), now);
         }
     }
 
@@ -236,7 +248,7 @@ impl App {
         drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
     }
 
-    /// As one of several servers, if it is one.
+    /// Makes this server a node of a cluster, if it is one.
     #[cfg(feature = "cluster")]
     pub(crate) fn in_cluster(self, mut cluster: Option<Cluster>) -> Self {
         if let Some(cluster) = &mut cluster {
@@ -247,7 +259,7 @@ impl App {
         Self { cluster, ..self }
     }
 
-    /// Whether it is this server that removes what has expired: of several one does.
+    /// Whether this node runs the sweep; exactly one node of a cluster does.
     #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "it is the only one"))]
     pub(crate) async fn is_sweeper(&self) -> bool {
         #[cfg(feature = "cluster")]
@@ -257,7 +269,7 @@ impl App {
         true
     }
 
-    /// Resolves, with the reason, when this server is one of several and must not go on.
+    /// Resolves, with the reason, when this node must leave its cluster.
     pub(crate) async fn out_of_cluster(&self) -> String {
         #[cfg(feature = "cluster")]
         if let Some(cluster) = &self.cluster {

@@ -1,4 +1,4 @@
-//! The limits of the server, each with its unit and its reason; those of one type of value are with the type.
+//! The limits of the server, each with its unit and its reason; limits of a type of value are with the type.
 //!
 //! These constants keep the server bounded, and nobody needs to set them; what an operator may want to set is a flag in
 //! [`config`](crate::config). They are in one file so that relations between them can be asserted.
@@ -27,7 +27,7 @@ pub(crate) const ANSWER_STALL: Duration = Duration::from_secs(10);
 pub(crate) const REFUSAL_LOG_BURST: u32 = 100;
 /// Log lines a second about refused requests above the level `debug`.
 pub(crate) const REFUSAL_LOG_RATE: u32 = 5;
-/// Characters of a request id from a trusted proxy.
+/// Characters of a request id from a trusted proxy: those of nginx and UUIDs have 32 and 36.
 pub(crate) const REQUEST_ID_MAX_CHARS: usize = 64;
 /// Time for one request for metrics.
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -113,7 +113,8 @@ pub(crate) const READ_BUDGET_BYTES: usize = 2 * FRAME_MAX_BYTES;
 pub(crate) const FRAMES_PER_READ: usize = 64;
 /// Frames a second on one connection, with a burst of [`FRAME_BURST`]; unlimited if messages are.
 pub(crate) const FRAME_RATE: u32 = 100;
-/// Burst of frames on one connection.
+/// Burst of frames on one connection: ten seconds' worth, for a network that holds them back and then delivers all at
+/// once.
 pub(crate) const FRAME_BURST: u32 = 1_000;
 /// Bytes of text a second that one user may write: far more than anybody types.
 pub(crate) const BYTE_RATE: u32 = 16 * 1024;
@@ -137,29 +138,30 @@ pub(crate) const CONNECTION_LOG_RATE: u32 = 5;
 pub(crate) const REFUSED_BURST: u32 = 200;
 /// Refused frames a second before a connection is closed with 1008.
 pub(crate) const REFUSED_RATE: u32 = 5;
-/// Bytes that the kernel takes for a TCP connection beyond what the peer has room for; by itself it takes up to 4 MB. As
-/// much as a reader who pauses for a moment in a flood falls behind: who is further behind is told from the database.
+/// Bytes that the kernel takes for a TCP connection beyond what the peer has room for; by itself it takes up to 4 MB.
+/// As much as a reader who pauses for a moment in a flood falls behind: a reader who is further behind catches up from
+/// the database.
 pub(crate) const UNSENT_MAX_BYTES: u32 = 256 * 1024;
 /// How long a socket may accept nothing before its connection is given up.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(30);
-/// How long the closing handshake may take.
+/// How long the closing handshake may take: a peer that cooperates needs one round trip.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a socket is kept after the last answer, for the peer to close, too.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are discarded meanwhile.
 pub(crate) const LINGER_MAX_BYTES: usize = 256 * 1024;
-/// Connections over the limit that are told so at once; more are closed without a response.
+/// Connections over the limit that get a response at the same time; more are closed without one.
 pub(crate) const REFUSALS_AT_ONCE: usize = 32;
 
 // --- Fan-out -------------------------------------------------------------------------------------------------------
 
-/// Events the broadcast channel holds for a busy shard; beyond that the shard's connections catch up.
+/// Entries that the broadcast channel holds for a busy shard; beyond that the shard's connections catch up.
 pub(crate) const HUB_CAPACITY: usize = 1_024;
 /// Messages of a commit encoded into one batch.
 pub(crate) const BATCH_MAX_MESSAGES: usize = 1_024;
 /// Bytes of frames of a commit encoded into one batch.
 pub(crate) const BATCH_MAX_BYTES: usize = 64 * 1024;
-/// Events a shard may be behind before the next commit waits for it.
+/// Entries of the channel that a shard may be behind before the next commit waits for it.
 pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
 /// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
 /// instead.
@@ -224,17 +226,17 @@ pub(crate) const FAIL_ALONE_MAX: usize = 4;
 /// Ids that are reserved on disk at a time, and skipped at most after an unclean end. Each time is one more write that
 /// waits for the disk.
 pub(crate) const IDS_RESERVED: i64 = 1_000;
-/// How often it is looked whether the log can be moved into the database.
+/// How often to check whether the log can be moved into the database.
 pub(crate) const SETTLE_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without a commit after which it is: a copy of the file alone has all that is older.
+/// Time without a commit after which it is moved: a copy of the file alone has everything older.
 pub(crate) const SETTLE_QUIET: Duration = Duration::from_secs(30);
-/// Time after which it is moved however many commits there are: with a few tries, no text that was removed is in the
-/// log for longer than the five minutes that the contract allows.
+/// Time after which it is moved in any case: with a few tries, no deleted text is in the log for longer than the five
+/// minutes that the contract allows.
 pub(crate) const SETTLE_AT_LAST: Duration = Duration::from_mins(4);
-/// How far the wall clock may run ahead of one that cannot be set before that is a jump: more than a machine sleeps at
-/// lunch, and far less than anything lives that expires.
+/// A clock further ahead than this counts as having jumped: more than a machine sleeps at lunch, and far less than the
+/// life of anything that expires.
 pub(crate) const CLOCK_JUMP: Duration = Duration::from_hours(1);
-/// How long the wall clock has to stay ahead until it is believed.
+/// How long the clock has to stay ahead until it is believed.
 pub(crate) const CLOCK_JUMP_PROOF: Duration = Duration::from_hours(24);
 /// How long a request waits for an answer from the database.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -273,7 +275,7 @@ pub(crate) const PRUNE_PACE: Duration = Duration::from_millis(25);
 pub(crate) const PRUNE_ALL_INTERVAL: Duration = Duration::from_hours(24);
 /// Messages examined by one round that removes the messages of a user.
 pub(crate) const ERASE_ROWS: u32 = 2_000;
-/// Between the tries of such a round that the database has no time for.
+/// Pause before such a round is retried when the database is busy.
 pub(crate) const ERASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a starting server, or a command that replaces the database, waits for the lock: both commands that read the
 /// server's addresses and those that change something release it quickly.
@@ -326,7 +328,7 @@ pub(crate) const HASHES_AT_ONCE: usize = 2;
 /// has to fit beside them.
 pub(crate) const SMALL_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// KiB that verifying a password may take. A stored hash says how much it needs, and the database may come from
-/// anywhere: a hash that needs over three times as much as ours matches no password.
+/// anywhere: a hash that needs more than three times as much as ours matches no password.
 pub(crate) const HASH_MEMORY_MAX_KIB: u32 = 64 * 1024;
 /// Passes over that memory for verifying a password: five times as many as ours, about half a second.
 pub(crate) const HASH_PASSES_MAX: u32 = 10;
@@ -339,19 +341,19 @@ pub(crate) const BUCKETS_MAX: usize = 16_384;
 
 // --- Push ----------------------------------------------------------------------------------------------------------
 
-/// Of notifications to browsers that are closed.
+/// Limits of notifications to closed browsers.
 #[cfg(feature = "push")]
 pub(crate) mod push {
     use std::time::Duration;
 
-    /// The tests of the whole server live ten times as fast.
+    /// Tests of the whole server run ten times as fast.
     const PACE: u64 = if cfg!(feature = "push-test") { 10 } else { 1 };
 
-    /// Bytes of what a push says, to which each is padded: a title, a line of a message, a room.
+    /// Bytes of the text of a push, to which each is padded: a title, a line of a message, a room.
     pub(crate) const PUSH_TEXT_BYTES: usize = 1_024;
     /// Bytes of a push service's URL for a browser; those of today have 200 to 500.
     pub(crate) const PUSH_ENDPOINT_MAX_BYTES: usize = 2 * 1_024;
-    /// How long a token for a push service is good: it may be no more than a day (RFC 8292 2), and clocks differ.
+    /// How long a token for a push service is good: a day at most (RFC 8292 2), and clocks differ.
     pub(crate) const VAPID_TOKEN_LIFE: Duration = Duration::from_hours(12);
     /// How long a push service keeps a push for a device that is off, and how long a failing push is tried again.
     pub(crate) const PUSH_TTL: Duration = Duration::from_hours(24);
@@ -359,17 +361,17 @@ pub(crate) mod push {
     pub(crate) const PUSH_INTERVAL: Duration = Duration::from_millis(5_000 / PACE);
     /// Time before a push that failed is tried again; doubled with each failure.
     pub(crate) const PUSH_BACKOFF_MIN: Duration = PUSH_INTERVAL;
-    /// The most that it is doubled to: a phone hears so soon after the network is back.
+    /// The most that it is doubled to: a phone is notified within this time after the network is back.
     pub(crate) const PUSH_BACKOFF_MAX: Duration = Duration::from_mins(10);
     /// How old a message is when it is pushed: a person who reads it before that, on any device, is not disturbed.
     pub(crate) const PUSH_DELAY: Duration = Duration::from_millis(10_000 / PACE);
-    /// Messages of so much time count as of one age.
+    /// Messages within this time count as equally old.
     pub(crate) const PUSH_MARK: Duration = Duration::from_millis(1_000 / PACE);
-    /// Rooms with messages that nobody has been told of yet; of more, the one that waits longest is forgotten.
+    /// Rooms with messages that are not pushed yet; beyond that the one that waits longest is forgotten.
     pub(crate) const PUSH_ROOMS_MAX: usize = 1_024;
     /// Characters of a message that a push shows: as many as a quote.
     pub(crate) const PUSH_LINE_MAX_CHARS: usize = 140;
-    /// Devices and rooms that wait to be pushed; of more, the oldest are dropped.
+    /// Pairs of a device and a room that wait for a push; beyond that the oldest are dropped.
     pub(crate) const PUSH_QUEUE_MAX: usize = 4_096;
     /// Pushes on their way at once.
     pub(crate) const PUSHES_AT_ONCE: usize = 16;
@@ -377,76 +379,76 @@ pub(crate) mod push {
     pub(crate) const DEVICES_AT_ONCE: u32 = 1_000;
     /// Subscriptions of one user; those visited last stay.
     pub(crate) const USER_SUBSCRIPTIONS_MAX: u32 = 8;
-    /// How long a subscription stays whose page is not opened.
+    /// How long a subscription stays if its page is not opened.
     pub(crate) const SUBSCRIPTION_LIFETIME: Duration = Duration::from_hours(60 * 24);
-    /// Messages that a push counts at most.
+    /// The most messages that a push counts.
     pub(crate) const PUSH_COUNTED_MAX: u32 = 1_000;
-    /// Time for one push, from the question for its address to the answer.
+    /// Time for one push, from the look-up of the address to the answer.
     pub(crate) const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
     /// Time in which an address has to answer before the next is tried.
     pub(crate) const PUSH_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
     /// Addresses of a push service that are tried.
     pub(crate) const PUSH_ADDRESSES_TRIED: usize = 3;
-    /// Bytes of an answer that are read, interim heads (RFC 9110 15.2) among them; where its own head does not end
-    /// within them, the push has failed. It is the least that hyper takes.
+    /// Bytes of an answer that are read, interim heads (RFC 9110 15.2) included; if its own head does not end within
+    /// them, the push has failed. The least that hyper accepts.
     pub(crate) const PUSH_ANSWER_MAX_BYTES: usize = 8 * 1_024;
     /// Headers of an answer.
     pub(crate) const PUSH_ANSWER_HEADERS_MAX: usize = 64;
-    /// TLS sessions that are kept to be resumed, which saves the push service and us a handshake's arithmetic.
+    /// TLS sessions kept for resumption, which saves the push service and us the arithmetic of a handshake.
     pub(crate) const PUSH_TLS_SESSIONS: usize = 32;
 
-    /// Bytes that are read of `/etc/hosts` and `/etc/resolv.conf`.
+    /// Bytes that are read of `/etc/hosts` and `/etc/resolv.conf`: far more than such files have.
     pub(crate) const DNS_FILE_MAX_BYTES: u64 = 64 * 1_024;
     /// Name servers that are asked: as many as the C library takes.
     pub(crate) const DNS_SERVERS_MAX: usize = 3;
-    /// Times that each of them is asked.
+    /// How often each of them is asked: as often as by the C library.
     pub(crate) const DNS_ATTEMPTS: usize = 2;
-    /// Time for one answer.
+    /// Time for one answer: less than the C library's five seconds, since a push has ten in all.
     pub(crate) const DNS_TIMEOUT: Duration = Duration::from_secs(2);
     /// Bytes of an answer in a datagram (RFC 1035 4.2.1).
     pub(crate) const DNS_UDP_MAX_BYTES: usize = 512;
-    /// Bytes of an answer over TCP.
+    /// Bytes of an answer over TCP: as many as its records can take.
     pub(crate) const DNS_TCP_MAX_BYTES: usize = 4 * 1_024;
-    /// Records of an answer that are read.
+    /// Records of an answer that are read: far more than a push service has addresses.
     pub(crate) const DNS_RECORDS_MAX: usize = 128;
-    /// Aliases that are followed from a name to its addresses.
+    /// Aliases that are followed from a name to its addresses: names may point at each other without end.
     pub(crate) const DNS_ALIASES_MAX: usize = 8;
 }
 
 // --- Room on the disk -----------------------------------------------------------------------------------------------
 
-/// Hundredths of the disk that stay free if nobody says, but not more than [`MIN_FREE_BYTES`].
+/// Hundredths of the disk that stay free by default, but not more than [`MIN_FREE_BYTES`].
 pub(crate) const MIN_FREE_PERCENT: u64 = 5;
-/// Bytes of the disk that stay free if nobody says, at most.
+/// The most bytes of the disk that stay free by default.
 pub(crate) const MIN_FREE_BYTES: u64 = 256 * 1024 * 1024;
-/// How often the disk is looked at, at most.
+/// The least time between two looks at the disk.
 pub(crate) const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 // --- Accounts ------------------------------------------------------------------------------------------------------
 
-/// How many names one address may try as often as one name, in all.
+/// The limit of all names from one address, as a multiple of the limit of one name.
 pub(crate) const AUTH_NAMES_PER_IP: u32 = 10;
 /// Guesses at one name in any minute, from all addresses together.
 pub(crate) const NAME_GUESSES_PER_MINUTE: u32 = 100;
 /// How long a login waits while others guess at its name.
 pub(crate) const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
-/// Logins that wait so at once; the others are refused.
+/// Logins that wait like this at once; the others are refused.
 pub(crate) const LOGINS_WAITING: usize = 64;
-/// Names with an address from which they have logged in that are remembered.
+/// Pairs of a name and an address with a successful login that are remembered.
 pub(crate) const KNOWN_LOGINS_MAX: usize = 4_096;
-/// Accounts that one address creates at once without an invitation.
+/// Burst of accounts that one address may create without an invitation.
 pub(crate) const REGISTRATION_BURST: u32 = 10;
-/// How long until it may create one more.
+/// Time until it may create one more.
 pub(crate) const REGISTRATION_INTERVAL: Duration = Duration::from_mins(10);
-/// Invitations that still work of one user, at most.
+/// The most invitations of one user that still work.
 pub(crate) const USER_INVITES_MAX: u32 = 100;
-/// Invitations in a list, and names by which of them.
+/// Invitations in a list, and users listed for each of them.
 pub(crate) const INVITES_LISTED_MAX: u32 = 200;
 /// Messages that one step of an export looks at.
 pub(crate) const EXPORT_ROWS: u32 = 500;
-/// How many may register with one invitation at most.
+/// The most users of one invitation.
 pub(crate) const INVITE_USES_MAX: u32 = 1_000;
-/// How long an invitation works if nobody says.
+/// How long an invitation works by default.
 pub(crate) const INVITE_LIFETIME: Duration = Duration::from_hours(7 * 24);
 /// How long an invitation works at most.
 pub(crate) const INVITE_LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
@@ -457,13 +459,13 @@ pub(crate) const NAME_MAX_CHARS: usize = 60;
 
 // --- Pictures and search -------------------------------------------------------------------------------------------
 
-/// The largest picture that is taken: a page makes its own smaller.
+/// Bytes of the largest picture that is accepted: the page shrinks pictures to less.
 pub(crate) const IMAGE_MAX_BYTES: usize = 512 * 1024;
 /// Most pixels on a side of a picture.
 pub(crate) const IMAGE_MAX_PIXELS: u32 = 4_096;
 /// Pictures that are received, or wait to be stored, at once: eight of the largest are 4 MiB.
 pub(crate) const IMAGES_AT_ONCE: usize = 8;
-/// Most pictures of one user that no message names yet.
+/// Most pictures of one user that are in no message yet.
 pub(crate) const UNNAMED_IMAGES_MAX: u32 = 16;
 /// Pictures that one user may send in a minute.
 pub(crate) const IMAGE_RATE: u32 = 30;
@@ -471,17 +473,17 @@ pub(crate) const IMAGE_RATE: u32 = 30;
 pub(crate) const IMAGE_PIECE_BYTES: u32 = 64 * 1024;
 /// Pictures that one step of the cleaning removes.
 pub(crate) const CLEAN_IMAGES: u32 = 8;
-/// Longest text to search for, in characters.
+/// Longest text to search for, in characters: a sentence.
 pub(crate) const SEARCH_MAX_CHARS: usize = 100;
-/// Messages that one search looks at; the client goes on from there.
+/// Messages that one search looks at: some milliseconds' worth. The client continues from there.
 pub(crate) const SEARCH_ROWS: u32 = 10_000;
-/// How long one search looks at most.
+/// The longest that one search looks, if the disk is slow.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(50);
-/// Messages of a search if nobody says.
+/// Messages of a search by default.
 pub(crate) const SEARCH_DEFAULT_MESSAGES: u32 = 20;
 /// Most messages of a search.
 pub(crate) const SEARCH_MAX_MESSAGES: u32 = 100;
-/// Searches at once; the others wait.
+/// Searches at once, each with a thread and a connection to the database; the others wait.
 pub(crate) const SEARCHES_AT_ONCE: usize = 2;
 /// Searches a second that one user may begin, with a burst of [`SEARCH_BURST`].
 pub(crate) const SEARCH_RATE: u32 = 10;
@@ -496,7 +498,7 @@ const _: () = assert!(
     STORE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis(),
     "clients waiting for a disk that hangs are still told that the server stops"
 );
-/// How often connections are told during that time: a shard that was overrun has missed it.
+/// How often connections are told during that time, since an overrun shard may have missed it.
 pub(crate) const DRAIN_RETRY: Duration = Duration::from_millis(100);
 /// How long the server then waits for the database.
 pub(crate) const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);

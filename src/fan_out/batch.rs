@@ -14,16 +14,16 @@ use crate::model::{MessageId, UserId};
 use crate::protocol::{Encoder, ServerFrame};
 use crate::room::{Audience, RoomId};
 
-/// How far a connection has been told: the last event, the last change of who is online, the last revocation, the last
-/// change of rooms.
+/// What a connection has been sent: up to which event, which change of who is online, which revocation and which change
+/// of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Position {
     pub(crate) event: MessageId,
     /// Counts the presence frames ever published.
     pub(crate) presence: u64,
-    /// Counts the times that sessions were revoked, as its shard saw them.
+    /// How often sessions were revoked, as counted by its shard.
     pub(crate) revocation: u64,
-    /// Counts the times that somebody came to read other rooms, as its shard saw them.
+    /// How often somebody's rooms changed, as counted by its shard.
     pub(crate) membership: u64,
 }
 
@@ -45,13 +45,13 @@ impl Position {
     }
 }
 
-/// What one frame tells.
+/// The cursor that a frame advances.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum FrameKind {
     /// The event with this id.
     Event(MessageId),
     Presence(u64),
-    /// What advances no cursor: who types, and how far somebody has read.
+    /// Advances none: typing, and how far somebody has read.
     Unordered,
 }
 
@@ -59,31 +59,31 @@ pub(crate) enum FrameKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reach {
     audience: Audience,
-    /// Whether clients of the first edition get it, which know one room.
+    /// Whether clients of the first edition, which know one room, get it.
     first_edition: bool,
     except: Option<UserId>,
 }
 
 impl Reach {
-    /// Everybody, whatever they know.
+    /// Everybody, with either edition of the contract.
     pub(crate) const ALL: Self = Self { audience: Audience::Everyone, first_edition: true, except: None };
 
-    /// Those who read a room.
+    /// The readers of a room.
     pub(crate) fn of_room(room: RoomId, audience: Audience) -> Self {
         Self { audience, first_edition: room == RoomId::LOBBY, except: None }
     }
 
-    /// Those who know more than the lobby.
+    /// The part of an audience that has clients of the second edition.
     pub(crate) fn second_edition(audience: Audience) -> Self {
         Self { audience, first_edition: false, except: None }
     }
 
-    /// The same without this user.
+    /// Leaves out this user: nobody is told of their own typing.
     pub(crate) fn except(self, user: UserId) -> Self {
         Self { except: Some(user), ..self }
     }
 
-    fn includes(&self, reader: Reader<'_>) -> bool {
+    fn includes(&self, reader: ReaderScope<'_>) -> bool {
         let is_reached = match self.audience {
             Audience::Everyone => true,
             Audience::Members(room) => reader.rooms.binary_search(&room).is_ok(),
@@ -95,11 +95,11 @@ impl Reach {
 
 /// What decides which frames a subscriber gets.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct ReaderScope<'a> {
     pub(crate) user: UserId,
-    /// Whether it reads all rooms that it may, or is of the first edition.
+    /// Whether it reads all rooms that its user may read; a client of the first edition reads the lobby alone.
     pub(crate) all_rooms: bool,
-    /// Its rooms that not everybody reads, sorted.
+    /// Its user's private and direct rooms, sorted.
     pub(crate) rooms: &'a [RoomId],
 }
 
@@ -112,7 +112,7 @@ struct Frame {
     reach: u8,
 }
 
-/// What a batch covers: from after one place up to another. What does not occur has no say.
+/// What a batch covers, as pairs of after and up to. `None`: it covers nothing of that kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Span {
     events: Option<(MessageId, MessageId)>,
@@ -120,7 +120,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The events after one up to another, whether or not anybody is told of each.
+    /// The events after `after` up to `up_to`, also those that have no frame.
     pub(crate) fn of_events(after: MessageId, up_to: MessageId) -> Self {
         Self { events: Some((after, up_to)), presence: None }
     }
@@ -139,7 +139,7 @@ impl Span {
     }
 }
 
-/// Distinct reaches of one batch: a set of them is a number.
+/// Distinct reaches of one batch: few enough that a set of them fits in a `u64`.
 const REACHES_MAX: usize = u64::BITS as usize;
 
 /// A run of finished frames in the order in which every connection gets them: the bytes of one write.
@@ -155,7 +155,7 @@ pub(crate) struct FrameBatch {
 /// How a batch fits what a connection has been told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Continuity {
-    /// It goes on exactly where the connection is.
+    /// It begins exactly where the connection is.
     InSequence,
     /// The connection has some of it already.
     Overlaps,
@@ -173,7 +173,7 @@ impl FrameBatch {
         self.frames.len()
     }
 
-    /// Where a connection stands that has been given all of this batch that is for it.
+    /// Where a connection at `position` stands once it has its part of this batch.
     pub(crate) fn advance(&self, mut position: Position) -> Position {
         if let Some((_, up_to)) = self.span.events {
             position.event = position.event.max(up_to);
@@ -197,14 +197,14 @@ impl FrameBatch {
         if in_sequence { Continuity::InSequence } else { Continuity::Overlaps }
     }
 
-    /// The rooms whose members alone it is for; none if it is for others too.
+    /// The rooms of a batch that is for members of rooms only; `None` if it is for others, too.
     pub(super) fn rooms(&self) -> Option<Vec<RoomId>> {
         let room = |reach: &Reach| if let Audience::Members(room) = reach.audience { Some(room) } else { None };
         self.reaches.iter().map(room).collect::<Option<Vec<_>>>().filter(|rooms| !rooms.is_empty())
     }
 
     /// Which of the reaches include this reader, as a set of bits.
-    fn reaches_of(&self, reader: Reader<'_>) -> u64 {
+    fn reaches_of(&self, reader: ReaderScope<'_>) -> u64 {
         let included = self.reaches.iter().enumerate().filter(|(_, reach)| reach.includes(reader));
         included.fold(0, |set, (at, _)| set | 1 << at)
     }
@@ -213,7 +213,7 @@ impl FrameBatch {
         matches!(self.reaches[..], [] | [Reach::ALL])
     }
 
-    /// The frames of these reaches that tell more than is told at `position`.
+    /// The frames of these reaches that come after `position`, or have no order.
     fn select(&self, reaches: u64, position: Position) -> Self {
         let mut part = FrameBatchBuilder::default();
         let mut start = 0;
@@ -232,8 +232,8 @@ impl FrameBatch {
         part.build(self.span)
     }
 
-    /// Where a connection stands that was given the first `written` bytes, and the rest of the frame that was cut:
-    /// once that is written too, the connection stands between two frames again.
+    /// Where a connection stands after the first `written` bytes, and the rest of the frame that was cut. The position
+    /// counts that frame: it is true once the rest is written, which has to be before anything else.
     ///
     /// The rest is a copy, so that a slow reader keeps one frame alive and not the whole batch.
     pub(crate) fn after_partial_write(&self, written: usize, mut position: Position) -> (Position, Bytes) {
@@ -249,7 +249,7 @@ impl FrameBatch {
         (position, rest)
     }
 
-    /// Whether `other` can be joined to these: together they have no more reaches than a batch may have.
+    /// Whether `other` can be joined to these without exceeding the reaches that a batch may have.
     pub(crate) fn can_join(batches: &[Arc<Self>], other: &Self) -> bool {
         let all = batches.iter().flat_map(|batch| &batch.reaches).chain(&other.reaches);
         let mut distinct: Vec<&Reach> = Vec::new();
@@ -261,7 +261,7 @@ impl FrameBatch {
         distinct.len() <= REACHES_MAX
     }
 
-    /// Joins batches that were published one behind the other, so that they cost one write.
+    /// Joins batches that were published one after the other, so that they cost one write.
     pub(crate) fn join(batches: &[Arc<Self>]) -> Self {
         let mut joined = FrameBatchBuilder::default();
         let mut span = Span::default();
@@ -282,9 +282,9 @@ impl FrameBatch {
 #[derive(Debug)]
 pub(crate) struct Delivery<'a> {
     batch: &'a FrameBatch,
-    /// How far all subscribers had been told before: those that earlier batches were not for were not visited.
+    /// Where every subscriber that keeps up stands, even if earlier batches skipped it.
     from: Position,
-    /// Gathered already, by the reaches that they have.
+    /// The parts gathered so far, by their set of reaches.
     parts: HashMap<u64, FrameBatch>,
 }
 
@@ -293,7 +293,7 @@ impl<'a> Delivery<'a> {
         Self { batch, from, parts: HashMap::new() }
     }
 
-    /// Where a subscriber stands that keeps up, and was last told something at `position`.
+    /// Where a subscriber that keeps up stands: at `position`, or further on if later batches skipped it.
     pub(crate) fn position_of(&self, position: Position) -> Position {
         let (event, presence) = (position.event.max(self.from.event), position.presence.max(self.from.presence));
         Position { event, presence, ..position }
@@ -303,8 +303,8 @@ impl<'a> Delivery<'a> {
         self.batch
     }
 
-    /// What `reader` gets of the batch, who has been told all that came before it.
-    pub(crate) fn part_for(&mut self, reader: Reader<'_>) -> &FrameBatch {
+    /// The part of the batch for a reader that has everything before it.
+    pub(crate) fn part_for(&mut self, reader: ReaderScope<'_>) -> &FrameBatch {
         if self.batch.is_for_all() {
             return self.batch;
         }
@@ -318,8 +318,8 @@ impl<'a> Delivery<'a> {
         self.parts.entry(reaches).or_insert_with(|| self.batch.select(reaches, Position::default()))
     }
 
-    /// What `reader` gets of the batch, who has been told some of it already.
-    pub(crate) fn rest_for(&self, reader: Reader<'_>, position: Position) -> FrameBatch {
+    /// The part of the batch for a reader that has some of it already.
+    pub(crate) fn rest_for(&self, reader: ReaderScope<'_>, position: Position) -> FrameBatch {
         self.batch.select(self.batch.reaches_of(reader), position)
     }
 }
@@ -352,7 +352,7 @@ impl FrameBatchBuilder {
         self.frames.push(Frame { end: self.encoder.len(), kind, reach });
     }
 
-    /// Whether no more is to be pushed.
+    /// Whether a limit is reached, and the next frame belongs in another batch.
     pub(crate) fn is_full(&self) -> bool {
         self.encoder.len() >= BATCH_MAX_BYTES
             || self.frames.len() >= BATCH_MAX_MESSAGES
@@ -387,8 +387,8 @@ mod tests {
 
     const USER: UserId = UserId(1);
 
-    fn reader(user: UserId, rooms: &[RoomId]) -> Reader<'_> {
-        Reader { user, all_rooms: true, rooms }
+    fn reader(user: UserId, rooms: &[RoomId]) -> ReaderScope<'_> {
+        ReaderScope { user, all_rooms: true, rooms }
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
         let batch = batch.build(Span::of_events(MessageId::new(0), MessageId::new(5)));
         let told = |user: UserId, all_rooms: bool, rooms: &[RoomId]| {
             let mut delivery = Delivery::new(&batch, Position::default());
-            let part = delivery.part_for(Reader { user, all_rooms, rooms });
+            let part = delivery.part_for(ReaderScope { user, all_rooms, rooms });
             assert_eq!(part.advance(at(0)), at(5));
             let id = |frame: &Frame| if let FrameKind::Event(id) = frame.kind { id.get() } else { 0 };
             part.frames.iter().map(id).collect::<Vec<_>>()

@@ -1,10 +1,10 @@
 //! The broadcast channel: events, encoded once, on their way to every shard.
 //!
-//! What connections are told travels here: the events of a commit, who came and went, who types, which sessions ended,
-//! who reads other rooms than before, that the server stops. (Only how far a user has read goes to that user's
-//! connections directly.) What a commit leads to is published by the writer thread alone, so that its order on the wire
-//! is the order of commits; who came and went, under the lock of [`Presence`](super::Presence). The hub knows nothing
-//! of sockets; the [shards](crate::fan_out) are its receivers.
+//! Everything that connections are told travels here: the events of a commit, comings and goings, typing, ended
+//! sessions, changed rooms, the server's end. (Only how far a user has read goes to that user's connections directly.)
+//! The writer thread alone publishes what a commit leads to, so that the order on the wire is the order of commits;
+//! comings and goings are published under the lock of [`Presence`](super::Presence). The hub knows nothing of sockets;
+//! the [shards](crate::fan_out) are its receivers.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,16 +18,16 @@ use crate::model::{MessageId, SessionId, UserId};
 use crate::protocol::ServerFrame;
 use crate::room::{self, Audience};
 
-/// An event of the broadcast channel.
+/// An entry of the broadcast channel.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// Encoded frames, each with those it reaches.
+pub(crate) enum Broadcast {
+    /// Encoded frames, each with its reach.
     Frames(Arc<FrameBatch>),
-    /// Rooms or their members changed: the connections concerned are told of it from the database.
+    /// Rooms or their members changed: the connections concerned read it from the database.
     RoomsChanged(Arc<[Concerned]>),
     /// These sessions have ended: their sockets close.
     Revoked(Arc<[SessionId]>),
-    /// Up to here there are events that nobody was told of: every connection reads them from the database.
+    /// A failed commit reached the disk after all: connections must read its events from the database.
     TurnedUp,
     /// The server is stopping: every socket closes.
     Shutdown,
@@ -45,12 +45,12 @@ pub(crate) struct Concerned {
 /// The sending side of the broadcast channel. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
-    events: broadcast::Sender<Event>,
+    channel: broadcast::Sender<Broadcast>,
     published: Arc<Published>,
     pace: Arc<Pace>,
 }
 
-/// The last frames that were published. A shard that was overrun sends its connections to catch up to here.
+/// The last frames that were published. The connections of an overrun shard catch up to here.
 #[derive(Debug, Default)]
 struct Published {
     event: AtomicI64,
@@ -66,12 +66,12 @@ struct Pace {
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { events: broadcast::Sender::new(HUB_CAPACITY), published: Arc::default(), pace: Arc::default() }
+        Self { channel: broadcast::Sender::new(HUB_CAPACITY), published: Arc::default(), pace: Arc::default() }
     }
 
     /// Receives what is published from now on.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Broadcast> {
+        self.channel.subscribe()
     }
 
     /// The last event and the last presence frame that were published.
@@ -80,9 +80,9 @@ impl Hub {
         (MessageId::new(event.load(Ordering::Acquire)), presence.load(Ordering::Acquire))
     }
 
-    /// Publishes one event. Without a receiver it is dropped.
-    pub(crate) fn publish(&self, event: Event) {
-        drop(self.events.send(event));
+    /// Publishes to every shard. Without a receiver it is dropped.
+    pub(crate) fn publish(&self, broadcast: Broadcast) {
+        drop(self.channel.send(broadcast));
     }
 
     /// Publishes one frame.
@@ -95,10 +95,10 @@ impl Hub {
         } else {
             Span::default()
         };
-        self.publish(Event::Frames(Arc::new(batch.build(span))));
+        self.publish(Broadcast::Frames(Arc::new(batch.build(span))));
     }
 
-    /// Publishes that rooms changed by some of these events, if by any.
+    /// Publishes the room changes among these events.
     pub(crate) fn publish_rooms(&self, events: &[room::Event]) {
         let concerned = events.iter().filter_map(|event| match event {
             room::Event::Room { audience, members, .. } => {
@@ -106,11 +106,11 @@ impl Hub {
             }
             _ => None,
         });
-        self.publish(Event::RoomsChanged(concerned.collect()));
+        self.publish(Broadcast::RoomsChanged(concerned.collect()));
     }
 
-    /// Publishes the events of one commit, all of which come after `after`, as few batches; then waits until the
-    /// shards are at most a few events behind, so that under load batches grow and not the channel.
+    /// Publishes the events of one commit, which begin after `after`, in few batches; then waits until the shards are
+    /// at most a few events behind, so that under load the batches grow and not the channel.
     ///
     /// Blocks, for a bounded time: for the writer thread only.
     pub(crate) fn publish_batch(&self, after: MessageId, events: &[room::Event]) {
@@ -121,27 +121,27 @@ impl Hub {
             push(&mut batch, event);
             if batch.is_full() || event.id() == last.id() {
                 let full = std::mem::take(&mut batch).build(Span::of_events(begun, event.id()));
-                self.publish(Event::Frames(Arc::new(full)));
+                self.publish(Broadcast::Frames(Arc::new(full)));
                 begun = event.id();
             }
         }
         self.wait_for_shards();
     }
 
-    /// Has every connection read from the database what a commit that failed stored all the same, up to `last_id`.
+    /// Makes every connection catch up to `last_id`, since a failed commit reached the disk after all.
     pub(crate) fn publish_turned_up(&self, last_id: MessageId) {
         self.published.event.store(last_id.get(), Ordering::Release);
-        self.publish(Event::TurnedUp);
+        self.publish(Broadcast::TurnedUp);
     }
 
     fn wait_for_shards(&self) {
-        if self.events.len() <= RUN_AHEAD_EVENTS {
+        if self.channel.len() <= RUN_AHEAD_EVENTS {
             return;
         }
         let deadline = Instant::now() + RUN_AHEAD_PATIENCE;
         let mut waits = self.pace.writer_waits.lock().unwrap_or_else(PoisonError::into_inner);
         *waits = true;
-        while self.events.len() > RUN_AHEAD_EVENTS {
+        while self.channel.len() > RUN_AHEAD_EVENTS {
             let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| *left > Duration::ZERO)
             else {
                 break;
@@ -151,7 +151,7 @@ impl Hub {
         *waits = false;
     }
 
-    /// Called by a shard when it has taken events from the channel.
+    /// Called by a shard when it has taken entries from the channel.
     pub(crate) fn progressed(&self) {
         if *self.pace.writer_waits.lock().unwrap_or_else(PoisonError::into_inner) {
             self.pace.progress.notify_one();
@@ -159,8 +159,8 @@ impl Hub {
     }
 }
 
-/// Encodes an event. What changes of rooms is different for each reader, and read from the database by those whom it
-/// concerns.
+/// Encodes an event. A change of a room looks different to each reader, so each of those concerned reads it from the
+/// database.
 fn push(batch: &mut FrameBatchBuilder, event: &room::Event) {
     let (frame, reach) = match event {
         room::Event::Message(it, audience) => (ServerFrame::message(it), Reach::of_room(it.room, *audience)),

@@ -4,14 +4,14 @@
 //! to each of its sockets with one non-blocking write. Nothing is copied or queued for a connection and no task is
 //! woken, so a connection that keeps up costs one `send` per delivery and nothing else.
 //!
-//! What is not for everybody is marked with whom it [reaches](Reach), and a subscriber knows which rooms its user
-//! reads. A change of a room or its members travels in the same channel: each subscriber it concerns is handed to its
-//! own task, which reads rooms and events from the database in one transaction. So the rooms of a subscriber change
-//! exactly between two frames.
+//! A frame that is not for everybody carries its [reach](Reach), and a subscriber knows which rooms its user reads. A
+//! change of a room or its members travels in the same channel: each subscriber it concerns is handed to its own task,
+//! which reads rooms and events from the database in one transaction. So the rooms of a subscriber change exactly
+//! between two frames.
 //!
 //! A socket that would block is left alone from then on: its own task writes. It finishes the frame that was cut, reads
-//! from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs nobody else
-//! anything, and needs no queue: the database is the queue.
+//! from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs the others
+//! nothing and needs no queue of its own: the database is the queue.
 //!
 //! Shard and task share a [`Subscriber`]. Its write owner says which of the two may write, so that no frame is split by
 //! another writer; its position says what has been sent, so that nothing is skipped or repeated whichever of them
@@ -24,9 +24,9 @@ mod shard;
 mod subscriber;
 
 pub(crate) use batch::{FrameBatchBuilder, FrameKind, Position, Reach, Span};
-pub(crate) use hub::{Event, Hub};
+pub(crate) use hub::{Broadcast, Hub};
 #[cfg(feature = "cluster")]
 pub(crate) use presence::Local;
-pub(crate) use presence::{Presence, PresenceGuard, Snapshot};
+pub(crate) use presence::{OnlineSnapshot, Presence, PresenceGuard};
 pub(crate) use shard::Shard;
 pub(crate) use subscriber::{Clock, CloseReason, Subscriber, WakeReason};

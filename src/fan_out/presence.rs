@@ -62,13 +62,13 @@ struct User {
     #[cfg(feature = "cluster")]
     nodes: Vec<Arc<str>>,
     typed_at: Option<Instant>,
-    /// The connections, as far as there are such already.
+    /// The user's connections that are set up, for read marks, which are sent to them directly.
     subscribers: Vec<Weak<Subscriber>>,
 }
 
 /// Who is online at one moment, and the number of presence frames that led there.
 #[derive(Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct OnlineSnapshot {
     pub(crate) online: usize,
     /// The first of them in alphabetical order, up to [`USERS_LISTED_MAX`].
     pub(crate) users: Vec<Username>,
@@ -108,7 +108,7 @@ impl Presence {
         self: &Arc<Self>,
         username: &Username,
         is_bot: bool,
-    ) -> Result<(PresenceGuard, Snapshot, bool), TooManyConnections> {
+    ) -> Result<(PresenceGuard, OnlineSnapshot, bool), TooManyConnections> {
         let mut online = self.lock();
         let user = online.all(is_bot).entry(username.clone()).or_default();
         if user.connections >= self.user_connections {
@@ -129,7 +129,7 @@ impl Presence {
     }
 
     /// Who is online now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> OnlineSnapshot {
         self.lock().snapshot()
     }
 
@@ -169,8 +169,8 @@ impl Presence {
         self.hub.publish_frame(&typing, FrameKind::Unordered, reach);
     }
 
-    /// Tells a user's connections how far the user has read in a room. That is no event, and the most frequent thing
-    /// there is to tell: it goes to those few directly, and not past every subscriber.
+    /// Tells a user's connections how far the user has read in a room. Nothing is sent more often, and it is not an
+    /// event: it goes straight to those few connections, without a shard that visits every subscriber.
     pub(crate) fn tell_read(&self, username: &Username, room: (RoomId, Audience), id: MessageId) {
         #[cfg(feature = "cluster")]
         self.lock().tell(Local::Read(username, room.0, id));
@@ -239,9 +239,9 @@ impl Online {
         self.users.get_mut(username).or_else(|| self.bots.get_mut(username))
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self) -> OnlineSnapshot {
         let users = self.users.keys().take(USERS_LISTED_MAX).cloned().collect();
-        Snapshot { online: self.users.len(), users, seq: self.seq }
+        OnlineSnapshot { online: self.users.len(), users, seq: self.seq }
     }
 
     /// Publishes a change, by name or by count; returns whether it was by name. When the server switches between the
@@ -269,13 +269,13 @@ impl Online {
     fn publish_presence(&mut self, hub: &Hub) {
         self.changed = false;
         self.seq += 1;
-        let Snapshot { online, users, seq } = self.snapshot();
+        let OnlineSnapshot { online, users, seq } = self.snapshot();
         let users = (!self.counting).then_some(&users[..]);
         hub.publish_frame(&ServerFrame::Presence { online, users }, FrameKind::Presence(seq), Reach::ALL);
     }
 }
 
-/// A connection's share in its user being online. The user leaves when the last one is dropped.
+/// Keeps the user of a connection online. The user leaves when the last guard is dropped.
 #[derive(Debug)]
 pub(crate) struct PresenceGuard {
     presence: Arc<Presence>,
@@ -288,7 +288,7 @@ impl PresenceGuard {
         &self.username
     }
 
-    /// Says what the connection is written to by.
+    /// Registers the subscriber, for read marks sent directly.
     pub(crate) fn attach(&self, subscriber: &Arc<Subscriber>) {
         if let Some(user) = self.presence.lock().all(self.is_bot).get_mut(&self.username) {
             user.subscribers.reserve_exact(1);

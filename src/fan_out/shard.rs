@@ -1,4 +1,8 @@
 //! A shard: the loop that takes what is published and writes it to its sockets.
+//!
+//! Connections join it while it writes. Its [`JoinGate`] says up to where it has begun to write, and how often sessions
+//! were revoked and rooms changed: a connection that has been sent less, or looked before the last change, may not join
+//! yet. So between the database and the shard no event is lost or sent twice.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,11 +13,11 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::batch::{Delivery, FrameBatch, Position};
-use super::hub::{Event, Hub};
+use super::hub::{Broadcast, Concerned, Hub};
 use super::subscriber::{Behind, Clock, CloseReason, Subscriber};
 use crate::limits::{HEARTBEAT_CHECKS, SOCKETS_PER_YIELD, WRITE_MAX_BYTES};
 use crate::metrics::Metrics;
-use crate::model::MessageId;
+use crate::model::{MessageId, SessionId};
 use crate::room::RoomId;
 
 /// A loop that writes events to its sockets.
@@ -25,7 +29,8 @@ pub(crate) struct Shard {
     gate: Mutex<JoinGate>,
 }
 
-/// Where new subscribers wait for the shard to adopt them, and the position a connection must have reached to join.
+/// Where new subscribers wait until the shard adopts them, and the position that a connection must have reached to
+/// join. Under one lock, so that a connection joins either before a batch is begun or when it has been sent that batch.
 #[derive(Debug, Default)]
 struct JoinGate {
     /// The position up to which the shard has started to write.
@@ -33,13 +38,13 @@ struct JoinGate {
     new: Vec<Weak<Subscriber>>,
     /// Subscribers by the private and direct rooms they read, so that a few people's talk does not visit everybody.
     by_room: HashMap<RoomId, Vec<Weak<Subscriber>>>,
-    /// The last event that every subscriber which keeps up has been told, as far as it is for it.
+    /// All subscribers that keep up have received everything addressed to them up to this event.
     delivered: MessageId,
     shut: bool,
 }
 
 impl JoinGate {
-    /// Lists a subscriber under the rooms it reads now. Those that it read before are found out when they are visited.
+    /// Lists a subscriber under the rooms it reads now. Stale listings are dropped in `members_of`.
     fn list_rooms(&mut self, subscriber: &Arc<Subscriber>) {
         let Some(rooms) = subscriber.take_rooms_changed() else { return };
         for room in rooms.iter() {
@@ -106,77 +111,87 @@ impl Shard {
         Ok(())
     }
 
-    /// The last event that a subscriber has been told, or that is not for it.
+    /// Up to which event a subscriber has received everything addressed to it.
     pub(crate) fn told(&self, subscriber: &Subscriber) -> MessageId {
         let delivered = self.gate().delivered;
         subscriber.told(delivered)
     }
 
     /// Serves the shard's sockets forever.
-    pub(crate) async fn run(&self, hub: Hub, mut events: broadcast::Receiver<Event>) -> Infallible {
+    pub(crate) async fn run(&self, hub: Hub, mut channel: broadcast::Receiver<Broadcast>) -> Infallible {
         // Weak, so that a connection that ends closes its socket at once and not at the next event.
         let mut subscribers: Vec<Weak<Subscriber>> = Vec::new();
         let mut heartbeat = tokio::time::interval(self.ping_interval / HEARTBEAT_CHECKS);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
+            let received = tokio::select! {
+                received = channel.recv() => received,
                 _ = heartbeat.tick() => {
                     self.heartbeat(&mut subscribers).await;
                     continue;
                 }
             };
-            let mut next = match event {
-                Ok(event) => Some(event),
+            let mut next = match received {
+                Ok(broadcast) => Some(broadcast),
                 Err(RecvError::Lagged(missed)) => {
                     self.lagged(&hub, &mut subscribers, missed);
                     None
                 }
                 Err(RecvError::Closed) => unreachable!("this task holds a sender"),
             };
-            while let Some(event) = next.take() {
+            while let Some(broadcast) = next.take() {
                 hub.progressed();
-                match event {
-                    Event::Frames(first) => {
-                        let (batch, after) = self.gather(first, &hub, &mut events, &mut subscribers);
-                        hub.progressed();
-                        self.deliver(&batch, &mut subscribers).await;
-                        next = after;
-                    }
-                    Event::Revoked(sessions) => {
-                        // A session that was checked before this, and whose subscriber is not in the list yet, must be
-                        // checked again.
-                        self.gate().position.revocation += 1;
-                        self.adopt_new(&mut subscribers);
-                        let revoked = |subscriber: &Arc<Subscriber>| sessions.contains(&subscriber.session());
-                        subscribers
-                            .iter()
-                            .filter_map(Weak::upgrade)
-                            .filter(revoked)
-                            .for_each(|subscriber| subscriber.close(CloseReason::Revoked));
-                    }
-                    Event::RoomsChanged(concerned) => {
-                        // As above: who looked before this may join only with the rooms they read now.
-                        self.gate().position.membership += 1;
-                        self.adopt_new(&mut subscribers);
-                        subscribers
-                            .iter()
-                            .filter_map(Weak::upgrade)
-                            .filter(|subscriber| subscriber.is_concerned(&concerned))
-                            .for_each(|subscriber| subscriber.start_catch_up());
-                    }
-                    Event::TurnedUp => self.catch_all_up(&hub, &mut subscribers),
-                    Event::Shutdown => {
-                        self.gate().shut = true;
-                        self.adopt_new(&mut subscribers);
-                        subscribers
-                            .iter()
-                            .filter_map(Weak::upgrade)
-                            .for_each(|subscriber| subscriber.close(CloseReason::Shutdown));
-                    }
-                }
+                next = self.handle(broadcast, &hub, &mut channel, &mut subscribers).await;
             }
         }
+    }
+
+    /// Handles one entry of the channel. Returns the next one, if it was taken already.
+    async fn handle(
+        &self,
+        broadcast: Broadcast,
+        hub: &Hub,
+        channel: &mut broadcast::Receiver<Broadcast>,
+        subscribers: &mut Vec<Weak<Subscriber>>,
+    ) -> Option<Broadcast> {
+        match broadcast {
+            Broadcast::Frames(first) => {
+                let (batch, after) = self.gather(first, hub, channel, subscribers);
+                hub.progressed();
+                self.deliver(&batch, subscribers).await;
+                return after;
+            }
+            Broadcast::Revoked(sessions) => self.revoke(&sessions, subscribers),
+            Broadcast::RoomsChanged(concerned) => self.change_rooms(&concerned, subscribers),
+            Broadcast::TurnedUp => self.catch_all_up(hub, subscribers),
+            Broadcast::Shutdown => self.shut_down(subscribers),
+        }
+        None
+    }
+
+    /// Closes the connections of these sessions. A session that was checked before this, and whose subscriber is not in
+    /// the list yet, must be checked again: hence the count.
+    fn revoke(&self, sessions: &[SessionId], subscribers: &mut Vec<Weak<Subscriber>>) {
+        self.gate().position.revocation += 1;
+        self.adopt_new(subscribers);
+        let revoked = live(subscribers).filter(|subscriber| sessions.contains(&subscriber.session()));
+        revoked.for_each(|subscriber| subscriber.close(CloseReason::Revoked));
+    }
+
+    /// Has the connections concerned look up their rooms. A connection that looked before this, and is not in the list
+    /// yet, may join only with the rooms that it reads now: hence the count.
+    fn change_rooms(&self, changes: &[Concerned], subscribers: &mut Vec<Weak<Subscriber>>) {
+        self.gate().position.membership += 1;
+        self.adopt_new(subscribers);
+        let concerned = live(subscribers).filter(|subscriber| subscriber.is_concerned(changes));
+        concerned.for_each(|subscriber| subscriber.start_catch_up());
+    }
+
+    /// Closes every connection, and lets none register any more.
+    fn shut_down(&self, subscribers: &mut Vec<Weak<Subscriber>>) {
+        self.gate().shut = true;
+        self.adopt_new(subscribers);
+        live(subscribers).for_each(|subscriber| subscriber.close(CloseReason::Shutdown));
     }
 
     fn adopt_new(&self, subscribers: &mut Vec<Weak<Subscriber>>) {
@@ -184,20 +199,20 @@ impl Shard {
     }
 
     /// Joins what else is pending to `first`, up to [`WRITE_MAX_BYTES`], so that it costs each socket one write. Also
-    /// returns the next event, if one of another kind was found.
+    /// returns the next entry, if it is of another kind.
     fn gather(
         &self,
         first: Arc<FrameBatch>,
         hub: &Hub,
-        events: &mut broadcast::Receiver<Event>,
+        channel: &mut broadcast::Receiver<Broadcast>,
         subscribers: &mut Vec<Weak<Subscriber>>,
-    ) -> (Arc<FrameBatch>, Option<Event>) {
+    ) -> (Arc<FrameBatch>, Option<Broadcast>) {
         let mut bytes = first.bytes().len();
         let mut batches = vec![first];
         let mut after = None;
         while bytes < WRITE_MAX_BYTES {
-            match events.try_recv() {
-                Ok(Event::Frames(batch)) if FrameBatch::can_join(&batches, &batch) => {
+            match channel.try_recv() {
+                Ok(Broadcast::Frames(batch)) if FrameBatch::can_join(&batches, &batch) => {
                     bytes += batch.bytes().len();
                     batches.push(batch);
                 }
@@ -251,12 +266,12 @@ impl Shard {
         let (event, presence) = hub.published();
         gate.position.event = gate.position.event.max(event);
         gate.position.presence = gate.position.presence.max(presence);
-        // Sessions may have been revoked by what was missed, and members removed.
+        // What was missed may have revoked sessions and removed members.
         gate.position.revocation += 1;
         gate.position.membership += 1;
         subscribers.append(&mut gate.new);
         drop(gate);
-        subscribers.iter().filter_map(Weak::upgrade).for_each(|subscriber| subscriber.start_catch_up());
+        live(subscribers).for_each(|subscriber| subscriber.start_catch_up());
     }
 
     /// One round of pings and of closing silent connections: one timer for all of them.
@@ -268,6 +283,11 @@ impl Shard {
         let (ping_every_ms, silent_after_ms) = (millis(self.ping_interval), millis(self.ping_interval * 5 / 2));
         for_each(subscribers, |subscriber| subscriber.heartbeat(now_ms, ping_every_ms, silent_after_ms)).await;
     }
+}
+
+/// The subscribers whose connections still exist.
+fn live(subscribers: &[Weak<Subscriber>]) -> impl Iterator<Item = Arc<Subscriber>> {
+    subscribers.iter().filter_map(Weak::upgrade)
 }
 
 /// Visits every subscriber whose connection still exists, removes the others, and yields to other tasks every
@@ -407,7 +427,7 @@ mod tests {
             hub.publish_frame(&frame, FrameKind::Unordered, Reach::ALL);
         };
         typing(0);
-        let Event::Frames(first) = events.recv().await.unwrap() else { panic!("frames were published") };
+        let Broadcast::Frames(first) = events.recv().await.unwrap() else { panic!("frames were published") };
         hub.publish_frame(&ServerFrame::UserJoin { username: "ada" }, FrameKind::Presence(1), Reach::ALL);
         (0..HUB_CAPACITY).for_each(typing);
         let mut listed = Vec::new();

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::batch::{Continuity, Delivery, Position, Reader};
+use super::batch::{Continuity, Delivery, Position, ReaderScope};
 use super::hub::Concerned;
 use crate::model::{MessageId, SessionId, UserId};
 use crate::net::Stream;
@@ -52,7 +52,7 @@ pub(crate) struct Subscriber {
     pub(crate) stream: Stream,
     user: UserId,
     session: SessionId,
-    /// Whether it reads all rooms that its user may read, or is of the first edition and knows the lobby alone.
+    /// Whether it reads all rooms that its user may read; a client of the first edition reads the lobby alone.
     all_rooms: bool,
     /// When the peer was last heard, in milliseconds of the server's [`Clock`].
     pub(super) heard_ms: AtomicU32,
@@ -65,7 +65,7 @@ pub(super) struct State {
     position: Position,
     /// Whether the shard is to list the rooms below.
     rooms_changed: bool,
-    /// The user's rooms that not everybody reads, as of when its task last looked; none of the first edition.
+    /// The user's private and direct rooms when the task last looked; empty for a client of the first edition.
     rooms: PrivateRooms,
     /// The rest of a frame that the shard has written in part.
     frame_tail: Bytes,
@@ -191,8 +191,8 @@ impl Subscriber {
         std::mem::take(&mut self.lock().frame_tail)
     }
 
-    /// Makes the task the write owner for good, and takes the rest of a frame that the shard has written in part: from
-    /// here on only pending output and the close frame are written.
+    /// Makes the shard write no more, and takes the rest of a frame that it has written in part. The last call of the
+    /// connection's task, which joins no shard after it: what is left to write is pending output and the close frame.
     pub(crate) fn start_closing(&self) -> Bytes {
         let mut state = self.lock();
         if state.owner == WriteOwner::Shard {
@@ -211,8 +211,8 @@ impl Subscriber {
         self.lock().position = position;
     }
 
-    /// Notes which rooms the user reads that not everybody does. In the task's turn, who has read from the database
-    /// what there is in them.
+    /// Sets the user's private and direct rooms. Called by the task as write owner, after it read their events from the
+    /// database.
     pub(crate) fn set_rooms(&self, rooms: PrivateRooms) {
         let mut state = self.lock();
         state.rooms_changed |= state.rooms != rooms;
@@ -224,19 +224,21 @@ impl Subscriber {
         self.lock().rooms.binary_search(&room).is_ok()
     }
 
-    /// The rooms that the shard has not listed this subscriber under; none if it has.
+    /// The rooms, if the shard has not listed this subscriber under them yet.
     pub(super) fn take_rooms_changed(&self) -> Option<PrivateRooms> {
         let mut state = self.lock();
         std::mem::take(&mut state.rooms_changed).then(|| Arc::clone(&state.rooms))
     }
 
-    /// What the connection has been told, where the shard has told all that is for it up to the event `delivered`.
+    /// Up to which event the connection has received everything addressed to it, if those that keep up have up to
+    /// `delivered`.
     pub(super) fn told(&self, delivered: MessageId) -> MessageId {
         let state = self.lock();
         if state.owner == WriteOwner::Shard { state.position.event.max(delivered) } else { state.position.event }
     }
 
-    /// Whether the task is to look again which rooms the user reads, or how they are.
+    /// Whether one of the changes concerns a room that the user reads or read until now, so that the task must look
+    /// again.
     pub(super) fn is_concerned(&self, changes: &[Concerned]) -> bool {
         self.all_rooms
             && changes.iter().any(|Concerned { audience, members }| {
@@ -287,7 +289,7 @@ impl Subscriber {
             return 0;
         }
         let position = delivery.position_of(state.position);
-        let reader = Reader { user: self.user, all_rooms: self.all_rooms, rooms: &state.rooms };
+        let reader = ReaderScope { user: self.user, all_rooms: self.all_rooms, rooms: &state.rooms };
         let rest;
         let batch = match delivery.batch().continuity(position) {
             Continuity::InSequence => delivery.part_for(reader),

@@ -15,7 +15,7 @@ use crate::model::{CONTENT_MAX_CHARS, USERNAME_MAX_CHARS};
 use crate::protocol::{self, AboutBody, AboutLimits, WireUser};
 use crate::room::{ALT_MAX_CHARS, REACTIONS, ROOM_NAME_MAX_CHARS, TOPIC_MAX_CHARS};
 
-/// `GET /about`: what a client is to know before anybody logs in.
+/// `GET /about`: what a client needs to know before anybody logs in.
 pub(crate) async fn about(app: &Arc<App>) -> Result<Response, ApiError> {
     let body = AboutBody {
         name: &app.config.name,
@@ -46,7 +46,7 @@ pub(crate) async fn about(app: &Arc<App>) -> Result<Response, ApiError> {
 pub(crate) async fn users(app: &Arc<App>, headers: &HeaderMap, query: Option<&str>) -> Result<Response, ApiError> {
     session_of(app, headers).await?;
     let prefix = parameter(query.unwrap_or_default(), "prefix")?.unwrap_or_default();
-    // What is encoded wrongly, or longer than any name, is the beginning of none.
+    // A prefix that is encoded wrongly, or longer than any name, matches no name.
     let prefix = percent_decode(prefix).filter(|prefix| prefix.len() <= USERNAME_MAX_CHARS).unwrap_or("{".into());
     let people = app.db.people(prefix.into_owned()).await?;
     let users: Vec<_> = people

@@ -1,7 +1,7 @@
 //! The routes about one's own account, and a moderator's about those of others.
 //!
-//! What asks for a password verifies it off the threads of the database, and hands the hash that it was verified
-//! against to the writer, which does nothing if that is not the user's any more.
+//! A route that requires the password verifies it off the database's threads, and hands the writer the hash that it
+//! verified against: the writer does nothing if the user has another by then.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub(super) async fn person(app: &App, headers: &HeaderMap) -> Result<Session, Ap
 /// The hash that a person's password was verified against. Guesses are limited by address and by user.
 async fn verified(app: &App, peer: &Peer, session: &Session, claimed: Password) -> Result<String, ApiError> {
     let now = Instant::now();
-    app.auth_rate.log_in(peer.address, Some(&session.username)).await.map_err(ApiError::RateLimited)?;
-    app.password_rate.take(session.user, now).map_err(ApiError::RateLimited)?;
+    app.rates.auth.log_in(peer.address, Some(&session.username)).await.map_err(ApiError::RateLimited)?;
+    app.rates.passwords.take(session.user, now).map_err(ApiError::RateLimited)?;
     let known = app.db.credentials(session.username.clone()).await?.ok_or(ApiError::Unauthorized)?;
     let hash = known.password_hash.clone();
     let matches = app.hasher.verify(claimed, Some(known.password_hash)).await?;
@@ -88,7 +88,7 @@ pub(crate) async fn end_other_sessions(app: &Arc<App>, headers: &HeaderMap) -> R
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `DELETE /account`: takes one's own account away, and what was written with it if that is asked for.
+/// `DELETE /account`: deletes one's own account, and one's messages on request.
 pub(crate) async fn delete_account(
     app: &Arc<App>,
     peer: &Peer,
@@ -112,13 +112,13 @@ pub(crate) async fn delete_account(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Does what has several steps in a task of its own: it goes on if the client hangs up.
+/// Does work of several steps in a task of its own, so that it is finished even if the client hangs up.
 async fn to_the_end(work: impl Future<Output = Result<(), ApiError>> + Send + 'static) -> Result<(), ApiError> {
     tokio::spawn(work).await.unwrap_or(Err(ApiError::Unavailable))
 }
 
-/// Takes away all that a user wrote, in steps between which everybody else is served. A step that the database has no
-/// time for is tried again: nobody can ask for it any more whose account is gone.
+/// Deletes everything that a user wrote, in steps between which everybody else is served. A step that the database has
+/// no time for is tried again: a user whose account is gone cannot ask again.
 async fn erase(app: &App, username: Username, by: Option<(UserId, Username)>) -> Result<(), ApiError> {
     let mut after = Some(MessageId::default());
     while let Some(from) = after {
@@ -132,7 +132,7 @@ async fn erase(app: &App, username: Username, by: Option<(UserId, Username)>) ->
     Ok(())
 }
 
-/// Goes on with what a stop or a crash has interrupted.
+/// Continues erasures that a stop or a crash interrupted.
 pub(crate) async fn finish_erasures(app: Arc<App>) {
     for user in app.db.erasures() {
         match erase(&app, Username::deleted(*user), None).await {
@@ -142,7 +142,7 @@ pub(crate) async fn finish_erasures(app: Arc<App>) {
     }
 }
 
-/// `GET /export`: what one has written, wherever it is, as JSON Lines.
+/// `GET /export`: everything that one has written, in all rooms, as JSON Lines.
 pub(crate) async fn export(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
     let session = person(app, headers).await?;
     let (sender, pieces) = Channel::new(1);
@@ -158,7 +158,7 @@ async fn send_export(app: Arc<App>, user: UserId, mut sender: Sender<Bytes, db::
     loop {
         let found = match app.db.messages_by(user, after).await {
             Ok(found) => found,
-            // The answer has begun: that it is cut short is all that can still be said.
+            // The answer has begun: the only way to report the error is to cut it short.
             Err(error) => return sender.abort(error),
         };
         let mut piece = Vec::new();
@@ -181,12 +181,12 @@ pub(crate) async fn invite(app: &Arc<App>, peer: &Peer, request: Request<Incomin
         "the body must be a JSON object with the numbers \"uses\" and \"expires_in\" if any",
     ))?;
     let uses = NonZeroU32::new(uses.unwrap_or(1)).filter(|uses| uses.get() <= INVITE_USES_MAX);
-    let uses = uses.ok_or(ApiError::InvalidRequest("uses is a number from 1 to 1,000"))?;
+    let uses = uses.ok_or(ApiError::InvalidRequest("uses must be a number from 1 to 1,000"))?;
     let max = i64::try_from(INVITE_LIFETIME_MAX.as_millis()).unwrap_or(i64::MAX);
     let default = i64::try_from(INVITE_LIFETIME.as_millis()).unwrap_or(max);
     let expires_in = Some(expires_in.unwrap_or(default)).filter(|millis| (1..=max).contains(millis));
     let expires_in =
-        expires_in.ok_or(ApiError::InvalidRequest("expires_in is a number of milliseconds, up to 90 days"))?;
+        expires_in.ok_or(ApiError::InvalidRequest("expires_in must be a number of milliseconds, at most 90 days"))?;
     let (code, expires_at) = (InviteCode::random(), UnixMillis::now().plus(expires_in));
     let (digest, at_most) = (code.digest(), USER_INVITES_MAX);
     let by_moderators = app.config.invites == Whose::Moderators;
@@ -199,8 +199,8 @@ pub(crate) async fn invite(app: &Arc<App>, peer: &Peer, request: Request<Incomin
     Ok(json(StatusCode::CREATED, protocol::invited_body(id, code.reveal(), &url)))
 }
 
-/// What people reach this server at: as the operator says, else as this request did. No page but our own can have a
-/// browser send another `Origin`.
+/// The URL by which people reach this server: as the operator says, otherwise as this request did. An `Origin` is that
+/// of our own page or of an allowed one: other pages' requests are refused.
 fn base_url(app: &App, peer: &Peer, headers: &HeaderMap) -> String {
     if let Some(url) = &app.config.public_url {
         return url.as_str().to_owned();
@@ -220,7 +220,7 @@ fn may_invite(app: &App, session: &Session) -> Result<(), ApiError> {
     if may { Ok(()) } else { Err(ApiError::Forbidden) }
 }
 
-/// `GET /invites`: the invitations that have not expired: one's own, of a moderator all.
+/// `GET /invites`: the invitations that have not expired: one's own; for a moderator, all.
 pub(crate) async fn invites(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
     let session = person(app, headers).await?;
     may_invite(app, &session)?;
@@ -236,7 +236,7 @@ pub(crate) async fn delete_invite(app: &Arc<App>, headers: &HeaderMap, invite: i
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `POST /users/NAME/ban`: keeps somebody out, and takes away what they wrote if that is asked for.
+/// `POST /users/NAME/ban`: keeps somebody out, and deletes their messages on request.
 pub(crate) async fn ban(app: &Arc<App>, request: Request<Incoming>, username: Username) -> Result<Response, ApiError> {
     let session = person(app, request.headers()).await?;
     let body = read_json(request).await?;
@@ -292,7 +292,7 @@ pub(crate) fn short_client(agent: &str) -> String {
     }
 }
 
-/// Most characters of a client's name that is not known.
+/// Most characters of the name of an unknown client.
 const CLIENT_MAX_CHARS: usize = 32;
 
 impl From<AccountError> for ApiError {

@@ -1,7 +1,7 @@
 //! The web client, compiled into the binary: each file compressed if that gains anything, all under one version.
 //!
-//! Browsers take gzip, with TLS and without. For a client that does not a file is unpacked, once: a second copy of all
-//! would be a tenth of the binary, rarely asked for.
+//! Browsers take gzip, with TLS and without. For other clients a file is unpacked when it is first requested: a second
+//! copy of all files would be a tenth of the binary, and rarely needed.
 //!
 //! Nothing here touches the file system, so there is no path to traverse. Every file carries the version of the whole
 //! bundle as its `ETag`, so that a page and its service worker can tell that they hold files of one version.
@@ -22,7 +22,7 @@ struct Asset {
     content_type: &'static str,
     is_gzip: bool,
     bytes: &'static [u8],
-    /// Once somebody has asked for it.
+    /// Set at the first request without gzip.
     unpacked: OnceLock<Bytes>,
 }
 
@@ -37,7 +37,7 @@ fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// What gzip puts around what is compressed, if it holds no name (RFC 1952 2.3).
+/// Bytes around the compressed data of a gzip file without a name (RFC 1952 2.3).
 const GZIP_HEADER: usize = 10;
 const GZIP_TRAILER: usize = 8;
 

@@ -1,4 +1,7 @@
 //! Request bodies, each with a limit in bytes and a deadline.
+//!
+//! Hyper limits the head of a request in both, and the body in neither: without the deadline a client that sends a byte
+//! now and then would hold its connection, and the memory for what has arrived, for as long as it likes.
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -14,11 +17,11 @@ use crate::limits::{BODY_MAX_BYTES, BODY_TIMEOUT, IMAGE_MAX_BYTES};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyKind {
     Json,
-    /// Bare text: `text/plain`, or what `curl -d` calls it and does not mean.
+    /// Bare text: `text/plain`, or `application/x-www-form-urlencoded`, which `curl -d` sends for any text.
     Text,
 }
 
-/// Reads a picture, whatever its type is said to be.
+/// Reads a picture, whatever type is declared.
 pub(super) async fn read_image(request: Request<Incoming>) -> Result<Vec<u8>, ApiError> {
     BodyReader::new(request.into_body(), IMAGE_MAX_BYTES)?.read_all().await
 }
@@ -69,7 +72,7 @@ fn is_declared(headers: &HeaderMap, expected: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case(expected)
 }
 
-/// The transfer of the body ended early, or is none that HTTP allows.
+/// The transfer of the body ended early, or breaks HTTP.
 const BROKEN: ApiError = ApiError::InvalidRequest("the body did not arrive whole");
 
 /// Reads a body chunk by chunk, within [`BODY_TIMEOUT`] altogether.

@@ -19,16 +19,16 @@ pub const TOO_MANY_CONNECTIONS: &str = "too many connections: try again soon";
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// The body is not the JSON object asked for; the text says what is.
+    /// The body is not the JSON object that the route takes; the text says which it is.
     #[error("{0}")]
     InvalidBody(&'static str),
-    /// What was to be written is not what the contract allows; the text says why.
+    /// The contract does not allow such a message; the text says why.
     #[error("{0}")]
     InvalidMessage(Cow<'static, str>),
     /// Another open room has this name, in whatever case.
     #[error("another room has this name")]
     NameTaken,
-    /// The room is only read.
+    /// The room is archived: it can only be read.
     #[error("the room is archived")]
     Archived,
     /// The message was stored too long ago to be edited.
@@ -42,11 +42,11 @@ pub(crate) enum ApiError {
     InvalidRequest(&'static str),
     /// Not an acceptable username.
     #[error(
-        "a username has 1 to {USERNAME_MAX_CHARS} of the characters A-Z a-z 0-9 . _ - and starts with a letter or digit"
+        "a username must have 1 to {USERNAME_MAX_CHARS} of the characters A-Z a-z 0-9 . _ - and start with a letter or digit"
     )]
     InvalidUsername,
     /// The password is too short or too long.
-    #[error("a password has {PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")]
+    #[error("a password must have {PASSWORD_MIN_CHARS} to {PASSWORD_MAX_CHARS} characters")]
     InvalidPassword,
     /// The username is taken, compared without regard to case.
     #[error("this username is taken")]
@@ -96,16 +96,16 @@ pub(crate) enum ApiError {
     /// The body did not arrive in time.
     #[error("the request took too long to arrive")]
     RequestTimeout,
-    /// The body is of none of the types that the route takes.
+    /// The route does not take a body of this type.
     #[error("this path does not take a body of this type: send application/json")]
     UnsupportedMediaType,
     /// A rate limit was exceeded; carries how long to wait.
     #[error("too many requests: wait {} s", seconds(.0))]
     RateLimited(Duration),
     /// The disk has no room for what people write, or the database is as large as it may be.
-    #[error("this server has no room for new messages: its operator can make some")]
+    #[error("this server has no disk space for new messages: its operator can free some")]
     NoSpace,
-    /// The body is none of the pictures that are taken.
+    /// The body is not a picture of a type that the server takes.
     #[error("this is not a PNG, JPEG, WebP or GIF picture")]
     NotAPicture,
     /// The server or the address has as many connections as allowed.
@@ -122,7 +122,7 @@ fn seconds(wait: &Duration) -> u64 {
 }
 
 impl ApiError {
-    /// Whether it says that something is not there, or is not for the one asking.
+    /// Whether it says that something does not exist, or is not for this client.
     pub(crate) fn denies(&self) -> bool {
         matches!(
             self.status(),
@@ -234,7 +234,7 @@ impl From<db::RoomError> for ApiError {
             db::RoomError::NotFound => Self::NotFound,
             db::RoomError::Forbidden | db::RoomError::TooMany => Self::Forbidden,
             db::RoomError::NameTaken => Self::NameTaken,
-            db::RoomError::NoMembers => Self::InvalidRequest("everybody is in an open room: it has no members"),
+            db::RoomError::NoMembers => Self::InvalidRequest("an open room has no members: everybody reads it"),
             db::RoomError::SessionEnded => Self::Unauthorized,
             db::RoomError::Unavailable => Self::Unavailable,
         }

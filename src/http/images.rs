@@ -1,4 +1,4 @@
-//! Pictures: stored as they are but for what was written beside them, and sent to those who may read their message.
+//! Pictures: stored without their metadata, and sent to those who may read their message.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,10 +22,10 @@ use crate::picture::{Picture, PictureError};
 use crate::protocol;
 use crate::room::ImageId;
 
-/// Nothing in a picture runs or loads, should a browser take it for a page.
+/// Should a browser take a picture for a page, nothing in it runs or loads.
 const PICTURE_POLICY: &str = "sandbox; default-src 'none'";
 
-/// `POST /images`: stores a picture, which a message of its owner is to name.
+/// `POST /images`: stores a picture, for a message that its owner sends next.
 pub(crate) async fn store(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let session = session_of(app, request.headers()).await?;
     if app.config.images == Switch::Off {
@@ -34,13 +34,13 @@ pub(crate) async fn store(app: &Arc<App>, request: Request<Incoming>) -> Result<
     if app.space.is_low() {
         return Err(ApiError::NoSpace);
     }
-    app.image_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
-    // Held until the picture is on disk: so many are in memory, and no more.
+    app.rates.images.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    // Held until the picture is on disk: it bounds how many are in memory.
     let _place = app.images.try_acquire().map_err(|_| ApiError::Unavailable)?;
     let file = read_image(request).await?;
     let Picture { subtype, width, height, bytes } = Picture::parse(&file)?;
     drop(file);
-    // What says how it is turned may take more than what said so before.
+    // The orientation that is written anew may take more bytes than the one that was left out.
     if bytes.len() > IMAGE_MAX_BYTES {
         return Err(ApiError::PayloadTooLarge);
     }

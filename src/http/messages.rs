@@ -20,7 +20,7 @@ use crate::model::{Content, MessageId, Nonce, UserId};
 use crate::protocol::{self, Attachments, EditBody, HistoryBody, MessageBody, MessageFrame};
 use crate::room::RoomId;
 
-/// A page of history as it is asked for.
+/// A request for a page of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PageRequest {
     pub(crate) room: RoomId,
@@ -37,7 +37,7 @@ pub(crate) async fn message_history(
     let digest = bearer(headers)?;
     let PageRequest { room, page, limit } = match parse_page(query.unwrap_or_default()) {
         Ok(request) => request,
-        // What is wrong with the request is said only to those who may make it.
+        // Only those who may make the request are told what is wrong with it.
         Err(error) => return session_of(app, headers).await.and(Err(error)),
     };
     let found = app.db.message_history(digest, room, page, limit).await?;
@@ -85,7 +85,7 @@ async fn send_range(
     }
     let mut piece = Vec::new();
     history.end(&mut piece);
-    // As above.
+    // Fails when the client has gone.
     drop(sender.send_data(piece.into()).await);
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn parse_page(query: &str) -> Result<PageRequest, ApiError> {
     let id = |name| Ok::<_, ApiError>(number(query, name)?.map(MessageId::new));
     let Ok(limit @ 1..=PAGE_MAX_MESSAGES) = number(query, "limit")?.map_or(Ok(PAGE_DEFAULT_MESSAGES), u32::try_from)
     else {
-        return Err(ApiError::InvalidRequest("limit is a number from 1 to 200"));
+        return Err(ApiError::InvalidRequest("limit must be a number from 1 to 200"));
     };
     let room = number(query, "room")?.map_or(RoomId::LOBBY, RoomId);
     let page = match (id("before")?, id("after")?, id("around")?) {
@@ -102,7 +102,7 @@ pub(crate) fn parse_page(query: &str) -> Result<PageRequest, ApiError> {
         (Some(id), None, None) => PageQuery::Before(id),
         (None, Some(id), None) => PageQuery::After(id),
         (None, None, Some(id)) => PageQuery::Around(id),
-        _ => return Err(ApiError::InvalidRequest("a page is before, after or around a message: one of the three")),
+        _ => return Err(ApiError::InvalidRequest("use only one of before, after and around")),
     };
     Ok(PageRequest { room, page, limit })
 }
@@ -124,7 +124,7 @@ pub(crate) async fn send_message(app: &Arc<App>, request: Request<Incoming>) -> 
             (text, Attachments::default(), None)
         }
     };
-    attached.room = one_of(attached.room, room, "the room in the address and the one in the body differ")?;
+    attached.room = one_of(attached.room, room, "the room in the query and the one in the body differ")?;
     let nonce = one_of(nonce, header, NONCES_DIFFER)?;
     let id = match MessageFrame::new(&content, &attached, nonce) {
         Ok(MessageFrame { room, content, reply_to, image, nonce }) => {
@@ -140,7 +140,7 @@ const MESSAGE_FORM: &str = "the body must be a JSON object with the string \"con
      \"image\", \"alt\" and \"nonce\" if any";
 const NONCES_DIFFER: &str = "the nonce in the body and the Idempotency-Key differ";
 
-/// `PATCH /messages/ID`: another text for one's own message.
+/// `PATCH /messages/ID`: replaces the text of one's own message.
 pub(crate) async fn edit_message(
     app: &Arc<App>,
     request: Request<Incoming>,
@@ -162,7 +162,7 @@ pub(crate) async fn edit_message(
     Ok(json(StatusCode::OK, protocol::event_body(id)))
 }
 
-/// `DELETE /messages/ID`: takes a message away.
+/// `DELETE /messages/ID`: deletes a message.
 pub(crate) async fn delete_message(
     app: &Arc<App>,
     headers: &HeaderMap,
@@ -174,7 +174,7 @@ pub(crate) async fn delete_message(
     Ok(json(StatusCode::OK, protocol::event_body(id)))
 }
 
-/// Stores one write, if its user is not too fast; what was stored before under the same nonce costs nothing.
+/// Stores one write, if its user is not too fast. A repeat of a stored one, by its nonce, costs nothing.
 async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, ApiError> {
     let (user, now, nonce, bytes) = (session.user, Instant::now(), write.nonce().cloned(), write.text_bytes());
     if let Err(held) = app.may_write(user, &write, now) {
@@ -193,7 +193,7 @@ async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, A
     Ok(event)
 }
 
-/// What was stored before under this nonce, whatever comes with it now; else the error.
+/// The event stored before under this nonce, whatever comes with it now; else the error.
 async fn seen_or(app: &App, user: UserId, nonce: Option<Nonce>, error: ApiError) -> Result<MessageId, ApiError> {
     let seen = match nonce {
         Some(nonce) => app.db.seen(user, vec![nonce]).await?.into_iter().next().flatten(),
@@ -202,22 +202,22 @@ async fn seen_or(app: &App, user: UserId, nonce: Option<Nonce>, error: ApiError)
     seen.ok_or(error)
 }
 
-/// The nonce of a request that its header names.
+/// The nonce in a request's header.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<Nonce>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let nonce = value.to_str().ok().and_then(Nonce::parse).filter(|_| values.next().is_none());
     nonce
         .map(Some)
-        .ok_or(ApiError::InvalidRequest("an Idempotency-Key has 1 to 64 characters of ASCII, and comes once"))
+        .ok_or(ApiError::InvalidRequest("Idempotency-Key must have 1 to 64 ASCII characters and appear once"))
 }
 
 fn parse_nonce(nonce: Option<String>) -> Result<Option<Nonce>, ApiError> {
     let parsed = nonce.map(|nonce| Nonce::parse(&nonce));
-    parsed.map(|nonce| nonce.ok_or(ApiError::InvalidMessage("a nonce has 1 to 64 characters".into()))).transpose()
+    parsed.map(|nonce| nonce.ok_or(ApiError::InvalidMessage("nonce must have 1 to 64 characters".into()))).transpose()
 }
 
-/// What is given in one of two places, or in both alike.
+/// A value that is given in one of two places, or in both alike.
 fn one_of<T: PartialEq>(one: Option<T>, other: Option<T>, differ: &'static str) -> Result<Option<T>, ApiError> {
     match (one, other) {
         (Some(one), Some(other)) if one != other => Err(ApiError::InvalidRequest(differ)),

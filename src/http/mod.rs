@@ -1,4 +1,4 @@
-//! HTTP: every route except the WebSocket, and what all answers have in common.
+//! HTTP: every route except the WebSocket's, and what all answers have in common.
 
 pub(crate) mod about;
 pub(crate) mod account;

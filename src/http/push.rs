@@ -22,17 +22,17 @@ pub(crate) async fn key(app: &Arc<App>, headers: &HeaderMap) -> Result<Response,
     Ok(json(StatusCode::OK, protocol::push_key_body(&push.public_key())))
 }
 
-/// `PUT /push`: keeps a device's subscription, which is nobody else's from then on.
+/// `PUT /push`: stores a device's subscription, for this user from then on and for nobody else.
 pub(crate) async fn subscribe(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let (session, push) = authorize(app, request.headers()).await?;
-    app.message_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let body = read_json(request).await?;
     let body = protocol::parse_body(&body).filter(SubscriptionBody::tells).ok_or(ApiError::InvalidRequest(
-        "a subscription is an endpoint, keys with p256dh and auth, and what: \"all\" or \"mentions\"",
+        "endpoint and keys with p256dh and auth are required; what may be \"all\" or \"mentions\"",
     ))?;
     let endpoint = push.check_endpoint(&body.endpoint).map_err(ApiError::InvalidRequest)?;
     let keys =
-        Keys::parse(&body.keys.p256dh, &body.keys.auth).ok_or(ApiError::InvalidRequest("the keys are no browser's"))?;
+        Keys::parse(&body.keys.p256dh, &body.keys.auth).ok_or(ApiError::InvalidRequest("invalid p256dh or auth"))?;
     let subscription =
         Subscription { endpoint, keys: keys.to_bytes(), about: body.about(), hides_text: body.hides_text };
     app.db.subscribe(sender(session), subscription).await?;
@@ -40,19 +40,19 @@ pub(crate) async fn subscribe(app: &Arc<App>, request: Request<Incoming>) -> Res
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `DELETE /push`: ends a subscription; one that is not there, or another's, has ended already.
+/// `DELETE /push`: ends a subscription. There is no error if it does not exist, or is somebody else's.
 pub(crate) async fn unsubscribe(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let (session, push) = authorize(app, request.headers()).await?;
-    app.message_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let body = read_json(request).await?;
-    let body = protocol::parse_body(&body).ok_or(ApiError::InvalidRequest("an endpoint is a text"))?;
+    let body = protocol::parse_body(&body).ok_or(ApiError::InvalidRequest("endpoint must be a string"))?;
     let EndpointBody { endpoint } = body;
     let endpoint = push.check_endpoint(&endpoint).map_err(ApiError::InvalidRequest)?;
     app.db.unsubscribe(session.user, endpoint).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Whose session it is; where nothing is pushed these routes are not there.
+/// The session of a person. On a server that does not push, these routes do not exist.
 async fn authorize<'a>(app: &'a Arc<App>, headers: &HeaderMap) -> Result<(Session, &'a Arc<Push>), ApiError> {
     let push = app.push.as_ref().ok_or(ApiError::NotFound)?;
     Ok((person(app, headers).await?, push))

@@ -93,7 +93,8 @@ pub(crate) fn raw_error_response(error: &ApiError) -> Vec<u8> {
 }
 
 /// The contract's answer in place of hyper's own answer to a request that it cannot parse. Hyper's is recognised by its
-/// empty body, which none of ours with such a status has. (One that is joined to another answer is sent as it is.)
+/// empty body, which none of ours with such a status has. (Hyper's own answer goes out as it is if it is joined to
+/// another one.)
 pub(crate) fn override_hyper_error(answer: &[u8]) -> Option<Vec<u8>> {
     const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
     let error = match answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {

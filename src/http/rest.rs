@@ -1,4 +1,7 @@
 //! The routes that let people in and out, and the health check.
+//!
+//! A login must not tell which names exist: a wrong name is compared with a dummy hash, so that it takes as long as a
+//! wrong password, and gets the same answer.
 
 use std::sync::Arc;
 
@@ -37,14 +40,14 @@ pub(crate) async fn register(app: &Arc<App>, peer: &Peer, request: Request<Incom
     let username = Username::parse(&credentials.username).filter(|username| !username.is_reserved());
     let username = username.ok_or(ApiError::InvalidUsername)?;
     let password = credentials.new_password().ok_or(ApiError::InvalidPassword)?;
-    app.auth_rate.register(peer.address, &username).map_err(ApiError::RateLimited)?;
+    app.rates.auth.register(peer.address, &username).map_err(ApiError::RateLimited)?;
     let is_invited = invite.is_some();
     if !is_invited {
-        app.auth_rate.create(peer.address).map_err(ApiError::RateLimited)?;
+        app.rates.auth.create(peer.address).map_err(ApiError::RateLimited)?;
     }
     let created = create(app, &username, password, invite).await;
     if created.is_err() && !is_invited {
-        app.auth_rate.not_created(peer.address);
+        app.rates.auth.not_created(peer.address);
     }
     created?;
     tracing::info!(user = %username, "registered");
@@ -56,13 +59,12 @@ async fn create(app: &App, username: &Username, password: Password, invite: Opti
     Ok(app.db.register_user(username.clone(), hash, invite).await?)
 }
 
-/// A code as it stands in a link: what a sentence has behind that is not part of it.
+/// A code as it is copied with a link, without what follows the link in a sentence.
 fn trim_sentence(code: &str) -> &str {
     code.trim().trim_end_matches(|char: char| !char.is_ascii_alphanumeric())
 }
 
-/// `POST /login`: exchanges a name and a password for a token. A wrong name takes as long as a wrong password, and gets
-/// the same answer.
+/// `POST /login`: exchanges a name and a password for a token.
 pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let client = short_client(agent.unwrap_or_default());
@@ -71,7 +73,7 @@ pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming
         "the body must be a JSON object with the strings \"username\" and \"password\"",
     ))?;
     let username = Username::parse(&credentials.username);
-    app.auth_rate.log_in(peer.address, username.as_ref()).await.map_err(ApiError::RateLimited)?;
+    app.rates.auth.log_in(peer.address, username.as_ref()).await.map_err(ApiError::RateLimited)?;
     let known = match username {
         Some(username) => app.db.credentials(username).await?,
         None => None,
@@ -83,7 +85,7 @@ pub(crate) async fn login(app: &Arc<App>, peer: &Peer, request: Request<Incoming
     let session = app.db.login_user(known.user, known.password_hash, token.digest(), client).await?;
     session.ok_or(ApiError::InvalidCredentials)?;
     let lifetime = i64::try_from(SESSION_LIFETIME.as_millis()).expect("a month is a small number of milliseconds");
-    app.auth_rate.logged_in(peer.address, &username);
+    app.rates.auth.logged_in(peer.address, &username);
     tracing::info!(user = %username, "logged in");
     Ok(json(StatusCode::OK, protocol::login_body(&token, &username, UnixMillis::now().plus(lifetime))))
 }

@@ -1,4 +1,4 @@
-//! The routes of rooms: which there are, making and changing them, and who is in them.
+//! The routes of rooms: their list, making and changing them, and their members.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,10 +36,10 @@ pub(crate) async fn create(app: &Arc<App>, request: Request<Incoming>) -> Result
     let is_open = match &kind[..] {
         "open" => true,
         "private" => false,
-        _ => return Err(ApiError::InvalidRequest("the kind of a new room is \"open\" or \"private\"")),
+        _ => return Err(ApiError::InvalidRequest("kind must be \"open\" or \"private\"")),
     };
     if members.len() > NEW_MEMBERS_MAX {
-        return Err(ApiError::InvalidRequest("a room is made with at most 200 members; more are added one by one"));
+        return Err(ApiError::InvalidRequest("create a room with at most 200 members, then add more one by one"));
     }
     let members = members.iter().map(|name| Username::parse(name).ok_or(ApiError::NotFound));
     let command = RoomCommand::Create {
@@ -66,13 +66,13 @@ pub(crate) async fn direct(app: &Arc<App>, request: Request<Incoming>) -> Result
         app.db.change_room(session.id, session.user, command)
     };
     let outcome = match open(false).await {
-        // Making one is limited, and finding it is not.
+        // Making one is limited, finding it is not.
         Err(RoomError::NotFound) => {
             let now = Instant::now();
-            app.direct_rate.take(session.user, now).map_err(ApiError::RateLimited)?;
+            app.rates.direct_rooms.take(session.user, now).map_err(ApiError::RateLimited)?;
             let made = open(true).await;
             if !made.as_ref().is_ok_and(|outcome| outcome.is_new) {
-                app.direct_rate.put_back(&session.user, 1, now);
+                app.rates.direct_rooms.put_back(&session.user, 1, now);
             }
             made
         }
@@ -81,7 +81,7 @@ pub(crate) async fn direct(app: &Arc<App>, request: Request<Incoming>) -> Result
     answer(app, &session, outcome, if outcome.is_new { StatusCode::CREATED } else { StatusCode::OK }).await
 }
 
-/// `PATCH /rooms/ID`: changes what is said of a room, or whether it is only read.
+/// `PATCH /rooms/ID`: changes a room's name, emoji or topic, or archives it.
 pub(crate) async fn change(app: &Arc<App>, request: Request<Incoming>, room: RoomId) -> Result<Response, ApiError> {
     let session = session_of(app, request.headers()).await?;
     let body = read_json(request).await?;
@@ -123,7 +123,7 @@ pub(crate) async fn remove_member(
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `PUT /rooms/ID/notify`: what the user wants to be told of in a room while away.
+/// `PUT /rooms/ID/notify`: what the user wants to be notified of in a room.
 pub(crate) async fn notify(app: &Arc<App>, request: Request<Incoming>, room: RoomId) -> Result<Response, ApiError> {
     let session = session_of(app, request.headers()).await?;
     let body = read_json(request).await?;
@@ -134,9 +134,9 @@ pub(crate) async fn notify(app: &Arc<App>, request: Request<Incoming>, room: Roo
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Changes a room at the pace at which the user may write: each change is told to all who read it.
+/// Changes a room, within the user's rate of writes: each change is sent to all its readers.
 async fn change_room(app: &App, session: &Session, command: RoomCommand) -> Result<RoomOutcome, ApiError> {
-    app.message_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     Ok(app.db.change_room(session.id, session.user, command).await?)
 }
 
@@ -148,13 +148,14 @@ async fn answer(app: &App, session: &Session, outcome: RoomOutcome, status: Stat
 
 fn parse_name(name: &str) -> Result<RoomName, ApiError> {
     RoomName::parse(name)
-        .ok_or(ApiError::InvalidRequest("a room's name has 1 to 60 characters and no control characters"))
+        .ok_or(ApiError::InvalidRequest("name must have 1 to 60 characters, none of them a control character"))
 }
 
 fn parse_emoji(emoji: &str) -> Result<RoomEmoji, ApiError> {
-    RoomEmoji::parse(emoji).ok_or(ApiError::InvalidRequest("a room's emoji has 1 to 16 characters"))
+    RoomEmoji::parse(emoji).ok_or(ApiError::InvalidRequest("emoji must have 1 to 16 characters"))
 }
 
 fn parse_topic(topic: &str) -> Result<Topic, ApiError> {
-    Topic::parse(topic).ok_or(ApiError::InvalidRequest("a topic has up to 250 characters and no control characters"))
+    Topic::parse(topic)
+        .ok_or(ApiError::InvalidRequest("topic must have at most 250 characters, none of them a control character"))
 }

@@ -1,4 +1,4 @@
-//! `GET /search`: what was said, found by a part of its text.
+//! `GET /search`: messages, found by a part of their text.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,21 +16,21 @@ use crate::model::{MessageId, UserId, Username};
 use crate::protocol;
 use crate::room::{RoomId, fold};
 
-/// Answers a search: newest first, and where to go on.
+/// Answers a search: the newest first, and where to continue.
 pub(crate) async fn search(app: &Arc<App>, headers: &HeaderMap, query: Option<&str>) -> Result<Response, ApiError> {
     let session = session_of(app, headers).await?;
     let query = parse(session.user, query.unwrap_or_default())?;
-    app.search_rate.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    app.rates.searches.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let Some(query) = query else { return Ok(json(StatusCode::OK, protocol::search_body(&[], None))) };
     let found = app.db.search(query).await?.ok_or(ApiError::NotFound)?;
     Ok(json(StatusCode::OK, protocol::search_body(&found.messages, found.before)))
 }
 
-/// Reads the query. Unknown parameters are ignored; none is a search that cannot find anything, since nobody has such a
+/// Reads the query. Unknown parameters are ignored. `None`: the search finds nothing, since nobody can have such a
 /// name.
 fn parse(user: UserId, query: &str) -> Result<Option<SearchQuery>, ApiError> {
     const SHAPE: ApiError = ApiError::InvalidRequest(
-        "a search has q, 1 to 100 characters, and perhaps room, from, before and a limit from 1 to 100",
+        "q is required (1 to 100 characters); room, from, before and limit (1 to 100) are optional",
     );
     // In a query a space may be a plus, as forms write it.
     let decode = |value: &str| Some(percent_decode(&value.replace('+', "%20"))?.into_owned());

@@ -1,4 +1,5 @@
-//! Admission: the permits that a connection holds, and the limit per address.
+//! Admission: the permits that a connection holds, and the limit per address. Strangers are counted before a byte is
+//! read, and apart from members, so that they cannot take the places of members.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -16,13 +17,13 @@ use crate::rate_limit::{CountedNetwork, address_key, networks_of};
 #[derive(Debug)]
 pub(crate) struct ConnectionsPerIp {
     most: usize,
-    /// What no network may have more of, however wide it is.
+    /// A cap for every network, however wide.
     network_most: usize,
     connections: Mutex<HashMap<(IpAddr, u32), usize>>,
 }
 
 impl ConnectionsPerIp {
-    /// At most so many of an address, and as many times that of a wider network as it has room for customers. 0 is no
+    /// At most `most` for an address; for a wider network, as many times that as it may hold customers. 0 means no
     /// limit.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -32,7 +33,7 @@ impl ConnectionsPerIp {
         }
     }
 
-    /// At most so many of an address, and of a wider network no more.
+    /// At most `most` for an address, and for any wider network.
     pub(crate) fn of_one_customer(most: usize) -> Self {
         let limit = Self::new(most);
         Self { network_most: limit.most, ..limit }
@@ -65,7 +66,7 @@ fn count(connections: &HashMap<(IpAddr, u32), usize>, network: CountedNetwork) -
     connections.get(&key(network)).copied().unwrap_or_default()
 }
 
-/// What a network may if the smallest may have so many.
+/// `count`, scaled for a wider network.
 fn times(count: usize, network: CountedNetwork) -> usize {
     count.saturating_mul(network.times as usize)
 }
@@ -78,13 +79,13 @@ pub(crate) struct IpPermit {
 }
 
 impl IpPermit {
-    /// The address that it counts for.
+    /// The address whose connection it counts.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
     /// Whether the address, or a network around it, has more than half of its allowed connections, and more than a few
-    /// browsers open.
+    /// browsers keep open.
     fn is_crowded(&self) -> bool {
         let connections = self.limit.lock();
         let few = (self.limit.most / 2).max(KEPT_OPEN_PER_IP);
@@ -170,8 +171,8 @@ impl Peer {
         permits.as_ref().is_some_and(|permits| permits.connection.semaphore().available_permits() < kept)
     }
 
-    /// Counts a trusted proxy's connection for the client whose request it carries now, instead of the one before: what
-    /// it was answered may still be unread, so it counts until then. False: the client's address has as many as it may.
+    /// Counts a trusted proxy's connection for the client whose request it carries now, in place of the client before,
+    /// which it counted for until now because the answer might be unread. False if the address has as many as allowed.
     pub(crate) fn count_for_client(&self, limit: &Arc<ConnectionsPerIp>) -> bool {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(permits) = permits.as_mut() else { return true };

@@ -36,9 +36,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("unix:") {
-            Some("") => Err("unix: is followed by the path of a socket"),
+            Some("") => Err("expected the path of a socket after unix:"),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| "it is ADDR:PORT, such as 127.0.0.1:8080, or unix:PATH"),
+            None => text.parse().map(Self::Tcp).map_err(|_| "expected ADDR:PORT, such as 127.0.0.1:8080, or unix:PATH"),
         }
     }
 }
@@ -183,7 +183,7 @@ impl From<Socket> for Listener {
     }
 }
 
-/// Listens on a TCP address. `[::]` is all addresses of IPv4 too, unless one of these is in `all` with the same port,
+/// Listens on a TCP address. `[::]` includes all addresses of IPv4, unless one of these is in `all` with the same port,
 /// which would then be in use.
 fn bind_tcp(address: SocketAddr, all: &[Endpoint]) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

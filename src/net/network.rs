@@ -1,4 +1,5 @@
-//! Networks of IP addresses, as flags name them.
+//! Networks of IP addresses, as flags name them. An address with bits past its prefix is refused: it is more likely
+//! mistyped than meant, and a wrong network would trust strangers as proxies.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -22,7 +23,8 @@ impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "it is an address, such as 192.0.2.1, or a network, such as 192.0.2.0/24 or 2001:db8::/32";
+        const SHAPE: &str =
+            "expected an address, such as 192.0.2.1, or a network, such as 192.0.2.0/24 or 2001:db8::/32";
         let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
         let base = base.parse::<IpAddr>().map_err(|_| SHAPE)?.to_canonical();
         let prefix = match prefix {

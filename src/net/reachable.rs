@@ -1,9 +1,10 @@
-//! An address that others can open, where a server listens at all of a machine's.
+//! An address that others can open, for a server that listens on all of a machine's: an invitation's link must not lead
+//! to `0.0.0.0`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-/// A URL of this server as others can open it: in place of the address that stands for all (`0.0.0.0`, `[::]`) stands
-/// the one by which this machine would reach out, if it is in a network.
+/// A URL of this server as others can open it: the address that means all (`0.0.0.0`, `[::]`) is replaced with the one
+/// by which this machine would reach out, if it is in a network.
 #[must_use]
 pub fn reachable(url: &str) -> String {
     for all in ["//0.0.0.0:", "//[::]:"] {
@@ -16,8 +17,8 @@ pub fn reachable(url: &str) -> String {
     url.to_owned()
 }
 
-/// The address that a packet to another network would leave with. None is sent: the kernel only looks for a way (RFC
-/// 5737 keeps the address from being anybody's).
+/// The address that a packet to another network would leave with. No packet is sent: the kernel only looks up the
+/// route, to an address that RFC 5737 reserves for documentation.
 fn outward_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], 0))).ok()?;
     socket.connect(SocketAddr::from(([192, 0, 2, 1], 9))).ok()?;

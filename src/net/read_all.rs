@@ -1,4 +1,6 @@
-//! A read that tells the runtime when it has emptied the socket.
+//! A read that tells the runtime when it has emptied the socket. Sockets are watched by edge-triggered epoll, where a
+//! read that falls short of its buffer shows this (`epoll(7)`): the next read then costs no `recv` that would find
+//! nothing.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -49,9 +49,9 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// Wraps an accepted TCP connection. Small writes are sent at once: a chat frame must not wait for the next one. And
-    /// of what the peer has no room for the kernel takes a bounded part, while what is on its way to a peer that reads
-    /// is as much as the network takes.
+    /// Wraps an accepted TCP connection. Small writes are sent at once: a chat frame must not wait for the next one.
+    /// And the kernel takes only so much that it cannot send yet, while a peer that reads gets as much as the network
+    /// carries.
     pub(crate) fn from_tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
@@ -111,7 +111,7 @@ impl Stream {
         each!(self, stream => stream.poll_write_ready(cx))
     }
 
-    /// Ready when the kernel has everything that was written: at once, except for what TLS has encrypted.
+    /// Ready when the kernel has everything that was written: at once, unless TLS holds encrypted bytes.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "only TLS buffers output"))]
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {

@@ -1,4 +1,5 @@
-//! The bodies of the routes about accounts, sessions and invitations.
+//! The bodies of the routes about accounts, sessions and invitations. A password leaves here only as a `Password`,
+//! which no log shows.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ pub(crate) struct PasswordBody {
 }
 
 impl PasswordBody {
-    /// The password as it is claimed to be, and the new one if its length is acceptable.
+    /// The password that the client claims is theirs, and the new one if its length is acceptable.
     pub(crate) fn passwords(self) -> (Password, Option<Password>) {
         (Password::claimed(self.password), Password::parse(self.new_password))
     }
@@ -25,7 +26,7 @@ impl PasswordBody {
 #[derive(Deserialize)]
 pub(crate) struct DeleteAccountBody {
     password: String,
-    /// Whether what was written goes too.
+    /// Whether the user's messages are deleted, too.
     #[serde(default)]
     pub(crate) messages: bool,
 }
@@ -48,7 +49,7 @@ pub(crate) struct NewInviteBody {
 /// The body of `POST /users/NAME/ban`.
 #[derive(Deserialize)]
 pub(crate) struct BanBody {
-    /// Whether what was written goes too.
+    /// Whether the user's messages are deleted, too.
     #[serde(default)]
     pub(crate) messages: bool,
 }

@@ -1,4 +1,8 @@
-//! What clients send over a WebSocket.
+//! The frames that clients send over a WebSocket.
+//!
+//! Parsing checks everything that needs no database, so that a [`ClientFrame`] is proof of it. A plain message, the
+//! most frequent frame, takes one pass over the text. Any other frame takes one for its type and one for each group of
+//! fields, so that a refusal can say which is wrong, and names the nonce even if another field is.
 
 use std::borrow::Cow;
 
@@ -55,7 +59,7 @@ pub(crate) struct MessageFrame {
     pub(crate) nonce: Option<Nonce>,
 }
 
-/// What a message may have beside its text.
+/// The optional parts of a message.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Attachments {
     pub(crate) room: Option<i64>,
@@ -65,7 +69,7 @@ pub(crate) struct Attachments {
 }
 
 impl MessageFrame {
-    /// Checks the parts of a message; what is wrong with one is said in words.
+    /// Checks the parts of a message. The error is a text for the client.
     pub(crate) fn new(
         content: &str,
         attached: &Attachments,
@@ -86,7 +90,7 @@ impl MessageFrame {
     }
 }
 
-const INVALID_ALT: &str = "what a picture shows is said in at most 1,000 characters on one line";
+const INVALID_ALT: &str = "alt must be one line of at most 1,000 characters";
 
 /// The first frame of a connection.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ pub(crate) struct Auth {
     /// The last message the client has, and the epoch it belongs to if the client sends one.
     pub(crate) last_id: Option<MessageId>,
     pub(crate) epoch: Option<String>,
-    /// Whether it reads all rooms that its user may read, or is of the first edition and knows the lobby alone.
+    /// Whether it reads all rooms that its user may read; a client of the first edition reads the lobby alone.
     pub(crate) all_rooms: bool,
 }
 
@@ -132,8 +136,7 @@ impl Auth {
 impl ClientFrame {
     /// Parses any later frame of a connection.
     pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
-        // The most frequent frame, a valid message without escapes, is parsed in one pass; all others, and the reason
-        // why one is invalid, take several.
+        // The fast pass: a borrowed string fails to parse if it has escapes, and the frame then takes the slow way.
         #[derive(Deserialize)]
         struct Plain<'a> {
             r#type: &'a str,
@@ -150,7 +153,7 @@ impl ClientFrame {
             return message(content, &attached, checked(nonce)?);
         }
         let tag: Tag<'_> = parse_object(text.as_bytes())
-            .ok_or_else(|| Refusal::invalid_json("a frame is a JSON object with a type"))?;
+            .ok_or_else(|| Refusal::invalid_json("a frame must be a JSON object with a type"))?;
         match tag.r#type.as_ref() {
             "message" => Self::parse_message(text),
             "edit" => Self::parse_edit(text),
@@ -185,16 +188,16 @@ impl ClientFrame {
             content: Cow<'a, str>,
         }
         let nonce = nonce_of(text)?;
-        let content: Caption<'_> = fields(text, "a message needs its content as a string", nonce.as_ref())?;
+        let content: Caption<'_> = fields(text, "a message needs content, a string", nonce.as_ref())?;
         let attached: Attachments =
-            fields(text, "room, reply_to and image of a message are ids, and alt is a string", nonce.as_ref())?;
+            fields(text, "room, reply_to and image must be ids, and alt a string", nonce.as_ref())?;
         message(&content.content, &attached, nonce)
     }
 
     fn parse_edit(text: &str) -> Result<Self, Refusal> {
         let nonce = nonce_of(text)?;
         let message = target_of(text, nonce.as_ref())?;
-        let content: ContentField<'_> = fields(text, "an edit needs its content as a string", nonce.as_ref())?;
+        let content: ContentField<'_> = fields(text, "an edit needs content, a string", nonce.as_ref())?;
         match Content::parse(&content.content) {
             Ok(content) => Ok(Self::Edit { message, content, nonce }),
             Err(error) => Err(Refusal::invalid_message(error.to_string(), nonce)),
@@ -214,11 +217,10 @@ impl ClientFrame {
         }
         let nonce = nonce_of(text)?;
         let message = target_of(text, nonce.as_ref())?;
-        let Fields { emoji, on } =
-            fields(text, "a reaction needs its emoji as a string, and whether it is on", nonce.as_ref())?;
+        let Fields { emoji, on } = fields(text, "a reaction needs emoji, a string, and on, a boolean", nonce.as_ref())?;
         match Emoji::parse(&emoji) {
             Some(emoji) => Ok(Self::React { message, emoji, on, nonce }),
-            None => Err(Refusal::invalid_message("this is no reaction that the server knows", nonce)),
+            None => Err(Refusal::invalid_message("unknown reaction", nonce)),
         }
     }
 
@@ -228,7 +230,7 @@ impl ClientFrame {
             room: i64,
             id: i64,
         }
-        let Fields { room, id } = fields(text, "a read needs the ids room and id", None)?;
+        let Fields { room, id } = fields(text, "a read needs room and id, both ids", None)?;
         Ok(Self::Read { room: RoomId(room), id: MessageId::new(id) })
     }
 
@@ -237,7 +239,7 @@ impl ClientFrame {
         struct Fields {
             room: Option<i64>,
         }
-        let Fields { room } = fields(text, "the room of typing is an id", None)?;
+        let Fields { room } = fields(text, "room must be an id", None)?;
         Ok(Self::Typing { room: room.map_or(RoomId::LOBBY, RoomId) })
     }
 }
@@ -259,11 +261,11 @@ fn target_of(text: &str, nonce: Option<&Nonce>) -> Result<MessageId, Refusal> {
     struct Fields {
         message: i64,
     }
-    let Fields { message } = fields(text, "the frame needs the id of its message", nonce)?;
+    let Fields { message } = fields(text, "the frame needs message, an id", nonce)?;
     Ok(MessageId::new(message))
 }
 
-/// The fields of a frame; `otherwise` says what they are to be.
+/// The fields of a frame; `otherwise` says what they must be.
 fn fields<'a, T: Deserialize<'a>>(text: &'a str, otherwise: &'static str, nonce: Option<&Nonce>) -> Result<T, Refusal> {
     serde_json::from_str(text).map_err(|_| Refusal::invalid_message(otherwise, nonce.cloned()))
 }
@@ -284,7 +286,7 @@ fn checked(nonce: Option<&str>) -> Result<Option<Nonce>, Refusal> {
 }
 
 fn invalid_nonce() -> Refusal {
-    Refusal::invalid_message("a nonce is a string of 1 to 64 characters", None)
+    Refusal::invalid_message("nonce must be a string of 1 to 64 characters", None)
 }
 
 impl Refusal {

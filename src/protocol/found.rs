@@ -1,4 +1,4 @@
-//! The bodies of the routes about pictures and of the search.
+//! The bodies of answers about pictures and of the search.
 
 use serde::Serialize;
 

@@ -1,4 +1,5 @@
-//! The bodies of HTTP requests and answers.
+//! The bodies of HTTP requests and answers: of messages, rooms, users and the server itself. A password leaves here
+//! only as a `Password`, which no log shows.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ pub(crate) struct CredentialsBody {
     password: String,
 }
 
-/// The other field that the body of `POST /register` may have.
+/// The optional field of the body of `POST /register`.
 #[derive(Deserialize)]
 pub(crate) struct InviteBody {
     /// The code of an invitation.
@@ -36,7 +37,7 @@ impl CredentialsBody {
     }
 }
 
-/// The body of `PUT /push`: what a browser's subscription is as JSON, and what it is for.
+/// The body of `PUT /push`: a browser's subscription as its JSON has it, and what to push.
 #[cfg(feature = "push")]
 #[derive(Deserialize)]
 pub(crate) struct SubscriptionBody {
@@ -58,7 +59,7 @@ pub(crate) struct KeysBody {
 
 #[cfg(feature = "push")]
 impl SubscriptionBody {
-    /// Whether it tells of anything: one that does not is none.
+    /// Whether anything would be pushed: a subscription to nothing is refused.
     pub(crate) fn tells(&self) -> bool {
         self.what != What::Nothing
     }
@@ -68,7 +69,7 @@ impl SubscriptionBody {
     }
 }
 
-/// What of a room somebody wants to be told of.
+/// What somebody wants to be notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum What {
@@ -138,15 +139,15 @@ pub(crate) struct NewRoomBody {
 #[derive(Deserialize)]
 pub(crate) struct RoomChangeBody {
     pub(crate) name: Option<String>,
-    /// `null` takes it away.
+    /// `null` removes it.
     #[serde(default, deserialize_with = "given")]
-    #[expect(clippy::option_option, reason = "null and nothing at all are two things")]
+    #[expect(clippy::option_option, reason = "null and a missing field differ")]
     pub(crate) emoji: Option<Option<String>>,
     pub(crate) topic: Option<String>,
     pub(crate) archived: Option<bool>,
 }
 
-#[expect(clippy::option_option, reason = "null and nothing at all are two things")]
+#[expect(clippy::option_option, reason = "null and a missing field differ")]
 fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -163,7 +164,7 @@ pub(crate) struct DirectBody {
     pub(crate) username: String,
 }
 
-/// Reads a JSON body; `None` if it is not the JSON object asked for.
+/// Reads a JSON body; `None` if it is not the JSON object that the route takes.
 pub(crate) fn parse_body<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Option<T> {
     parse_object(body)
 }
@@ -204,7 +205,7 @@ pub(crate) fn login_body(token: &Token, username: &Username, expires_at: UnixMil
     to_json(&Body { token: token.reveal(), username, expires_at: expires_at.0 })
 }
 
-/// The body of an answer that says which event something was.
+/// The body of an answer with the id of an event.
 pub(crate) fn event_body(id: MessageId) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body {
@@ -258,7 +259,7 @@ pub(crate) struct AboutBody<'a> {
     pub(crate) limits: AboutLimits,
 }
 
-/// What a client is to know of the server's limits; times in milliseconds.
+/// The server's limits that clients need to know; times in milliseconds.
 #[derive(Serialize)]
 pub(crate) struct AboutLimits {
     pub(crate) content: usize,
@@ -268,7 +269,7 @@ pub(crate) struct AboutLimits {
     pub(crate) topic: usize,
     pub(crate) alt: usize,
     pub(crate) image_bytes: usize,
-    /// A side.
+    /// Of a side.
     pub(crate) image_pixels: u32,
 }
 
@@ -282,7 +283,7 @@ impl AboutBody<'_> {
 #[derive(Debug)]
 pub(crate) struct HistoryBody {
     has_more: bool,
-    /// Of a page around a place only.
+    /// Only of a page around a message.
     has_newer: Option<bool>,
     begun: bool,
 }
@@ -319,7 +320,7 @@ impl HistoryBody {
 const HISTORY_START: &[u8] = br#"{"messages":["#;
 /// Maximum bytes of a plain message in JSON, without its content.
 const MESSAGE_BYTES: usize = 144;
-const ENCODES: &str = "plain structs of strings and numbers always encode, and a vector takes all";
+const ENCODES: &str = "structs of strings and numbers always encode, and writing to a vector cannot fail";
 
 pub(super) fn to_json<T: Serialize>(body: &T) -> Vec<u8> {
     serde_json::to_vec(body).expect(ENCODES)

@@ -1,7 +1,8 @@
 //! The protocol: the JSON of frames and bodies, and the WebSocket frame around it.
 //!
-//! The only part of the server that knows serde, so that a change of the wire is a change of this folder. It knows the
-//! model and nothing of connections: a frame is encoded here once, as finished bytes, however many sockets it goes to.
+//! The only part that knows the JSON of the contract, so that a change of the wire is a change of this folder. It knows
+//! the model and nothing of connections: a frame is encoded here once, as finished bytes, however many sockets it goes
+//! to.
 
 mod account;
 mod client;

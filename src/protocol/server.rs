@@ -1,4 +1,5 @@
-//! What the server sends over a WebSocket.
+//! The frames that the server sends over a WebSocket, serialized straight from the model's types: nothing is copied to
+//! be encoded.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -124,7 +125,7 @@ impl<'a> ServerFrame<'a> {
         Self::React { id, room, message, username: username.as_str(), emoji: emoji.as_str(), on: *on }
     }
 
-    /// An event as it is told to a client that comes back.
+    /// An event as it is replayed to a client that comes back.
     pub(crate) fn missed(event: &'a Missed) -> Self {
         match event {
             Missed::Message(message) => Self::message(message),
@@ -145,7 +146,7 @@ impl<'a> ServerFrame<'a> {
             code: refusal.code,
             message: &refusal.message,
             nonce: refusal.nonce.as_ref().map(Nonce::as_str),
-            // Rounded up, so that a client that waits as long as it is told is not refused again.
+            // Rounded up, so that a client that waits as long as this is not refused again.
             retry_after: refusal
                 .retry_after
                 .map(|wait| u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)),
@@ -274,7 +275,7 @@ impl<'a> From<&'a RoomView> for WireRoom<'a> {
     }
 }
 
-/// What a wish to be told of a room is called on the wire.
+/// The wire's name for what a user wants to be notified of.
 const fn notify_name(about: NotifyAbout) -> &'static str {
     match about {
         NotifyAbout::All => "all",
@@ -283,7 +284,7 @@ const fn notify_name(about: NotifyAbout) -> &'static str {
     }
 }
 
-/// What a kind of room is called on the wire.
+/// The wire's name for a kind of room.
 const fn kind_name(kind: RoomKind) -> &'static str {
     match kind {
         RoomKind::Open => "open",
@@ -318,11 +319,11 @@ impl Refusal {
 
     /// The disk has no room for more text.
     pub(crate) fn no_space(nonce: Option<Nonce>) -> Self {
-        let message = "this server has no room for new messages: its operator can make some".into();
+        let message = "this server has no disk space for new messages: its operator can free some".into();
         Self { code: ErrorCode::NoSpace, message, nonce, retry_after: None }
     }
 
-    /// The room or the message does not allow it; `message` says what stands against it.
+    /// The room or the message does not allow it; `message` says why.
     pub(crate) fn of_write(code: ErrorCode, message: String, nonce: Option<Nonce>) -> Self {
         Self { code, message: message.into(), nonce, retry_after: None }
     }

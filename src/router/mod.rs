@@ -34,7 +34,7 @@ use crate::ws;
 use table::{Action, Found, Params};
 
 /// For a year after an answer over TLS of ours a browser asks this host for nothing without it (RFC 6797). Its
-/// subdomains are not ours to speak for.
+/// subdomains may be others' servers.
 const HTTPS_ONLY: &str = "max-age=31536000";
 
 /// Answers one request.
@@ -77,7 +77,8 @@ pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incomi
     response
 }
 
-/// Lets a request through if its host is ours and, behind a trusted proxy, its client has not too many.
+/// Lets a request through if its host is ours and, behind a trusted proxy, its client is within the limit of
+/// connections.
 fn admit(app: &App, peer: &Peer, request: &Request<Incoming>) -> Result<(), ApiError> {
     check_host(app, peer, request)?;
     if peer.proxied && !(app.has_place_for(peer) && peer.count_for_client(&app.connections_per_ip)) {
@@ -86,23 +87,23 @@ fn admit(app: &App, peer: &Peer, request: &Request<Incoming>) -> Result<(), ApiE
     Ok(())
 }
 
-/// Refuses a request that does not name its host, well-formed and once (RFC 9112 3.2): with two of them, what stands
-/// between the browser and this server may have gone by the other.
+/// Refuses a request without exactly one well-formed Host header (RFC 9112 3.2): of two, a proxy in front may have gone
+/// by the other.
 ///
-/// And one for a host by which nobody reaches this server: a page on the Internet may have its name lead here (DNS
-/// rebinding), and would be of this server's origin to the browser (RFC 9110 7.4). A trusted proxy has chosen the hosts
-/// it answers for.
+/// Refuses a request for a host that is not ours, too: a page on the Internet may point its name at this server (DNS
+/// rebinding), and the browser would then take the two for one origin (RFC 9110 7.4). A trusted proxy has chosen the
+/// hosts it answers for.
 fn check_host(app: &App, peer: &Peer, request: &Request<Incoming>) -> Result<(), ApiError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host) => host.to_str().unwrap_or_default(),
         (None, _) if request.version() < Version::HTTP_11 => return Ok(()),
-        _ => return Err(ApiError::InvalidRequest("a request names its host, well-formed and once")),
+        _ => return Err(ApiError::InvalidRequest("the Host header must be valid and appear exactly once")),
     };
     if peer.proxied || app.config.is_ours(host) {
         return Ok(());
     }
-    if app.refusal_log_rate.take((), Instant::now()).is_ok() {
+    if app.rates.refusal_log.take((), Instant::now()).is_ok() {
         tracing::warn!(%host, "refused a request for a host that is not ours: if it is, start with --host or --public-url");
     }
     Err(ApiError::UnknownHost)
@@ -133,7 +134,7 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Re
     if method != Method::GET || action == Action::WebSocket {
         check_origin(app, request.headers())?;
     }
-    // A node that is behind says no to nobody, and shows no page as the last that is not.
+    // A node that is behind must not answer 404 or 401, nor present a page as the newest.
     let is_current = !action.reads() || app.db.barrier().await.is_ok();
     if !is_current && asks_for_what_follows(request.uri().query()) {
         return Err(ApiError::Unavailable);
@@ -142,7 +143,7 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Re
     if is_current { answer } else { answer.map_err(|error| if error.denies() { ApiError::Unavailable } else { error }) }
 }
 
-/// Whether a page is asked for that a client appends to what it has.
+/// Whether the query asks for a page that a client appends to what it has.
 fn asks_for_what_follows(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("after=")))
 }
@@ -254,7 +255,7 @@ fn cross_origin(app: &App, headers: &HeaderMap) -> Option<HeaderValue> {
     origin.to_str().is_ok_and(|origin| is_allowed(app, origin)).then(|| origin.clone())
 }
 
-/// What the log line about a refused request says.
+/// The request's part of a log line about its refusal.
 struct RequestInfo {
     address: IpAddr,
     method: Method,
@@ -296,7 +297,7 @@ fn refuse(app: &App, info: &RequestInfo, error: &ApiError) -> Response {
         Refused::Unauthorized if *error != ApiError::Unauthorized => Level::INFO,
         Refused::Unauthorized | Refused::Invalid => Level::DEBUG,
     };
-    let let_through = || app.refusal_log_rate.take((), Instant::now()).is_ok();
+    let let_through = || app.rates.refusal_log.take((), Instant::now()).is_ok();
     macro_rules! log {
         ($level:ident) => {
             tracing::$level!(request, %address, %method, path, status, code, "request refused")

@@ -52,9 +52,11 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Whether the answer depends on what was written before, on whatever node.
+    /// Whether the answer depends on what was written before, at any node: a node that is behind must wait for the log
+    /// first.
     pub(super) fn reads(self) -> bool {
-        // The first three and the health are changes, decided where they are applied; a WebSocket asks for itself.
+        // Registering, logging in or out and the health check are changes, decided where they are applied. A WebSocket
+        // waits by itself, and assets are not in the database.
         !matches!(self, Self::Register | Self::Login | Self::Logout | Self::Health | Self::WebSocket | Self::Asset)
     }
 }

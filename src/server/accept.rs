@@ -76,7 +76,7 @@ fn admit(app: &App, slots: &Arc<Semaphore>, address: Option<IpAddr>, is_tls: boo
 /// Whether the address may do another TLS handshake. A trusted proxy is not limited: its clients cannot be told apart
 /// yet.
 fn may_shake_hands(app: &App, peer: &Peer) -> bool {
-    peer.proxied || app.handshake_rate.take(peer.address, Instant::now()).is_ok()
+    peer.proxied || app.rates.handshakes.take(peer.address, Instant::now()).is_ok()
 }
 
 /// Tells a connection that the limit is reached, without hyper. Only a few at once are kept open until they have surely

@@ -1,4 +1,8 @@
 //! The server: binds, runs, and stops everything in order.
+//!
+//! The database and the hub know nothing of each other: [`on_commit`] connects them, and says what follows a commit. The
+//! order of stopping keeps what was promised to clients: what was accepted is stored and acknowledged, every socket is
+//! closed with 1001 (promise 7), and only then does the database end.
 
 mod accept;
 #[cfg(test)]
@@ -22,7 +26,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, Endpoint};
 use crate::control::{self, Control};
 use crate::db::{self, AdminCommand, AdminError, Commit, Committed, Db, OnCommit};
-use crate::fan_out::{Clock, Event, Hub, Position, Presence, Shard};
+use crate::fan_out::{Broadcast, Clock, Hub, Position, Presence, Shard};
 use crate::http::account::finish_erasures;
 use crate::http::metrics;
 use crate::limits::{
@@ -64,7 +68,7 @@ pub enum BindError {
     /// A socket inherited from systemd cannot be listened on.
     #[error("cannot listen on an inherited socket: {0}")]
     Inherited(#[source] io::Error),
-    /// The node cannot take its place among the others.
+    /// The node cannot join its cluster.
     #[cfg(feature = "cluster")]
     #[error("cannot join the cluster: {0}")]
     Cluster(#[from] crate::cluster::StartError),
@@ -81,7 +85,7 @@ pub enum RunError {
     #[error("a thread of the database ended unexpectedly")]
     Database,
     /// This node cannot go on applying the log of its cluster.
-    #[error("this node leaves the others: {0}")]
+    #[error("this node leaves the cluster: {0}")]
     Cluster(String),
     /// A loop ended: a shard, a listener, or a background task.
     #[error("a loop of the server ended unexpectedly")]
@@ -119,28 +123,18 @@ impl Server {
         let (hub, metrics, clock) = (Hub::new(), Arc::new(Metrics::new()), Clock::start());
         #[cfg(feature = "push")]
         let rooms = Arc::new(push::Rooms::default());
-        let on_commit = {
-            let (hub, metrics) = (hub.clone(), Arc::clone(&metrics));
+        let on_commit = on_commit(
+            hub.clone(),
+            Arc::clone(&metrics),
             #[cfg(feature = "push")]
-            let rooms = Arc::clone(&rooms);
-            move |committed: Committed<'_>| match committed {
-                Committed::SessionsEnded(sessions) => hub.publish(Event::Revoked(sessions.into())),
-                Committed::Membership(events) => hub.publish_rooms(events),
-                Committed::TurnedUp(last_id) => hub.publish_turned_up(last_id),
-                Committed::Stored(commit) => {
-                    count_commit(&metrics, &commit);
-                    #[cfg(feature = "push")]
-                    note_news(&rooms, &metrics, &commit);
-                    hub.publish_batch(commit.after, commit.events);
-                }
-            }
-        };
+            Arc::clone(&rooms),
+        );
         let Opened {
             db,
             threads,
             #[cfg(feature = "cluster")]
             cluster,
-        } = open(&config, Box::new(on_commit)).await?;
+        } = open(&config, on_commit).await?;
         let listeners = listen_all(&config)?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(&Endpoint::Tcp(address), &[])?),
@@ -150,7 +144,7 @@ impl Server {
         let control = control::listen(&config.db);
 
         let max_connections = connection_limit(config.max_connections);
-        // Ahead of a new connection, which is to look which rooms it reads.
+        // One more than a new connection's count, so that it cannot join before it has looked up its rooms.
         let start = Position { event: db.last_id(), membership: 1, ..Position::default() };
         let shard = |_| Arc::new(Shard::new(clock, config.ping_interval(), Arc::clone(&metrics), start));
         let shards: Vec<_> = (0..config.shards()).map(shard).collect();
@@ -194,7 +188,7 @@ impl Server {
         self.app.db.was_empty()
     }
 
-    /// Makes an invitation for one person: on an empty database, for the one who looks after the server.
+    /// Makes an invitation for one person: with an empty database, for the operator.
     ///
     /// # Errors
     /// If the database cannot store it.
@@ -251,7 +245,7 @@ impl Server {
             let mut retry = tokio::time::interval(DRAIN_RETRY);
             loop {
                 tokio::select! {
-                    _ = retry.tick() => app.hub.publish(Event::Shutdown),
+                    _ = retry.tick() => app.hub.publish(Broadcast::Shutdown),
                     _ = slots.acquire_many(max_connections) => return,
                 }
             }
@@ -275,6 +269,22 @@ impl Server {
     }
 }
 
+/// What follows a commit, called by the writer thread: it closes the sockets of ended sessions, has connections look up
+/// their rooms again, and publishes events in commit order. For [`Committed::Stored`] it may wait for slow shards.
+fn on_commit(hub: Hub, metrics: Arc<Metrics>, #[cfg(feature = "push")] rooms: Arc<push::Rooms>) -> OnCommit {
+    Box::new(move |committed: Committed<'_>| match committed {
+        Committed::SessionsEnded(sessions) => hub.publish(Broadcast::Revoked(sessions.into())),
+        Committed::Membership(events) => hub.publish_rooms(events),
+        Committed::TurnedUp(last_id) => hub.publish_turned_up(last_id),
+        Committed::Stored(commit) => {
+            count_commit(&metrics, &commit);
+            #[cfg(feature = "push")]
+            note_news(&rooms, &metrics, &commit);
+            hub.publish_batch(commit.after, commit.events);
+        }
+    })
+}
+
 /// The database, and what comes with it.
 struct Opened {
     db: Db,
@@ -283,7 +293,7 @@ struct Opened {
     cluster: Option<Cluster>,
 }
 
-/// Opens the database; where it follows a log, brings it up to what the log has.
+/// Opens the database; as a node of a cluster, also applies what the log has that it lacks.
 #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "a log is waited for"))]
 async fn open(config: &Config, on_commit: OnCommit) -> Result<Opened, BindError> {
     let options = db::Options { durability: config.durability, retention: config.retention() };
@@ -303,8 +313,8 @@ async fn open(config: &Config, on_commit: OnCommit) -> Result<Opened, BindError>
     })
 }
 
-/// Resolves when the server has been told to stop, or when a thread of the database or a loop has ended. None does
-/// except by a bug, which is better noticed at once than by its consequences.
+/// Resolves when the server has been told to stop, or when a thread of the database or a loop has ended. Those end only
+/// by a bug, which is better noticed at once than by its consequences.
 async fn until_over(app: &App, loops: [&mut JoinSet<Infallible>; 3]) -> Result<(), RunError> {
     let [writing, accepting, housekeeping] = loops;
     tokio::select! {
@@ -338,7 +348,7 @@ fn listen(endpoint: &Endpoint, all: &[Endpoint]) -> Result<Listener, BindError> 
     bound.map_err(|source| BindError::Listen { address: endpoint.clone(), source })
 }
 
-/// Notes which rooms have something to be told of.
+/// Notes which rooms have new messages, to be pushed later.
 #[cfg(feature = "push")]
 fn note_news(rooms: &push::Rooms, metrics: &Metrics, commit: &Commit<'_>) {
     let messages = commit.events.iter().filter_map(|event| match event {
@@ -408,12 +418,12 @@ async fn settle(db: Db) -> Infallible {
     }
 }
 
-/// Stores how far people have read, where no other commit took that along.
+/// Stores read positions that no other commit has stored.
 async fn store_reads(app: Arc<App>) -> Infallible {
     let mut interval = tokio::time::interval(STORE_READS_INTERVAL);
     loop {
         interval.tick().await;
-        // What could not be stored waits for the next time.
+        // Positions that could not be stored wait for the next time.
         if app.db.store_reads().await.is_err() {
             tracing::debug!("read positions are not stored yet");
         }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::frames::{self, Close, Reader, Received};
 use crate::app::App;
 use crate::db::Session;
-use crate::fan_out::{PresenceGuard, Shard, Snapshot};
+use crate::fan_out::{OnlineSnapshot, PresenceGuard, Shard};
 use crate::limits::{AUTH_TIMEOUT, FRAMES_PER_READ};
 use crate::metrics::Refused;
 use crate::model::{Epoch, MessageId};
@@ -36,7 +36,7 @@ pub(super) struct Authenticated {
     /// Whether the client reads all rooms that its user may read.
     pub(super) all_rooms: bool,
     pub(super) presence: PresenceGuard,
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: OnlineSnapshot,
     /// Whether a `user_join` was published for this connection.
     pub(super) announced: bool,
     pub(super) resume: Resume,
@@ -60,8 +60,8 @@ pub(super) async fn authenticate(
         Ok(None) => return Err(Rejection::Refused(AuthFailure::Unauthorized)),
         Err(_) => return Err(Rejection::Refused(AuthFailure::Unavailable)),
     };
-    app.connect_rate.take(session.user, Instant::now()).map_err(|_| Rejection::TooMany)?;
-    // It may have come from another node, which is a moment ahead: it must not be told to forget what it has from
+    app.rates.connects.take(session.user, Instant::now()).map_err(|_| Rejection::TooMany)?;
+    // The client may come from another node that is a moment ahead, and must not be told to discard what it has from
     // there.
     if auth.last_id.is_some_and(|known| known > app.db.last_id()) && app.db.barrier().await.is_err() {
         return Err(Rejection::Refused(AuthFailure::Unavailable));

@@ -19,7 +19,7 @@ use super::frames::{self, Close, Reader, Received};
 use crate::app::{App, WriteHeld};
 use crate::db::{self, Backlog, BacklogQuery, NewMessage, Sender, Write, WriteError};
 use crate::fan_out::{
-    CloseReason, FrameBatchBuilder, FrameKind, Position, PresenceGuard, Reach, Shard, Snapshot, Span, Subscriber,
+    CloseReason, FrameBatchBuilder, FrameKind, OnlineSnapshot, Position, PresenceGuard, Reach, Shard, Span, Subscriber,
     WakeReason,
 };
 use crate::limits::{
@@ -38,7 +38,7 @@ use crate::unfinished::UnfinishedBytes;
 /// Logs that a user comes or goes: past the rate of such lines only at the level `debug`.
 macro_rules! log_at_rate {
     ($app:expr, $($line:tt)+) => {
-        if $app.connection_log_rate.take((), Instant::now()).is_ok() {
+        if $app.rates.connection_log.take((), Instant::now()).is_ok() {
             tracing::info!($($line)+);
         } else {
             tracing::debug!($($line)+);
@@ -60,7 +60,7 @@ pub(super) fn serve(
     async {
         let Some((mut connection, mut reader)) = entering.await else { return };
         let disconnect = connection.run(&mut reader).await;
-        // What it holds of an unfinished message goes before the peer is waited for.
+        // Frees what it holds of an unfinished message before the peer is waited for.
         drop(reader);
         // The user was there until now.
         connection.app.db.touch_session(connection.subscriber.session());
@@ -116,14 +116,14 @@ struct Connection {
     presence: PresenceGuard,
     /// Whether the user is a program.
     is_bot: bool,
-    /// Whether the page is in sight, while there is anything to push.
+    /// Whether the page is in sight; `None` if this server does not push.
     #[cfg(feature = "push")]
     eye: Option<Eye>,
     /// Rate limit on all frames.
     frames: Bucket,
     /// Rate limit on rejected frames; exceeding it closes the connection.
     refused: Bucket,
-    /// What is held of a message that is not whole yet.
+    /// Bytes held of a message that is not whole yet.
     unfinished: UnfinishedBytes,
     /// When the use of the session was last recorded.
     session_used: Instant,
@@ -137,7 +137,7 @@ impl Connection {
         let ConnectionPermits { connection: permit, per_ip } = permits;
         let Authenticated { shard, revocation, session, all_rooms, presence, snapshot, announced, resume } =
             authenticated;
-        let Snapshot { online, users, seq } = snapshot;
+        let OnlineSnapshot { online, users, seq } = snapshot;
         let username = session.username.as_str();
         let Resume { last_id, after, afresh } = resume;
         let mut welcome = Encoder::default();
@@ -204,18 +204,17 @@ impl Connection {
         frames::close(&subscriber.stream, close, &[&rest[..], &pending_output].concat()).await;
     }
 
-    /// Notes which rooms the user reads. Before the client is welcomed, so that whoever has nothing to catch up with is
-    /// told of all that is live from the welcome on.
+    /// Looks up the user's rooms before the welcome, so that live events of those rooms are delivered from then on.
     async fn look_up_rooms(&self) -> Result<(), Disconnect> {
         let membership = self.shard.position().membership;
         let position = self.subscriber.position();
         let (user, after) = (self.subscriber.user(), position.event);
         let query = BacklogQuery { user, all_rooms: true, after, origin: after, seen: after };
-        // None of what was missed is read yet.
+        // Only the rooms: what was missed is read by `catch_up`.
         let Backlog { rooms, last_id, .. } =
             self.unless_closing(self.app.db.backlog(query, 0)).await?.map_err(Close::from)?;
         self.subscriber.set_rooms(rooms);
-        // A change of rooms that came since is told by a replay.
+        // If events were missed, their replay reports every change of rooms, also one that came since.
         if position.event >= last_id {
             self.subscriber.set_position(Position { membership, ..position });
         }
@@ -244,7 +243,7 @@ impl Connection {
         }
     }
 
-    /// Waits for input; of a message that has begun to arrive, not for ever.
+    /// Waits for input; for the rest of a message that has begun to arrive, until its deadline.
     async fn readable(&self, reader: &Reader) -> Result<(), Close> {
         if reader.has_buffered() {
             // Between two reads of one connection, all the others run.
@@ -297,8 +296,8 @@ impl Connection {
             self.session_used = now;
             self.app.db.touch_session(self.subscriber.session());
         }
-        // First, so that nobody seems to type what has just been sent.
-        self.take_notices(&mut inbound, now).await;
+        // Before the messages, so that nobody seems to type what has just been sent.
+        self.pass_on_activity(&mut inbound, now).await;
         self.store(&mut inbound, now).await;
         let mut answer = inbound.answers.take();
         reader.take_replies(&mut answer);
@@ -309,8 +308,8 @@ impl Connection {
         }
     }
 
-    /// Closes a connection whose message has been arriving for too long, or whose user or server holds too much of
-    /// such.
+    /// Closes a connection whose message has been arriving for too long, or whose user or server exceeds the budget of
+    /// unfinished bytes.
     fn check_unfinished(&mut self, reader: &Reader, now: Instant) -> Result<(), Close> {
         if reader.deadline().is_some_and(|deadline| deadline <= now) {
             return Err(Close::UNFINISHED);
@@ -319,7 +318,7 @@ impl Connection {
         self.unfinished.hold(&self.app.unfinished, user, bytes).map_err(|_| Close::TOO_MUCH_UNFINISHED)
     }
 
-    /// Handles one frame. A control frame has been answered already and has no text.
+    /// Handles one frame. A control frame has no text and is answered already, but costs a token like any other.
     fn take_frame(&mut self, text: Option<&str>, now: Instant, inbound: &mut Inbound) {
         if let Err(refusal) = self.try_take_frame(text, now, inbound) {
             self.refuse(&refusal, now, inbound);
@@ -347,8 +346,8 @@ impl Connection {
             ClientFrame::React { message, emoji, on, nonce } => {
                 self.take_write(Write::React { message, emoji, on, nonce }, now, inbound)?;
             }
-            ClientFrame::Read { room, id } => inbound.notices.push((room, Notice::Read(id))),
-            ClientFrame::Typing { room } => inbound.notices.push((room, Notice::Typing)),
+            ClientFrame::Read { room, id } => inbound.activity.push((room, Activity::Read(id))),
+            ClientFrame::Typing { room } => inbound.activity.push((room, Activity::Typing)),
             #[cfg(feature = "push")]
             ClientFrame::Ping { in_sight } => {
                 self.pong(inbound);
@@ -367,8 +366,8 @@ impl Connection {
         inbound.answers.push(&ServerFrame::Pong { last_id });
     }
 
-    /// Takes something to be stored, if the user is not too fast. What has a nonce may be known already, and costs
-    /// nothing then: that is found out later.
+    /// Takes a write, if the user is not too fast and the disk has room. One with a nonce is held and not refused: it
+    /// may be a repeat, which `settle_held` acknowledges.
     fn take_write(&self, write: Write, now: Instant, inbound: &mut Inbound) -> Result<(), Refusal> {
         match (self.app.may_write(self.subscriber.user(), &write, now), write.nonce().cloned()) {
             (Ok(()), nonce) => {
@@ -382,7 +381,7 @@ impl Connection {
 
     /// Counts one frame against the limit of this connection.
     fn count_frame(&mut self, now: Instant) -> Result<(), Refusal> {
-        let Some(allowance) = self.app.frame_allowance else { return Ok(()) };
+        let Some(allowance) = self.app.rates.frames else { return Ok(()) };
         self.frames.take(allowance, now).map_err(|wait| Refusal::rate_limited(wait, None))
     }
 
@@ -404,7 +403,8 @@ impl Connection {
         }
     }
 
-    /// Stores what one read brought with one command; each is acknowledged when all of it is on disk.
+    /// Stores everything that one read brought with one command, and acknowledges each write when all of them are on
+    /// disk.
     async fn store(&mut self, inbound: &mut Inbound, now: Instant) {
         if !inbound.writes.is_empty() {
             let (session, user) = (self.subscriber.session(), self.subscriber.user());
@@ -435,7 +435,7 @@ impl Connection {
         self.settle_held(inbound, now).await;
     }
 
-    /// Answers what may not be written: what was stored before is acknowledged, the rest refused.
+    /// Answers invalid and held writes: one that was stored before is acknowledged, the others are refused.
     async fn settle_held(&mut self, inbound: &mut Inbound, now: Instant) {
         if inbound.held.is_empty() {
             return;
@@ -450,14 +450,14 @@ impl Connection {
         }
     }
 
-    /// Takes what is told of and not stored as it comes, of rooms that the user reads; the rest is ignored.
-    async fn take_notices(&self, inbound: &mut Inbound, now: Instant) {
-        for (room, notice) in std::mem::take(&mut inbound.notices) {
+    /// Takes typing and read marks, and ignores those of rooms that the user does not read.
+    async fn pass_on_activity(&self, inbound: &mut Inbound, now: Instant) {
+        for (room, activity) in std::mem::take(&mut inbound.activity) {
             let Some(audience) = self.audience_of(room).await else { continue };
             let (user, username) = (self.subscriber.user(), self.presence.username());
-            match notice {
-                Notice::Typing => self.app.presence.typing((user, username), (room, audience), now),
-                Notice::Read(id) => {
+            match activity {
+                Activity::Typing => self.app.presence.typing((user, username), (room, audience), now),
+                Activity::Read(id) => {
                     if let Some(id) = self.app.db.note_read(user, room, id).await {
                         self.app.presence.tell_read(username, (room, audience), id);
                     }
@@ -466,7 +466,7 @@ impl Connection {
         }
     }
 
-    /// Who reads a room; none if the user does not.
+    /// The audience of a room, if the user reads it.
     async fn audience_of(&self, room: RoomId) -> Option<Audience> {
         if self.app.db.is_open(room) {
             return Some(Audience::Everyone);
@@ -479,8 +479,8 @@ impl Connection {
         reads.then_some(Audience::Members(room))
     }
 
-    /// Writes an answer. If the socket does not accept all of it at once, the shard continues without this connection
-    /// until it has caught up.
+    /// Writes an answer. If the socket does not accept all of it at once, the shard goes on without this connection
+    /// until that has caught up.
     async fn answer(&mut self, answer: Bytes) -> Result<(), Disconnect> {
         let Err(left) = self.subscriber.try_answer(answer) else { return Ok(()) };
         if let Err(reason) = self.subscriber.claim_writes() {
@@ -514,6 +514,7 @@ impl Connection {
         let tail = self.subscriber.take_frame_tail();
         if !tail.is_empty() {
             self.write(&tail).await?;
+            // While it was blocked it was not pinged, and it must not be closed as silent as soon as it joins.
             self.subscriber.heard(self.app.clock);
         }
         let mut catch_up = CatchUp { origin: self.subscriber.position().event, seen: None, counted: false };
@@ -526,7 +527,7 @@ impl Connection {
             } else if position.event < target.event || position.membership < target.membership {
                 position = self.replay(position, target, &mut catch_up).await?;
             } else if position.presence < target.presence {
-                let Snapshot { online, users, seq } = self.app.presence.snapshot();
+                let OnlineSnapshot { online, users, seq } = self.app.presence.snapshot();
                 let presence = protocol::encode(&ServerFrame::Presence { online, users: Some(&users) });
                 self.write(&presence).await?;
                 position.presence = seq;
@@ -562,8 +563,8 @@ impl Connection {
     }
 
     /// One step from `position` towards `target`: notes which rooms the user reads, and writes a chunk of events from
-    /// the database, both of one moment; or, if they are too many, tells the client to fetch them itself. Where the
-    /// connection then stands.
+    /// the database, both of one moment; or, if they are too many, tells the client to fetch them itself. Returns where
+    /// the connection then stands.
     async fn replay(
         &self,
         position: Position,
@@ -585,7 +586,7 @@ impl Connection {
                 drop(permit);
                 self.resync(position, last_id).await?
             }
-            // What was committed since is deleted already, or not for this reader.
+            // Everything that was committed since is deleted already, or not for this reader.
             Some(missed) if missed.is_empty() => Position { event: target.event.max(up_to), ..position },
             Some(missed) => {
                 if !std::mem::replace(&mut catch_up.counted, true) {
@@ -594,14 +595,14 @@ impl Connection {
                 self.write_chunk(missed, up_to, position, permit).await?
             }
         };
-        // A change of rooms is told by a replay and by nothing else: it counts as told when that has come to its end.
+        // Only a replay reports changes of rooms, so they count as reported when the replay is complete.
         if position.event >= last_id {
             position.membership = position.membership.max(target.membership);
         }
         Ok(position)
     }
 
-    /// Tells the client that it is too far behind to be brought up, and where to go on.
+    /// Tells the client that it missed too much for a replay, and where to continue.
     async fn resync(&self, position: Position, last_id: MessageId) -> Result<Position, Disconnect> {
         self.app.metrics.resyncs.add(1);
         let resync = ServerFrame::Resync { after: position.event.get(), last_id: last_id.get() };
@@ -636,22 +637,22 @@ impl Connection {
         }
         let (position, rest) = batch.after_partial_write(written, position);
         drop((batch, permit));
-        // Nothing is between two frames while the socket is waited for, so that a close frame can be.
+        // The socket is between two frames while we wait for it, so that a close frame can still be sent.
         self.write(&rest).await?;
         self.unless_closing(frames::writable(stream)).await??;
-        // It was not pinged meanwhile, and what it takes is a sign of life.
+        // It was not pinged meanwhile, and a socket that accepts bytes shows that the peer is alive.
         self.subscriber.heard(self.app.clock);
         Ok(position)
     }
 }
 
-/// What is remembered while a connection is brought up, in however many chunks.
+/// What a catch-up remembers from chunk to chunk.
 struct CatchUp {
     /// Where it began.
     origin: MessageId,
-    /// The last event there was when the first chunk was read.
+    /// The last event that was stored when the first chunk was read.
     seen: Option<MessageId>,
-    /// Whether it was counted: it is one, however many chunks it takes.
+    /// Whether the metrics have counted it: once, however many chunks it takes.
     counted: bool,
 }
 
@@ -662,7 +663,7 @@ fn refusal_of_held(held: WriteHeld, nonce: Option<Nonce>) -> Refusal {
     }
 }
 
-/// The answer to what the room or the message does not allow.
+/// The answer to a write that the room or the message does not allow.
 fn refusal_of(error: WriteError, nonce: Option<Nonce>) -> Refusal {
     let code = match error {
         WriteError::NotFound => ErrorCode::NotFound,
@@ -692,21 +693,21 @@ impl From<CloseReason> for Close {
     }
 }
 
-/// What was received in one read: what is to be stored, and answers.
+/// What one read brought, and the answers to it.
 #[derive(Default)]
 struct Inbound {
     writes: Vec<Write>,
-    /// What they took, in the same order.
+    /// What to settle about each, in the same order.
     taken: Vec<Taken>,
-    /// Nonces of what may not be written, and why, unless they turn out to be known.
+    /// The nonces of writes that are invalid or held, and why, unless they were stored before.
     held: Vec<(Nonce, Refusal)>,
-    notices: Vec<(RoomId, Notice)>,
+    activity: Vec<(RoomId, Activity)>,
     answers: Encoder,
     /// How the connection ends after this read, if it does.
     close: Option<Close>,
 }
 
-/// What to settle about a write when it is stored, or not.
+/// What to settle about a write once it is stored or refused.
 struct Taken {
     nonce: Option<Nonce>,
     /// Bytes of its text, which counted against the user's rate.
@@ -729,7 +730,7 @@ impl Inbound {
 }
 
 /// What a client says of a room without writing there.
-enum Notice {
+enum Activity {
     Typing,
     /// Read up to here.
     Read(MessageId),

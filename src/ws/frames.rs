@@ -121,7 +121,7 @@ struct Open {
     context: WebSocketContext,
     tracker: FrameTracker,
     replies: Vec<u8>,
-    /// When the first byte of the message or frame was seen that is not whole yet.
+    /// When the first byte of the unfinished message or frame was seen.
     begun: Option<Instant>,
 }
 
@@ -166,6 +166,7 @@ impl Reader {
     /// Reads the next message, without waiting.
     pub(super) fn next(&mut self, stream: &Stream) -> Received {
         let open = self.open.get_or_insert_with(|| Box::new(Open::new(Vec::new(), self.max_bytes)));
+        // Until the parser asks in vain for more bytes, it may hold messages: one read can bring several.
         open.tracker.unread = true;
         let mut source = Source {
             stream,
@@ -186,7 +187,7 @@ impl Reader {
             Ok(WsMessage::Ping(_) | WsMessage::Pong(_)) => Received::Control,
             Ok(WsMessage::Binary(bytes)) => Received::Binary(bytes),
             Ok(WsMessage::Close(frame)) => Received::Closed(Close::echo(frame.as_ref())),
-            Ok(WsMessage::Frame(_)) => unreachable!("the library returns raw frames to nobody who reads messages"),
+            Ok(WsMessage::Frame(_)) => unreachable!("reading messages never returns a raw frame"),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 if self.budget_left == 0 {
                     return Received::BudgetSpent;
@@ -198,8 +199,8 @@ impl Reader {
         }
     }
 
-    /// When the message or frame that is not whole yet must be, if there is one: however it dribbles,
-    /// [`MESSAGE_TIMEOUT`] after its first byte.
+    /// When the unfinished message or frame, if there is one, has to be whole: however it dribbles, [`MESSAGE_TIMEOUT`]
+    /// after its first byte.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.open.as_ref()?.begun.map(|begun| begun + MESSAGE_TIMEOUT)
     }

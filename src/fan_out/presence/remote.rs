@@ -1,7 +1,7 @@
-//! People who are online at other nodes of a cluster, and who are told of ours.
+//! People who are online at other nodes of a cluster; and what those nodes are told of the people here.
 //!
-//! A user is online while they have a connection here, or are known to have one at another node. What the people here
-//! are told is the same: that somebody came or went, whatever the node.
+//! A user is online while they have a connection here, or are known to have one at another node. Clients are told that
+//! somebody came or went, never at which node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Presence {
     }
 }
 
-/// [`Tell`], which is nothing to look at.
+/// Wraps [`Tell`] to implement `Debug`.
 pub(super) struct Told(pub(super) Tell);
 
 impl std::fmt::Debug for Told {
