@@ -1,8 +1,8 @@
-//! The barrier: how a node that may be behind makes sure before it says no.
+//! The barrier: how a node that may be behind makes sure before it answers that something does not exist.
 //!
-//! A node applies what others wrote a moment later than they did. Before it says that a session, a password or a
-//! message is not there, it publishes an empty entry and waits for it: what was acknowledged anywhere before is applied
-//! here then. All who wait at once share one entry.
+//! A node applies other nodes' writes a moment after they do. Before it answers that a session, a password or a message
+//! does not exist, it publishes an empty entry and waits until that is applied: then everything that was acknowledged
+//! anywhere before is applied here, too. Requests that wait at the same time share one entry.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::db::Db;
 
-/// Time between two entries that are published for this, since strangers can ask for them without end.
+/// Time between two of these entries, since strangers can cause them without end.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Passes barriers, for good.
+/// Serves barrier requests until all handles are gone.
 pub(super) async fn pass(db: Db, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, usize::MAX).await > 0 {
-        // Callers who asked before this entry is published is served by it.
+        // This entry serves every request that came before it is published.
         while let Ok(one_more) = asked.try_recv() {
             waiting.push(one_more);
         }

@@ -1,8 +1,8 @@
-//! The stream that is the log: how it is made, what must be true of it, and how it is read.
+//! The stream that holds the log: how it is made, what must be true of it, and how it is read.
 //!
-//! JetStream is asked in JSON over plain requests: four kinds of them are all that a log needs. A stream keeps entries
-//! on a majority of its servers' disks before it acknowledges them, if the servers are told so (`sync_interval: always`,
-//! which a client cannot see: `chinwag cluster check` asks a server's monitor for it).
+//! JetStream takes requests in JSON, of which a log needs few. A stream keeps entries on a majority of its servers'
+//! disks before it acknowledges them, if the servers are told so (`sync_interval: always`, which a client cannot see:
+//! `chinwag cluster check` asks a server's monitor for it).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,32 +19,32 @@ use crate::secret::random_name;
 pub(crate) const STREAM: &str = "chinwag";
 /// The subject of its entries.
 pub(crate) const LOG_SUBJECT: &str = "chinwag.log";
-/// What the stream's metadata call the log's id, and the history's.
+/// The keys of the log's id and of the history's epoch in the stream's metadata.
 const LOG_KEY: &str = "chinwag-log";
 const EPOCH_KEY: &str = "chinwag-epoch";
 /// How long an entry stays: a node that was away for longer starts from a backup.
 const MAX_AGE: Duration = Duration::from_hours(7 * 24);
-/// Bytes of entries that stay, at most.
+/// The most bytes of entries that stay.
 const MAX_BYTES: i64 = 1 << 30;
-/// The first version in which an entry that is acknowledged is on disk, and stays there when its leader changes.
+/// The first version in which an acknowledged entry is on disk, and stays when the stream's leader changes.
 pub(crate) const VERSION_NEEDED: (u32, u32) = (2, 15);
-/// Time for an answer about the stream: an election takes up to ten seconds, and is asked about again.
+/// Time for an answer about the stream: an election takes up to ten seconds, and requests are repeated meanwhile.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for a consumer to be made. It never is where its place was to be on a server that has just died: asked again, it is
-/// made on another.
+/// Time for a consumer to be made. A consumer placed on a server that just died is never created; asking again places
+/// it elsewhere.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two notices of a consumer that has nothing else to send.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a consumer is kept for a reader that is gone.
 const CONSUMER_KEPT: Duration = Duration::from_secs(5);
 
-/// Why the stream could not be asked, or what it answered instead.
+/// Why a request about the stream failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// The question or the answer did not come through.
+    /// The request or the answer was lost.
     #[error(transparent)]
     Nats(#[from] Error),
-    /// JetStream says no.
+    /// JetStream refuses.
     #[error("JetStream says: {description}")]
     Refused {
         /// Its number for it.
@@ -139,17 +139,17 @@ struct Config {
     metadata: BTreeMap<String, String>,
 }
 
-/// What the stream's metadata say it is.
+/// The identity of a log, in the stream's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Drawn when the stream was made.
     pub(crate) log: String,
-    /// Of the history that its entries go on with.
+    /// The epoch of the history that its entries continue.
     pub(crate) epoch: String,
 }
 
 impl StreamInfo {
-    /// What the stream says it is; none if it is none of ours.
+    /// The stream's identity; `None` if chinwag did not make it.
     pub(crate) fn identity(&self) -> Option<Identity> {
         let value = |key| self.config.metadata.get(key).cloned();
         Some(Identity { log: value(LOG_KEY)?, epoch: value(EPOCH_KEY)? })
@@ -160,13 +160,13 @@ impl StreamInfo {
         self.config.num_replicas
     }
 
-    /// What of its configuration is not as a log needs it; none if all is.
+    /// The first fault of its configuration as that of a log.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let config = &self.config;
         [
             (config.subjects != [LOG_SUBJECT], "its subject is not chinwag.log"),
             (config.storage != "file", "it is not kept in files"),
-            (config.retention != "limits", "its entries go when they are read"),
+            (config.retention != "limits", "its entries are deleted once read"),
             (config.discard != "old", "it refuses entries when it is full"),
             (!config.deny_delete || !config.deny_purge, "its entries can be deleted"),
             (config.sealed, "it is sealed"),
@@ -178,7 +178,7 @@ impl StreamInfo {
     }
 }
 
-/// Asks for the stream.
+/// Requests the state of the stream.
 pub(crate) async fn stream_info(connection: &Connection) -> Result<StreamInfo, ApiError> {
     let subject = format!("$JS.API.STREAM.INFO.{STREAM}");
     understand(&connection.request(&subject, b"", API_TIMEOUT).await?)
@@ -201,7 +201,7 @@ pub(crate) async fn create_stream(
         "max_bytes": MAX_BYTES,
         "deny_delete": true,
         "deny_purge": true,
-        // Nothing is published twice, and what is not remembered costs nothing.
+        // Entries are never published twice on purpose, so JetStream need not remember them to refuse repeats.
         "duplicate_window": nanos(Duration::from_millis(100)),
         "metadata": {LOG_KEY: identity.log, EPOCH_KEY: identity.epoch},
     });
@@ -215,7 +215,7 @@ pub(crate) async fn delete_stream(connection: &Connection) -> Result<(), ApiErro
     understand::<serde_json::Value>(&connection.request(&subject, b"", API_TIMEOUT).await?).map(drop)
 }
 
-/// What the stream says of an entry that it keeps.
+/// The stream's acknowledgement of an entry.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PubAck {
     pub(crate) seq: u64,
@@ -226,8 +226,8 @@ pub(crate) async fn append(connection: &Connection, entry: &[u8], timeout: Durat
     understand(&connection.request(LOG_SUBJECT, entry, timeout).await?)
 }
 
-/// Asks for one entry by its place; none if the log has none there, or not yet. It takes the stream's own leader and no
-/// other, while a consumer cannot be made until the servers agree on who leads them all.
+/// Requests one entry by its place; `None` if the log does not have it, or not yet. This needs only the stream's own
+/// leader, while a consumer cannot be made until the servers have elected a leader of them all.
 pub(crate) async fn entry_at(connection: &Connection, seq: u64) -> Result<Option<(i64, Vec<u8>)>, ApiError> {
     #[derive(Deserialize)]
     struct Answered {
@@ -266,17 +266,17 @@ pub(crate) enum Delivered {
         /// What it says.
         payload: bytes::Bytes,
     },
-    /// The consumer lives, and the last entry it sent is this one.
+    /// The consumer lives, and has sent everything up to this entry.
     Heartbeat {
         /// Of the stream.
         last: u64,
     },
 }
 
-/// Reads the log from one entry on: a push consumer, made and understood by hand. Its server sends a notice when it has
-/// nothing else to send, and waits until what it sent before is taken.
+/// Reads the log from one entry on: a push consumer. Its server sends a notice when it has nothing else to send, and
+/// waits until earlier entries are taken.
 ///
-/// What comes has gaps when servers die; the reader looks for them.
+/// There are gaps when servers die, which the reader looks for.
 pub(crate) struct Consumer {
     messages: Subscription,
     connection: Connection,
@@ -288,7 +288,7 @@ impl Consumer {
 
     pub(crate) async fn from(connection: &Connection, first: u64) -> Result<Self, ApiError> {
         let inbox = nats::new_inbox();
-        // Before the consumer is made, or its first entries come to nobody.
+        // Before the consumer is made, or its first entries are lost.
         let messages = connection.subscribe(&inbox)?;
         let name = random_name();
         let config = json!({
@@ -313,7 +313,7 @@ impl Consumer {
         Ok(Self { messages, connection: connection.clone() })
     }
 
-    /// What comes next; none when the consumer is gone, which its [silence](Self::SILENCE) tells. Cancel safe.
+    /// The next entry or notice; `None` when the consumer is gone, as its [silence](Self::SILENCE) shows. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Delivered> {
         const NOTICE: u16 = 100;
         loop {
@@ -322,8 +322,8 @@ impl Consumer {
                 let (seq, at) = place_of(message.reply.as_deref()?)?;
                 return Some(Delivered::Entry { seq, at, payload: message.payload });
             }
-            // Flow control asks with a reply to be answered once all before it is taken, or, when a consumer stalls, names
-            // the subject in a header.
+            // Flow control wants an answer once everything before it is taken: at the reply subject, or, when a
+            // consumer stalls, at a subject in a header.
             let stalled = message.header("Nats-Consumer-Stalled").map(ToOwned::to_owned);
             if let Some(answer) = message.reply.as_deref().or(stalled.as_deref()) {
                 drop(self.connection.publish(answer, b""));
@@ -335,9 +335,9 @@ impl Consumer {
     }
 }
 
-/// Where in the stream a message is, and since when in Unix milliseconds: what JetStream writes into the subject for its
-/// acknowledgement, `$JS.ACK.STREAM.CONSUMER.DELIVERIES.SEQUENCE.CONSUMER-SEQUENCE.NANOSECONDS.PENDING`, perhaps with a
-/// domain and an account before the stream.
+/// The place of a message in the stream, and its time in Unix milliseconds. JetStream writes both into the subject for
+/// its acknowledgement, `$JS.ACK.STREAM.CONSUMER.DELIVERIES.SEQUENCE.CONSUMER-SEQUENCE.NANOSECONDS.PENDING`, possibly
+/// with a domain and an account before the stream.
 fn place_of(subject: &str) -> Option<(u64, i64)> {
     let tokens: Vec<_> = subject.split('.').collect();
     if tokens.first() != Some(&"$JS") || tokens.get(1) != Some(&"ACK") {
@@ -352,7 +352,7 @@ fn place_of(subject: &str) -> Option<(u64, i64)> {
     Some((tokens.get(first + 3)?.parse().ok()?, at / 1_000_000))
 }
 
-/// The same moment as a consumer would tell it, in Unix milliseconds, as Go writes it: `2026-11-29T00:42:01.32466Z`.
+/// A time as Go writes it, `2026-11-29T00:42:01.32466Z`, in Unix milliseconds like those of a consumer.
 fn millis_of(time: &str) -> Option<i64> {
     let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));

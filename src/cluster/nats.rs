@@ -1,11 +1,11 @@
-//! A client of NATS: as much of its protocol as a replicated log needs, which is core NATS and requests in JSON.
+//! A client of NATS: the part of its protocol that a replicated log needs, which is core NATS.
 //!
-//! A [`Connection`] is one TCP (or TLS) connection to one server, and ends with it: what was asked over it fails at
-//! once, and nothing is kept to be sent over another one later. That is what lets the [publisher](super::publish) say
-//! that an entry is published once. Reconnecting is [`Link`]'s; subscribers do so again, on the connection there is.
+//! A [`Connection`] is one TCP (or TLS) connection to one server, and ends with it: requests over it fail at once, and
+//! nothing is kept to be sent over another one later. So the [publisher](super::publisher) knows that an entry is
+//! published once. [`Link`] reconnects; subscribers then subscribe again.
 //!
 //! The server is trusted no further than its bytes: lines, headers and payloads are bounded, and one that is silent for
-//! [`SILENCE`], though it is pinged, is taken for dead.
+//! [`SILENCE`] despite pings counts as dead.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,37 +28,36 @@ use tokio_rustls::TlsConnector;
 use super::nkey::NKey;
 use crate::secret::random_name;
 
-/// The port of a server whose address names none.
+/// The port of a server whose address has none.
 const DEFAULT_PORT: u16 = 4222;
-/// Time to connect, to shake hands and to be let in.
+/// Time to connect, shake hands and authenticate.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two pings, each of which the server answers.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
-/// A server that says nothing for so long, though it is pinged, is dead or cut off.
+/// A server that is silent for so long despite pings is dead or cut off.
 const SILENCE: Duration = Duration::from_secs(2);
-const _: () = assert!(SILENCE.as_millis() > 3 * PING_INTERVAL.as_millis(), "one lost ping is no death");
+const _: () = assert!(SILENCE.as_millis() > 3 * PING_INTERVAL.as_millis(), "one lost ping must not end a connection");
 /// Time between two tries to connect, to one server after the other.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Messages and requests that wait to be written.
 const OUTGOING: usize = 256;
-/// Messages of one subscription that wait to be taken; past it they are lost, which their reader must notice by
-/// itself, as it must notice what the network loses. What a consumer with flow control has under way, 1 MiB of entries,
-/// fits.
+/// Messages of one subscription that wait to be taken; past it they are lost, which their reader must notice, like
+/// losses of the network. The entries that a consumer with flow control has under way, 1 MiB, fit.
 const SUBSCRIPTION: usize = 8 * 1024;
 /// Bytes of a line of the protocol. The longest is `INFO`, which names the other servers.
 const LINE_MAX_BYTES: usize = 64 * 1024;
-/// Bytes of a message with its headers: twice the most that the servers we know take.
+/// Bytes of a message with its headers: twice the most that servers take by default.
 const MESSAGE_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Why something could not be asked, or was not answered.
+/// Why a request could not be sent, or was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no connection, or it ended before the answer came.
     #[error("the connection to NATS is lost")]
     Lost,
-    /// More is waiting to be sent than is kept.
+    /// The queue of outgoing messages is full.
     #[error("the connection to NATS does not keep up")]
     Full,
     /// No answer came in time.
@@ -76,13 +75,13 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error("it does not answer")]
     TimedOut,
-    #[error("it does not speak as a NATS server does")]
+    #[error("it does not speak the NATS protocol")]
     Protocol,
     #[error("it says {0}")]
     Refused(String),
-    #[error("it asks for an nkey: give --log-nkey")]
+    #[error("it requires an nkey: give --log-nkey")]
     NeedsKey,
-    #[error("it asks for TLS: its address begins with tls://")]
+    #[error("it requires TLS: write its address with tls://")]
     NeedsTls,
 }
 
@@ -95,13 +94,13 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether what is sent stays on this machine.
+    /// Whether the traffic stays on this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether the connection uses TLS.
     pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
@@ -111,7 +110,7 @@ impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "it is nats://HOST:PORT, or tls://HOST:PORT, without a user or a password";
+        const SHAPE: &str = "expected nats://HOST:PORT or tls://HOST:PORT, without user or password";
         let (tls, place) = match text.split_once("://") {
             Some(("nats", place)) => (false, place),
             Some(("tls", place)) => (true, place),
@@ -119,7 +118,7 @@ impl FromStr for Address {
             None => (false, text),
         };
         let place = place.strip_suffix('/').unwrap_or(place);
-        // A colon inside the brackets of an IPv6 address is no port's.
+        // A colon inside the brackets of an IPv6 address does not begin a port.
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| SHAPE)?),
             _ => (place, DEFAULT_PORT),
@@ -164,13 +163,13 @@ pub(crate) struct Info {
     ldm: bool,
 }
 
-/// A message, with what its headers say.
+/// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) subject: String,
-    /// Where an answer goes; of JetStream's messages, what they are.
+    /// The subject for an answer; JetStream uses it to describe its messages.
     pub(crate) reply: Option<String>,
-    /// From the first `NATS/1.0` to the empty line; empty if there are none.
+    /// From `NATS/1.0` to the empty line; empty without headers.
     headers: Bytes,
     pub(crate) payload: Bytes,
 }
@@ -179,7 +178,7 @@ pub(crate) struct Message {
 const NO_RESPONDERS: u16 = 503;
 
 impl Message {
-    /// The status of a message that is only a notice.
+    /// The status of a message that is a notice.
     pub(crate) fn status(&self) -> Option<u16> {
         let line = self.headers.split(|byte| *byte == b'\r').next()?;
         let line = std::str::from_utf8(line).ok()?.strip_prefix("NATS/1.0 ")?;
@@ -213,19 +212,19 @@ struct Shared {
     /// Answers to our requests come to subjects below this one.
     inbox: String,
     next: AtomicU64,
-    /// None once the connection has ended.
+    /// `None` once the connection has ended.
     waiting: Mutex<Option<Waiting>>,
     ended: watch::Sender<bool>,
 }
 
-/// Who waits for what comes.
+/// The requests and subscriptions that wait for messages.
 #[derive(Debug, Default)]
 struct Waiting {
     requests: HashMap<u64, oneshot::Sender<Message>>,
     subscriptions: HashMap<u64, mpsc::Sender<Message>>,
 }
 
-/// The subscription that answers to requests come by; those of others have higher numbers.
+/// The number of the subscription for answers to requests; the others have higher ones.
 const ANSWERS: u64 = 1;
 
 impl Shared {
@@ -233,7 +232,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every waiter is told that it will not come.
+    /// Ends all requests and subscriptions.
     fn end(&self) {
         self.lock().take();
         self.ended.send_replace(true);
@@ -256,7 +255,7 @@ impl Shared {
     }
 }
 
-/// What comes at a subject. It ends, with [`None`](Option::None), when the connection does.
+/// The messages at a subject. It ends, with [`None`](Option::None), when the connection does.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     messages: mpsc::Receiver<Message>,
@@ -276,12 +275,13 @@ impl Drop for Subscription {
         if let Some(waiting) = self.connection.0.shared.lock().as_mut() {
             waiting.subscriptions.remove(&self.sid);
         }
-        // Of a connection that is gone or full nothing more is wanted anyway.
+        // Fails if the connection is gone or full, and then the server ends the subscription or its messages are
+        // ignored.
         drop(self.connection.send(format!("UNSUB {}\r\n", self.sid).into_bytes()));
     }
 }
 
-/// A request that waits for its answer. Dropped, it is forgotten.
+/// A request that waits for its answer, until it is dropped.
 struct Asked<'a> {
     connection: &'a Connection,
     number: u64,
@@ -296,7 +296,7 @@ impl Drop for Asked<'_> {
 }
 
 impl Connection {
-    /// Connects to a server and is let in by it.
+    /// Connects to a server and authenticates.
     pub(crate) async fn open(server: &Address, servers: &Servers) -> Result<Self, ConnectError> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(server, servers));
         opened.await.unwrap_or(Err(ConnectError::TimedOut))
@@ -361,7 +361,7 @@ impl Connection {
         drop(self.0.shared.ended.subscribe().wait_for(|ended| *ended).await);
     }
 
-    /// Publishes a message. Nothing says whether anyone received it.
+    /// Publishes a message. Whether anybody received it is unknown.
     pub(crate) fn publish(&self, subject: &str, payload: &[u8]) -> Result<(), Error> {
         self.send(encode_publish(subject, None, payload))
     }
@@ -422,7 +422,7 @@ fn encode_publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec<u8>
     [head.as_bytes(), payload, b"\r\n"].concat()
 }
 
-/// The object that says who we are.
+/// The object that `CONNECT` takes.
 fn hello(info: &Info, servers: &Servers, tls: bool) -> Result<serde_json::Value, ConnectError> {
     let mut hello = serde_json::json!({
         "name": "chinwag", "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "protocol": 1, "verbose": false,
@@ -430,7 +430,7 @@ fn hello(info: &Info, servers: &Servers, tls: bool) -> Result<serde_json::Value,
     });
     if info.auth_required || servers.key.is_some() {
         let key = servers.key.as_ref().ok_or(ConnectError::NeedsKey)?;
-        // A server that lets everybody in gives nothing to sign.
+        // A server without authentication has no nonce to sign.
         if let Some(nonce) = &info.nonce {
             hello["nkey"] = key.public().into();
             hello["sig"] = key.sign(nonce.as_bytes()).into();
@@ -456,7 +456,7 @@ async fn next_op(socket: &mut (impl AsyncRead + Unpin + ?Sized), buffer: &mut By
     }
 }
 
-/// Hands on what comes, until the connection ends.
+/// Delivers messages until the connection ends.
 async fn read(
     shared: Arc<Shared>,
     mut socket: ReadHalf<Box<dyn Socket>>,
@@ -466,7 +466,7 @@ async fn read(
     let why = loop {
         match parse(&mut buffer) {
             Ok(Some(Op::Message { sid, message })) => shared.deliver(sid, message),
-            // A queue that is full will be written, which says as much as the answer.
+            // If the queue is full, what it holds shows that we live as well as the answer would.
             Ok(Some(Op::Ping)) => drop(outgoing.try_send(b"PONG\r\n".to_vec())),
             Ok(Some(Op::Info(info))) if info.ldm => break "the server is about to stop",
             Ok(Some(Op::Error(error))) => tracing::error!(server = %shared.server, error, "NATS refuses something"),
@@ -479,14 +479,14 @@ async fn read(
                     Err(_) => break "the server is silent",
                 }
             }
-            Err(Malformed) => break "the server does not speak as a NATS server does",
+            Err(Malformed) => break "the server does not speak the NATS protocol",
         }
     };
     tracing::debug!(server = %shared.server, why, "the connection to NATS ended");
     shared.end();
 }
 
-/// Writes what waits, and pings; until the connection ends.
+/// Writes waiting messages, and pings, until the connection ends.
 async fn write(shared: Arc<Shared>, mut socket: WriteHalf<Box<dyn Socket>>, mut queue: mpsc::Receiver<Vec<u8>>) {
     let mut pings = tokio::time::interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -512,7 +512,7 @@ async fn write(shared: Arc<Shared>, mut socket: WriteHalf<Box<dyn Socket>>, mut 
     }
 }
 
-/// What a server says.
+/// An operation from a server.
 #[derive(Debug)]
 enum Op {
     Info(Box<Info>),
@@ -523,11 +523,11 @@ enum Op {
     Error(String),
 }
 
-/// It is not the protocol, or more of it than is kept.
+/// The bytes break the protocol or a limit.
 #[derive(Debug)]
 struct Malformed;
 
-/// Takes the next operation from the front of `buffer`; none if it is not all there.
+/// Takes the next operation from the front of `buffer`; `None` if it is incomplete.
 fn parse(buffer: &mut BytesMut) -> Result<Option<Op>, Malformed> {
     let looked_at = &buffer[..buffer.len().min(LINE_MAX_BYTES)];
     let Some(end) = looked_at.windows(2).position(|two| two == b"\r\n") else {
@@ -548,7 +548,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Op>, Malformed> {
     Ok(Some(op))
 }
 
-/// Feeds bytes to the parser, as if a server had said them.
+/// Feeds bytes to the parser, as if a server had sent them.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read_anything(bytes: &[u8]) {
     let mut buffer = BytesMut::from(bytes);
@@ -593,18 +593,18 @@ fn parse_message(buffer: &mut BytesMut, end: usize) -> Result<Option<Op>, Malfor
     Ok(Some(Op::Message { sid, message: Message { subject, reply, headers, payload } }))
 }
 
-/// The connection there is at the moment, if there is one; kept up by [`Link::keep`].
+/// The current connection, if there is one; kept up by [`Link::keep`].
 #[derive(Debug, Clone)]
 pub(crate) struct Link(watch::Receiver<Option<Connection>>);
 
 impl Link {
-    /// Connects, and connects again whenever the connection ends, for good. The second half is the task that does it.
+    /// Connects, and reconnects whenever the connection ends. The future is the task that does this, and never ends.
     pub(crate) fn keep(servers: Servers) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = watch::channel(None);
         (Self(receiver), keep(servers, sender))
     }
 
-    /// The connection there is now.
+    /// The current connection.
     pub(crate) fn current(&self) -> Option<Connection> {
         self.0.borrow().clone()
     }
@@ -645,10 +645,9 @@ async fn keep(servers: Servers, current: watch::Sender<Option<Connection>>) {
     }
 }
 
-/// Connects to the first of the servers that lets us in, for a command.
+/// Connects to the first of the servers that accepts us, for a command.
 ///
-/// # Errors
-/// Why the last of them does not.
+/// # Errors Why the last of them did not.
 pub(crate) async fn connect_to_any(servers: &Servers) -> Result<Connection, (Address, ConnectError)> {
     let mut last = None;
     for server in &servers.addresses {

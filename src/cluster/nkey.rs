@@ -1,14 +1,15 @@
-//! nkeys: how a NATS server knows a client without a password that travels.
+//! nkeys: how a client authenticates to a NATS server without sending a password.
 //!
-//! A seed is 32 random bytes, written in base32 between a prefix that says whose it is and a checksum; it makes an
-//! Ed25519 key, whose signature of the server's nonce is shown together with the public key (written the same way).
+//! A seed is 32 random bytes, written in base32 between a prefix for the kind of its owner and a checksum. It makes an
+//! Ed25519 key; the client sends its signature of the server's nonce together with the public key, which is written in
+//! the same way.
 
 use std::fmt;
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
-/// What is before a seed, and before the public key of a user.
+/// The prefixes of a seed, and of the public key of a user.
 const SEED_PREFIX: u8 = 18 << 3;
 const USER_PREFIX: u8 = 20 << 3;
 
@@ -19,11 +20,11 @@ pub(crate) struct NKey {
 }
 
 impl NKey {
-    /// Reads the text of a seed. None if it is not one of a user.
+    /// Reads the text of a seed; `None` if it is not one of a user.
     pub(crate) fn parse(seed: &str) -> Option<Self> {
         let bytes = BASE32_NOPAD.decode(seed.trim().as_bytes()).ok()?;
         let (body, checksum) = bytes.split_at_checked(34)?;
-        // The prefix of a user is spread over two bytes, behind that of a seed.
+        // The prefix of a user is spread over two bytes, after that of a seed.
         let is_user_seed = body[0] == SEED_PREFIX | (USER_PREFIX >> 5) && body[1] == USER_PREFIX << 3;
         if checksum != crc16(body).to_le_bytes() || !is_user_seed {
             return None;
@@ -34,12 +35,12 @@ impl NKey {
         Some(Self { public: BASE32_NOPAD.encode(&public), pair })
     }
 
-    /// The public key, which the server's configuration names.
+    /// The public key, as in the server's configuration.
     pub(crate) fn public(&self) -> &str {
         &self.public
     }
 
-    /// The signature of what a server gave to sign, as it wants it.
+    /// The signature of a server's nonce, in base64url.
     pub(crate) fn sign(&self, nonce: &[u8]) -> String {
         BASE64URL_NOPAD.encode(self.pair.sign(nonce).as_ref())
     }

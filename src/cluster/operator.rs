@@ -1,5 +1,5 @@
-//! What an operator does to a cluster from a shell: make its log, look whether the log is kept as it must be, see how
-//! far each node is, and take a database out again.
+//! What an operator does to a cluster from a shell: make its log, check that the log is kept safely, see how far each
+//! node is, and detach a database.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::secret::random_name;
 
 /// Time for a monitor's answer.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of it, at most.
+/// The most bytes of it.
 const MONITOR_MAX_BYTES: u64 = 1024 * 1024;
 
-/// Why something could not be done for an operator.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// The flags do not say how to reach the log.
     #[error(transparent)]
     Options(#[from] OptionsError),
-    /// No server lets us in.
+    /// No server accepts us.
     #[error("cannot connect to {server}: {why}")]
     Connect {
         /// The last that was tried.
@@ -34,7 +34,7 @@ pub enum OperatorError {
         /// Why.
         why: String,
     },
-    /// The stream cannot be asked for, or made.
+    /// A request about the stream failed.
     #[error("{0}")]
     Stream(String),
     /// The database cannot be opened.
@@ -48,7 +48,7 @@ pub enum OperatorError {
         "this database follows the log {0} already; --anew gives it another one, and leaves the other nodes behind"
     )]
     Follows(String),
-    /// It follows none.
+    /// The database does not follow a log.
     #[error("this database follows no log")]
     FollowsNone,
     /// There is a log already.
@@ -57,7 +57,7 @@ pub enum OperatorError {
          --anew removes it"
     )]
     HasLog(String),
-    /// The monitor is not understood.
+    /// The monitor does not answer, or not as expected.
     #[error("cannot ask the monitor {0}: {1}")]
     Monitor(String, String),
 }
@@ -73,7 +73,7 @@ impl From<ApiError> for OperatorError {
 pub struct Made {
     /// The log's id.
     pub log: String,
-    /// Of the history that it goes on with.
+    /// The epoch of the history that it continues.
     pub epoch: String,
     /// How many servers keep it.
     pub replicas: u32,
@@ -86,8 +86,8 @@ async fn connect(options: &Options) -> Result<Connection, OperatorError> {
         .map_err(|(server, why)| OperatorError::Connect { server: server.to_string(), why: why.to_string() })
 }
 
-/// Makes the log of a new cluster, and has the database at `path`, which no server may have open, be the first to
-/// follow it. `anew` replaces a log that is there, or that the database followed before.
+/// Makes the log of a new cluster, and attaches the database at `path` to it as the first; no server may have that
+/// open. `anew` replaces an existing log, also one that the database followed before.
 pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> Result<Made, OperatorError> {
     let mut database = Offline::open(path)?;
     if let Some(followed) = database.followed()?
@@ -115,7 +115,7 @@ fn epoch_of(database: &Offline) -> rusqlite::Result<String> {
     database.epoch().map(|epoch: Epoch| epoch.as_str().to_owned())
 }
 
-/// Has the database at `path`, which no server may have open, follow no log any more; which it followed.
+/// Detaches the database at `path`, which no server may have open, from its log. Returns the log's id.
 pub fn leave(path: &Path) -> Result<String, OperatorError> {
     let mut database = Offline::open(path)?;
     let followed = database.followed()?.ok_or(OperatorError::FollowsNone)?;
@@ -123,22 +123,22 @@ pub fn leave(path: &Path) -> Result<String, OperatorError> {
     Ok(followed.log)
 }
 
-/// What is known of a log, for people.
+/// The state of a log, for people.
 #[derive(Debug)]
 pub struct LogStatus {
     /// The server that was asked.
     pub server: String,
     /// Its version.
     pub version: String,
-    /// The log's id; none if the stream is none of ours.
+    /// The log's id; `None` if chinwag did not make the stream.
     pub log: Option<String>,
     /// The first entry that is kept, and the last.
     pub entries: (u64, u64),
-    /// What they take.
+    /// Bytes of all of them.
     pub bytes: u64,
-    /// How many servers are to keep each.
+    /// How many servers keep each.
     pub replicas: u32,
-    /// Which of them leads, if the stream is spread at all.
+    /// The server that leads; `None` without replicas.
     pub leader: Option<String>,
     /// The others, and whether each is up to date.
     pub followers: Vec<(String, bool)>,
@@ -146,22 +146,22 @@ pub struct LogStatus {
     pub nodes: Vec<NodeStatus>,
 }
 
-/// What a node says of itself.
+/// The state of a node.
 #[derive(Debug)]
 pub struct NodeStatus {
     /// Its id, drawn anew at each start.
     pub node: String,
     /// The last entry that it has applied.
     pub applied: u64,
-    /// What all entries up to it come to.
+    /// The digest of all entries up to it.
     pub chain: String,
     /// People who are connected to it.
     pub users: usize,
-    /// Why it applies nothing, if so.
+    /// Why it does not apply entries at the moment.
     pub failure: Option<String>,
 }
 
-/// Asks for the log.
+/// The state of the log and of the nodes that answer.
 pub async fn status(options: &Options) -> Result<LogStatus, OperatorError> {
     let connection = connect(options).await?;
     let info = jetstream::stream_info(&connection).await?;
@@ -190,8 +190,8 @@ fn log_status(connection: &Connection, info: &StreamInfo, nodes: Vec<NodeStatus>
     }
 }
 
-/// What of the servers and the stream is not as it must be, each in a sentence; empty if all is well. `monitors` are
-/// the addresses of the servers' monitoring ports, without which nobody can tell whether they wait for their disks.
+/// The faults in the configuration of the servers and of the stream, each in a sentence. `monitors` are the addresses
+/// of the servers' monitoring ports, without which it cannot be checked whether they sync to their disks.
 pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>, OperatorError> {
     let connection = connect(options).await?;
     let mut faults = Vec::new();
@@ -217,13 +217,14 @@ pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>
     for monitor in monitors {
         let jsz = monitored(monitor).await.map_err(|why| OperatorError::Monitor(monitor.clone(), why))?;
         if jsz["config"]["sync_always"] != true {
-            faults.push(format!("the server of {monitor} does not wait for its disk: set sync_interval: always"));
+            faults
+                .push(format!("the server at {monitor} does not sync before acknowledging: set sync_interval: always"));
         }
     }
     Ok(faults)
 }
 
-/// Whether a version is one with which nothing is lost.
+/// Whether a version is new enough that nothing acknowledged is lost.
 pub(super) fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= VERSION_NEEDED

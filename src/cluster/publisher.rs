@@ -1,10 +1,10 @@
-//! The publisher: makes entries of what the handles ask for.
+//! The publisher: makes entries of the changes that are requested through handles.
 //!
-//! One entry is on its way at a time, and takes all that waits: while it is, the next gathers, as at the writer thread
-//! of one machine. An entry is **published once**. If it is not acknowledged in time, those who wait are told
-//! `unavailable`; it may turn up all the same, which the contract allows and a nonce settles. What nobody waits for any
-//! more is not published, or a queue that is three seconds long would make every later one three seconds late; and
-//! nothing is published without a connection.
+//! One entry is on its way at a time, and takes everything that waits; meanwhile the next gathers, as at the writer
+//! thread of one machine. An entry is **published once**. If it is not acknowledged in time, the requests are answered
+//! `unavailable`; it may still appear, which the contract allows and a nonce settles. A change that nobody waits for
+//! any more is not published, or a queue of three seconds would stay three seconds long for ever; and nothing is
+//! published without a connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::limits::{COMMANDS_PER_COMMIT, NONCE_DAY, SESSION_LIFETIME, STORE_TIME
 
 /// Bytes of an entry's changes, except for one change that is larger by itself.
 const ENTRY_BYTES: usize = 256 * 1024;
-/// How long what was published is waited for when the process stops. The server waits a second for its database.
+/// How long published entries are waited for when the process stops. The server waits a second for its database.
 const STOP_PATIENCE: Duration = Duration::from_millis(800);
 
-/// Publishes, until there is nothing more to come; then has the node stop.
+/// Publishes until there are no more proposals, then stops the node.
 pub(super) async fn publish(node: Arc<Node>, mut proposals: Proposals) {
     let mut publisher = Publisher { node: Arc::clone(&node), number: 0, days_over: Vec::new() };
     let mut waiting = Vec::new();
@@ -51,7 +51,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes the first of what waits, as much as one entry takes, and waits until the log has it.
+    /// Publishes as many of the waiting changes as one entry takes, and waits until the log has it.
     async fn publish_some(&mut self, waiting: &mut Vec<Proposal>) {
         let Ok(place) = tokio::time::timeout(STORE_TIMEOUT, self.node.place()).await else { return waiting.clear() };
         waiting.retain(|proposal| !proposal.is_abandoned());
@@ -71,7 +71,11 @@ impl Publisher {
             return;
         }
         if bytes > connection.info().max_payload {
-            tracing::error!(bytes, most = connection.info().max_payload, "the NATS server takes no entry of this size");
+            tracing::error!(
+                bytes,
+                most = connection.info().max_payload,
+                "the entry is larger than the NATS server accepts"
+            );
             waiting.drain(..changes.len());
             return;
         }
@@ -97,12 +101,13 @@ impl Publisher {
                     self.node.give_up(number);
                 }
             },
-            // It may be here before the acknowledgement is.
+            // The entry may come back before its acknowledgement.
             _ = returned.wait_for(|returned| *returned >= number) => {}
         }
     }
 
-    /// A day whose nonces are to be forgotten: over for as long as they are kept, by a clock that cannot be set.
+    /// A day whose nonces can be forgotten: it has been over for as long as they are kept, by a clock that cannot be
+    /// set.
     fn day_to_forget(&mut self, now: Instant) -> Option<i64> {
         let days = self.node.progress.nonce_days();
         let over = days.get(1..).unwrap_or_default();

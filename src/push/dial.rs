@@ -1,7 +1,7 @@
-//! The way to a push service: its name is resolved, every address is judged, and the one that is connected to is one
-//! that was judged. To resolve again when connecting would let a name change its mind in between (DNS rebinding).
+//! The way to a push service: its name is resolved, every address is checked, and one of the checked addresses is
+//! connected to. Resolving again to connect would let the name change in between (DNS rebinding).
 //!
-//! No proxy of the environment is asked: it would resolve the name for itself.
+//! A proxy from the environment is not used: it would resolve the name itself.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +28,7 @@ const HTTPS_PORT: u16 = 443;
 pub(super) struct Dialer {
     resolver: Resolver,
     tls: Arc<ClientConfig>,
-    /// Which addresses may be connected to.
+    /// Whether an address may be connected to.
     permits: fn(IpAddr) -> bool,
     port: u16,
 }
@@ -40,14 +40,15 @@ impl Dialer {
         Ok(Self { resolver: Resolver::system(), tls: tls_config(roots)?, permits: is_public, port: HTTPS_PORT })
     }
 
-    /// What the program uses: [`Dialer::new`], and what the tests of the whole server put in its place.
+    /// The program's dialer: [`Dialer::new`], unless tests of the whole server replace it.
     #[cfg(not(feature = "push-test"))]
     pub(super) fn for_program() -> Result<Self, super::PushError> {
         Ok(Self::new()?)
     }
 
-    /// The same, unless `CHINWAG_PUSH_TEST` names a port and a directory with `root.pem`, `hosts` and `resolv.conf`:
-    /// then this machine at that port is the only push service. No build that is used has the feature `push-test`.
+    /// The dialer for tests of the whole server: if `CHINWAG_PUSH_TEST` names a port and a directory with `root.pem`,
+    /// `hosts` and `resolv.conf`, this machine at that port is the only push service. No released build has the feature
+    /// `push-test`.
     #[cfg(feature = "push-test")]
     pub(super) fn for_program() -> Result<Self, super::PushError> {
         use rustls::pki_types::pem::PemObject as _;
@@ -101,18 +102,18 @@ fn tls_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> 
     Ok(Arc::new(config))
 }
 
-/// A client's end of TLS, as hyper reads and writes it. The server's end ([`crate::net::tls`]) is shared between a
-/// task and a shard, which this is not: it is owned by the one exchange that it is for.
+/// A client's end of TLS, as hyper reads and writes it. Unlike the server's end ([`crate::net::tls`]), which a task and
+/// a shard share, it belongs to one exchange.
 #[derive(Debug)]
 pub(super) struct TlsClient {
     tcp: TcpStream,
     session: ClientConnection,
-    /// Bytes of the answer that may still be read. Hyper bounds one head, but passes over any number of interim ones.
+    /// Bytes of the answer that may still be read. Hyper bounds one head, but skips any number of interim ones.
     left: usize,
 }
 
 impl TlsClient {
-    /// Hands what is encrypted to the kernel.
+    /// Writes encrypted bytes to the kernel.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut Socket(&self.tcp)) {
@@ -127,7 +128,8 @@ impl TlsClient {
 impl rt::Read for TlsClient {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: rt::ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Hyper's cursor has no safe view of its uninitialised bytes: a small initialised buffer stands between.
+        // Hyper's cursor has no safe view of its uninitialised bytes: the data passes through a small initialised
+        // buffer.
         let mut bytes = [0; 1024];
         let most = bytes.len().min(buf.remaining()).min(this.left);
         if most == 0 {
@@ -143,7 +145,7 @@ impl rt::Read for TlsClient {
                     return Poll::Ready(Ok(()));
                 }
             }
-            // The handshake's answers. What the socket does not take now wakes this task when it does.
+            // The handshake's answers. If the socket does not take them now, this task is woken when it does.
             if let Poll::Ready(Err(error)) = this.poll_send(cx) {
                 return Poll::Ready(Err(error));
             }

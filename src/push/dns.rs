@@ -1,7 +1,7 @@
-//! The one question asked of DNS here: the addresses of a name, as one message and its answer (RFC 1035 4).
+//! The one DNS question that is needed: the addresses of a name, as one message and its answer (RFC 1035 4).
 //!
-//! An answer is read as what a stranger may have sent: every length is checked, a compressed name only ever points
-//! back, and no more records or aliases are followed than a real answer has.
+//! A stranger may have sent an answer: every length is checked, a compressed name may only point back, and records and
+//! aliases are bounded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,11 +12,11 @@ const HEADER_BYTES: usize = 12;
 const QUESTION_FLAGS: u16 = 0x0100;
 const CLASS_INTERNET: u16 = 1;
 const TYPE_ALIAS: u16 = 5;
-/// What a byte of a name says if it is not a label's length: the other fourteen bits are a place (RFC 1035 4.1.4).
+/// Marks a pointer in place of a label's length: the other fourteen bits are a place (RFC 1035 4.1.4).
 const POINTER: u8 = 0xc0;
 const NAME_MAX_BYTES: usize = 255;
 
-/// Which addresses are asked for.
+/// The kind of addresses in a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum Family {
@@ -27,9 +27,9 @@ pub(super) enum Family {
 /// What an answer says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// These; none if there is no such name, or none of the kind.
+    /// These addresses; empty if the name does not exist, or has none of this kind.
     Addresses(Vec<IpAddr>),
-    /// It was cut: it is to be asked for over TCP (RFC 7766 5).
+    /// It was cut: ask again over TCP (RFC 7766 5).
     Truncated,
     /// The server could not find out.
     Failed,
@@ -52,7 +52,7 @@ pub(super) fn question(id: u16, name: &str, family: Family) -> Vec<u8> {
     message
 }
 
-/// Reads the answer to [`question`]; `None` if it is no answer to it, or is broken.
+/// Reads the answer to [`question`]; `None` if it answers another question, or is broken.
 pub(super) fn read_answer(message: &[u8], id: u16, name: &str, family: Family) -> Option<Answer> {
     let mut reader = Reader { message, at: 0 };
     let (answers_id, flags) = (reader.u16()?, reader.u16()?);
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    /// A name in lower case, its labels joined by dots. A label with a dot inside is no host's, and equals none.
+    /// A name in lower case, its labels joined by dots.
     fn name(&mut self) -> Option<String> {
         let (mut name, mut end) = (String::new(), None);
         loop {

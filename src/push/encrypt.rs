@@ -1,7 +1,7 @@
-//! What a push carries, encrypted for one browser: the push service that passes it on cannot read it.
+//! The content of a push, encrypted for one browser: the push service that delivers it cannot read it.
 //!
-//! RFC 8291 on top of RFC 8188: a key of this push alone, agreed with the browser's, so that nothing kept here could
-//! decrypt what was sent. The text is padded to one length always: its own length is not told either.
+//! RFC 8291 on top of RFC 8188: a key for each push, agreed with the browser's, so that nothing kept here can decrypt
+//! what was sent. The text is always padded to one length, which hides its own.
 
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::agreement::{self, ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey};
@@ -14,7 +14,7 @@ use crate::limits::push::PUSH_TEXT_BYTES;
 
 /// Bytes of an uncompressed point of P-256.
 const POINT_BYTES: usize = 65;
-/// Bytes of the secret that a browser gives away with its key (RFC 8291 3.2).
+/// Bytes of the secret that a browser gives with its key (RFC 8291 3.2).
 const AUTH_BYTES: usize = 16;
 const SALT_BYTES: usize = 16;
 const KEY_BYTES: usize = 16;
@@ -22,13 +22,13 @@ const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 /// Bytes of a topic: 22 of the 32 characters that it may have.
 const TOPIC_BYTES: usize = 16;
-/// Bytes of a record that the header announces (RFC 8188 2.1). There is one record only, which may be shorter.
+/// Bytes of a record that the header announces (RFC 8188 2.1). There is only one record, which may be shorter.
 const RECORD_BYTES: u32 = 4096;
 /// Ends the text of the last record; zeros follow as padding (RFC 8188 2).
 const LAST_RECORD: u8 = 2;
 const _: () = assert!(PUSH_TEXT_BYTES + 1 + TAG_BYTES < RECORD_BYTES as usize, "a push is one record");
 
-/// Fails where the public key is no point of the curve, or the system's generator does not work.
+/// The public key is not a point of the curve, or the system's generator does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot encrypt for this browser's key")]
 pub(crate) struct EncryptError;
@@ -47,12 +47,12 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads `p256dh` and `auth`; `None` unless both have their lengths and the point is one of the curve.
+    /// Reads `p256dh` and `auth`; `None` unless both have the right length and the point is on the curve.
     pub(crate) fn parse(p256dh: &str, auth: &str) -> Option<Self> {
         let public: [u8; POINT_BYTES] = base64url::decode(p256dh)?.try_into().ok()?;
         let auth = base64url::decode(auth)?.try_into().ok()?;
         let keys = Self { public, auth };
-        // Only an agreement checks the point; what it agrees on is not needed here.
+        // Only an agreement checks the point; its result is not needed here.
         keys.encrypt(b"").ok()?;
         Some(keys)
     }
@@ -68,8 +68,8 @@ impl Keys {
         Some(Self { public: public.try_into().ok()?, auth: auth.try_into().ok()? })
     }
 
-    /// The name under which a push service replaces one push of a room by the next (RFC 8030 5.4). Made with what the
-    /// push service does not have, so that it does not learn which devices are told of the same room.
+    /// The name under which a push service replaces one push of a room by the next (RFC 8030 5.4). Made with a secret
+    /// that the push service does not have, so that it does not learn which devices belong to the same room.
     pub(crate) fn topic(&self, room: i64) -> String {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.auth), &room.to_be_bytes());
         base64url::encode(&tag.as_ref()[..TOPIC_BYTES])

@@ -1,9 +1,9 @@
-//! Where to push: a URL that a member's browser gives, of which the server believes nothing.
+//! The URL to push to, which a member's browser gives and the server does not trust.
 //!
-//! It is read more narrowly than any library reads URLs, so that there is nothing for two parsers to see differently:
-//! `https://`, a name in lower case of the push services known, port 443, a path of plain characters. The name is
-//! compared once it is cut out, label by label, never as the beginning or end of the text. What the name resolves to
-//! is judged when it is dialled ([`super::dial`]).
+//! It is read more narrowly than any library reads URLs, so that two parsers cannot read it differently: `https://`, a
+//! name in lower case of the push services known, port 443, a path of plain characters. The name is compared once it is
+//! cut out, label by label, never as the beginning or end of the text. The addresses of the name are checked when it is
+//! dialled ([`super::dial`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ const KNOWN_HOSTS: [&str; 5] = [
     "*.push.apple.com",
 ];
 
-/// A host, or `*.` and the end that hosts must have.
+/// A host, or `*.` and the end of host names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern(String);
 
@@ -32,7 +32,7 @@ impl FromStr for HostPattern {
         if is_name(name) {
             Ok(Self(pattern))
         } else {
-            Err("it is a host, such as push.example, or *. and the end of one")
+            Err("expected a host, such as push.example, or *. and the end of one")
         }
     }
 }
@@ -46,8 +46,8 @@ impl HostPattern {
     }
 }
 
-/// Whether this is a name with at least two labels, and not an address in any way of writing it (RFC 1123 2.1: the last
-/// label of a name is not a number).
+/// Whether this is a name with at least two labels, and not an address in any notation (RFC 1123 2.1: the last label of
+/// a name is not a number).
 fn is_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -62,7 +62,7 @@ fn is_name(host: &str) -> bool {
         && last.starts_with(|first: char| first.is_ascii_lowercase())
 }
 
-/// The hosts that are pushed to.
+/// The hosts that the server pushes to.
 #[derive(Debug)]
 pub(crate) struct Hosts(Vec<HostPattern>);
 
@@ -89,17 +89,17 @@ impl Endpoint {
         if url.len() > PUSH_ENDPOINT_MAX_BYTES {
             return Err("the endpoint is too long");
         }
-        let rest = url.strip_prefix(SCHEME).ok_or("an endpoint is an https URL")?;
-        let (authority, path) = rest.split_at(rest.find('/').ok_or("an endpoint has a path")?);
+        let rest = url.strip_prefix(SCHEME).ok_or("endpoint must be an https URL")?;
+        let (authority, path) = rest.split_at(rest.find('/').ok_or("endpoint must have a path")?);
         let host = authority.strip_suffix(":443").unwrap_or(authority);
         if !is_name(host) {
-            return Err("an endpoint has the name of a push service, and no user or port");
+            return Err("endpoint must have the name of a push service, and no user or port");
         }
         if !path.bytes().all(is_path_byte) {
-            return Err("an endpoint has no fragment, space or other odd character");
+            return Err("endpoint must not have a fragment, a space or another unusual character");
         }
         if !hosts.0.iter().any(|pattern| pattern.matches(host)) {
-            return Err("the endpoint is of no push service known here");
+            return Err("the push service of this endpoint is unknown here");
         }
         Ok(Self { url: format!("{SCHEME}{host}{path}"), host_end: SCHEME.len() + host.len() })
     }
@@ -113,7 +113,7 @@ impl Endpoint {
         &self.url[SCHEME.len()..self.host_end]
     }
 
-    /// What a token is made out to (RFC 8292 2).
+    /// The audience of a token (RFC 8292 2).
     pub(crate) fn origin(&self) -> &str {
         &self.url[..self.host_end]
     }

@@ -1,9 +1,8 @@
 //! Which addresses are public: the only ones that a URL chosen by a member may lead to.
 //!
-//! A URL that leads to the machine itself, to its neighbours or to a cloud's metadata service would have this server
-//! knock on doors that the member cannot reach. So what is refused is every block of the IANA special-purpose
-//! registries (RFC 6890) that is not plain public unicast, and every IPv6 form that carries an IPv4 address inside,
-//! whatever that is.
+//! A URL that leads to this machine, its neighbours or a cloud's metadata service would make this server send requests
+//! to places that the member cannot reach. So every block of the IANA special-purpose registries (RFC 6890) that is not
+//! plain public unicast is refused, and so is every IPv6 form with an IPv4 address inside.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -30,7 +29,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
 /// and -compatible, NAT64 (`64:ff9b::/96`, `64:ff9b:1::/48`), discard, unique local, link- and site-local, multicast.
 const UNICAST_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is not public inside of [`UNICAST_V6`].
+/// The blocks in [`UNICAST_V6`] that are not public.
 const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments: Teredo, benchmarks, ORCHID
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -38,7 +37,7 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Whether anybody on the Internet could mean this address.
+/// Whether the address means the same for everybody on the Internet.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

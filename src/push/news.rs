@@ -1,9 +1,9 @@
-//! Which rooms have messages that nobody has been told of yet.
+//! The rooms with messages that are not pushed yet.
 //!
-//! The writer notes a room after each commit, and all it pays is a look into a small map: whom to tell is found out
-//! later and elsewhere. A message is told of when it is [`PUSH_DELAY`] old, so that reading it anywhere is in time to
-//! cancel that. The moments of messages are kept to the second, and a room rests between two times that it is told of:
-//! a flood costs no more than a trickle.
+//! The writer notes a room after each commit, which costs it only a look into a small map: the devices are found later
+//! and elsewhere. A message is pushed when it is [`PUSH_DELAY`] old, so that reading it anywhere can still cancel that.
+//! The times of messages are kept to the second, and a room rests after each push, so that a flood costs no more than a
+//! trickle.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,22 +20,22 @@ use crate::room::RoomId;
 /// The rooms with news, and those that rest.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
-    /// Whether anybody may be told; nothing is noted before.
+    /// Whether there may be subscriptions; nothing is noted before.
     listening: AtomicBool,
     by_id: Mutex<HashMap<RoomId, Room>>,
-    /// Wakes the one who tells when a room that had nothing to tell has.
+    /// Wakes the pusher when a room without news gets some.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct Room {
-    /// Told of up to here.
+    /// Pushed up to here.
     after: MessageId,
     marks: VecDeque<Mark>,
     rests_until: Instant,
 }
 
-/// Messages up to `id` were there a [`PUSH_MARK`] after `at`.
+/// Messages up to `id` had come by a [`PUSH_MARK`] after `at`.
 #[derive(Debug)]
 struct Mark {
     at: Instant,
@@ -43,7 +43,7 @@ struct Mark {
 }
 
 impl Room {
-    /// `None` while there is nothing to tell.
+    /// `None` while there is nothing to push.
     fn due_at(&self) -> Option<Instant> {
         self.marks.front().map(|mark| (mark.at + PUSH_MARK + PUSH_DELAY).max(self.rests_until))
     }
@@ -59,7 +59,7 @@ impl Rooms {
         self.listening.store(true, Ordering::Relaxed);
     }
 
-    /// Notes messages, in the order of their ids; how many rooms had to be forgotten for them.
+    /// Notes messages, in the order of their ids. Returns how many rooms were forgotten to make room.
     pub(crate) fn note(&self, messages: impl Iterator<Item = (RoomId, MessageId)>, now: Instant) -> u64 {
         if !self.listening.load(Ordering::Relaxed) {
             return 0;
@@ -99,10 +99,10 @@ impl Rooms {
         self.changed.notified().await;
     }
 
-    /// Something that is to be told of now.
+    /// News that are due now.
     pub(super) fn take(&self, now: Instant) -> Option<News> {
         let mut rooms = self.lock();
-        // What has rested and has had nothing new is forgotten.
+        // A room that has rested and has nothing new is forgotten.
         rooms.retain(|_, room| !room.marks.is_empty() || room.rests_until > now);
         let (&id, room) = rooms.iter_mut().find(|(_, room)| room.due_at().is_some_and(|at| at <= now))?;
         let mut up_to = room.after;

@@ -22,16 +22,16 @@ use super::vapid::Vapid;
 use crate::limits::FAULT_SAID_AGAIN;
 use crate::limits::push::{PUSH_ANSWER_HEADERS_MAX, PUSH_ANSWER_MAX_BYTES, PUSH_TIMEOUT, PUSH_TTL};
 
-/// What has become of a push.
+/// The outcome of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The push service has it.
     Sent,
     /// There is no such subscription any more (RFC 8030 7.3): the only answers that say so are 404 and 410.
     Ended,
-    /// It is not taken, and would not be if it came again.
+    /// It was rejected, and would be again.
     Refused,
-    /// Later it may be; not before this much time, if the push service says so.
+    /// It may succeed later, after the time that the push service names, if it does.
     Later(Option<Duration>),
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 pub(super) struct Client {
     dialer: Dialer,
     vapid: Vapid,
-    /// When a fault was last said.
+    /// When a fault was last logged.
     said: Mutex<Option<Instant>>,
 }
 
@@ -72,7 +72,7 @@ impl Client {
         outcome
     }
 
-    /// A network that is down fails every push: it is said once in a while.
+    /// A network that is down fails every push, so this is logged once in a while.
     fn failed(&self, endpoint: &Endpoint, error: &io::Error) -> Outcome {
         let mut cause: &dyn Error = error;
         while let Some(deeper) = cause.source() {
@@ -110,8 +110,8 @@ impl Client {
         Ok(request.body(Full::new(body.into()))?)
     }
 
-    /// One request and the head of its answer, on a connection of its own. The body of the answer is not read: it says
-    /// nothing that the status does not. Nothing is followed anywhere.
+    /// One request and the head of its answer, on a connection of its own. The body of the answer is not read, since
+    /// the status says enough. Redirects are not followed.
     async fn exchange(
         &self,
         endpoint: &Endpoint,
@@ -122,7 +122,7 @@ impl Client {
         builder.max_buf_size(PUSH_ANSWER_MAX_BYTES).max_headers(PUSH_ANSWER_HEADERS_MAX);
         let (mut sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         let mut answer = pin!(sender.send_request(request));
-        // The connection is driven as long as the answer is not there; when it ends, it has left the answer behind.
+        // The connection is driven until the answer is there; if it ends first, the answer is there, too.
         let answer = tokio::select! {
             answer = &mut answer => answer,
             _ = connection => answer.await,
@@ -142,7 +142,7 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Outcome {
     }
 }
 
-/// How long a push service wants to be left alone: seconds, or until a date (RFC 9110 10.2.3).
+/// How long a push service asks to wait: seconds, or until a date (RFC 9110 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim();
     match value.parse() {

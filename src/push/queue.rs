@@ -1,8 +1,9 @@
-//! What is still to be pushed: which device is to be told of which room, and when.
+//! The pushes that are still to be sent: the device, the room, and when.
 //!
-//! No text waits here. What a push says is read when it is sent, so that nobody is told of what has been deleted or
-//! read meanwhile, or what they may not read any more, and a place with its device costs under half a KiB. A device has
-//! one push on its way at a time and the next one seconds later; what comes meanwhile joins what waits.
+//! No text waits here. The text of a push is read when it is sent, so that nobody is notified of a message that was
+//! deleted or read meanwhile, or that they may no longer read; and a place with its device costs under half a KiB. A
+//! device has one push on its way at a time and the next one seconds later; news that come meanwhile join those that
+//! wait.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -11,12 +12,12 @@ use crate::db::{DeviceId, News};
 use crate::limits::push::{PUSH_BACKOFF_MAX, PUSH_BACKOFF_MIN, PUSH_INTERVAL, PUSH_QUEUE_MAX, PUSH_TTL};
 use crate::room::RoomId;
 
-/// What to find out for a push: whether a device is to be told of a room's news.
+/// A push that may be due: a device and a room's news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) device: DeviceId,
     pub(super) news: News,
-    /// When the last of its news came up.
+    /// When the last of its news came.
     pub(super) came_at: Instant,
     since: Since,
 }
@@ -28,15 +29,16 @@ struct Since {
     number: u64,
 }
 
-/// What has become of a job.
+/// The outcome of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
-    /// There was nothing to tell, or it is not taken: no request is owed.
+    /// There was nothing to push: no request was made, and the device need not rest.
     Nothing,
+    /// A request was made, and accepted or rejected for good.
     Sent,
-    /// To be looked at again after this much time.
+    /// Look at it again after this time.
     Wait(Duration),
-    /// It failed, and is to be tried again; not before this much time.
+    /// It failed: try again, but not before this time has passed.
     Later(Duration),
     /// The subscription has ended.
     Ended,
@@ -58,13 +60,13 @@ struct Device {
 struct Waiting {
     news: News,
     not_before: Instant,
-    /// When the last of the news came up.
+    /// When the last of the news came.
     came_at: Instant,
     since: Since,
 }
 
 impl Waiting {
-    /// What comes joins what waits, and does not put it off: a room that never rests would do so for ever.
+    /// New news join those that wait without delaying them: a room that never rests would delay them for ever.
     fn merge(self, new: Self) -> Self {
         let (after, up_to) = (self.news.after.min(new.news.after), self.news.up_to.max(new.news.up_to));
         Self {
@@ -96,7 +98,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Has a device told of a room's news.
+    /// Adds a push of a room's news to a device.
     pub(super) fn add(&mut self, device: DeviceId, news: News, now: Instant) {
         self.next_number += 1;
         let since = Since { at: now, number: self.next_number };
@@ -139,7 +141,7 @@ impl Queue {
         }
         self.due.remove(&(was_due_at, id));
         if device.waiting.is_empty() {
-            // Its back-off is forgotten with it: there is no room for devices that nothing waits for.
+            // Its back-off is forgotten with it: devices without waiting pushes are not kept.
             self.devices.remove(&id);
         } else {
             self.due.insert((device.due_at(), id));
@@ -174,7 +176,7 @@ impl Queue {
         None
     }
 
-    /// Says what has become of a job that was taken.
+    /// Notes the outcome of a job that was taken.
     pub(super) fn done(&mut self, job: Job, done: Done, now: Instant) {
         let Some(device) = self.devices.get_mut(&job.device) else { return };
         device.busy = false;

@@ -1,10 +1,9 @@
 //! Names to addresses, without the C library.
 //!
 //! `getaddrinfo` loads other libraries by the system's configuration, which a static binary cannot do and an image of
-//! one file does not have. So the two files that every system has are read here, `/etc/hosts` and `/etc/resolv.conf`,
-//! anew each time since a network comes and goes, and the name servers are asked. What a system configures elsewhere
-//! (mDNS, LDAP, search domains, a name server at a link-local address) is not looked at: push services are public
-//! names.
+//! one file does not have. So the two files that every system has, `/etc/hosts` and `/etc/resolv.conf`, are read here,
+//! each time anew since networks come and go, and the name servers are asked. Other configuration (mDNS, LDAP, search
+//! domains, a name server at a link-local address) is ignored: push services have public names.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -22,7 +21,7 @@ use crate::limits::push::{
 
 const DNS_PORT: u16 = 53;
 
-/// Finds out the addresses of names.
+/// Finds the addresses of names.
 #[derive(Debug)]
 pub(super) struct Resolver {
     hosts: PathBuf,
@@ -67,7 +66,7 @@ impl Resolver {
     }
 }
 
-/// The text of a file as far as it is read; nothing if it cannot be, as the C library takes it.
+/// The text of a file, up to the limit; empty if it cannot be read, as in the C library.
 fn read_file(path: &Path) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(DNS_FILE_MAX_BYTES).read_to_end(&mut bytes));
@@ -111,8 +110,8 @@ async fn ask(server: SocketAddr, host: &str, family: Family) -> io::Result<Vec<I
     }
 }
 
-/// Waits for the answer to one datagram. The kernel chooses the port and drops what is not from the server; whoever
-/// forges an answer has to guess that port and the id.
+/// Waits for the answer to one datagram. The kernel chooses the port and drops datagrams that are not from the server;
+/// to forge an answer, one has to guess that port and the id.
 async fn ask_by_datagram(server: SocketAddr, host: &str, family: Family) -> io::Result<Answer> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;

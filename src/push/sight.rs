@@ -1,7 +1,7 @@
-//! Who looks at the page: they see a message without a push.
+//! Users who look at the page, and see a message without a push.
 //!
 //! A page says with its pings whether it is in sight, and says so at once when that changes. A phone that falls asleep
-//! may not get to say it, so a page that has not been heard from for a while does not count.
+//! may not be able to, so a page that has not been heard from for a while does not count.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::model::UserId;
 
-/// The pages in sight. Holds no user who has none.
+/// The pages in sight, by user.
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
     pages: Mutex<HashMap<UserId, Vec<Page>>>,
@@ -35,7 +35,7 @@ impl Sight {
     }
 }
 
-/// A connection's share in [`Sight`], until it is dropped.
+/// A connection's entry in [`Sight`], until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Eye {
     sight: Arc<Sight>,
@@ -65,7 +65,7 @@ impl Eye {
         }
     }
 
-    /// Notes that something was heard from the page, be it a pong.
+    /// Notes a sign of life from the page, even a pong.
     pub(crate) fn heard(&self, now: Instant) {
         if self.is_open.load(Ordering::Relaxed) {
             self.set(true, now);

@@ -1,23 +1,23 @@
-//! What a push says, as the service worker reads it.
+//! The text of a push, as the service worker reads it.
 
 use serde::Serialize;
 
 use crate::limits::push::{PUSH_LINE_MAX_CHARS, PUSH_TEXT_BYTES};
 
-/// What a device is told of a room.
+/// What a push says about a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PushText {
     pub(crate) room: i64,
-    /// The newest message that is told of.
+    /// The newest message of the push.
     pub(crate) message: i64,
-    /// The room's name; none: a direct room, which has the other's.
+    /// The room's name; `None` for a direct room, which is shown by the other user's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     pub(crate) from: String,
-    /// The newest message's text; none if the user wants it hidden.
+    /// The newest message's text; `None` if the user wants it hidden.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
-    /// Messages that are told of, the newest among them.
+    /// The number of messages, the newest included.
     pub(crate) count: u32,
 }
 
@@ -37,7 +37,7 @@ impl PushText {
     }
 }
 
-/// Cuts a text to so many characters, the last of which says that there is more.
+/// Cuts a text to `chars` characters, with an ellipsis as the last.
 fn cut(text: &mut String, chars: usize) {
     if let Some((at, _)) = text.char_indices().nth(chars) {
         text.truncate(at);

@@ -1,5 +1,5 @@
-//! Who pushes: a signed token that says to a push service which server this is and whom to write to about it (VAPID,
-//! RFC 8292). A browser subscribes to the key, so that nobody else can push to it.
+//! The server's identity: a signed token that tells a push service which server this is and whom to contact about it
+//! (VAPID, RFC 8292). A browser subscribes to the key, so that nobody else can push to it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::limits::push::VAPID_TOKEN_LIFE;
 /// The header of every token (RFC 8292 2).
 const HEADER: &str = r#"{"typ":"JWT","alg":"ES256"}"#;
 
-/// The server's key, and whom a push service may write to.
+/// The server's key, and the contact for push services.
 #[derive(Debug)]
 pub(crate) struct Vapid {
     key: EcdsaKeyPair,
@@ -22,7 +22,7 @@ pub(crate) struct Vapid {
     random: SystemRandom,
 }
 
-/// Makes a key, in PKCS #8.
+/// Generates a key, in PKCS #8.
 pub(crate) fn generate_key() -> Result<Vec<u8>, Unspecified> {
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
     Ok(document.as_ref().to_vec())
@@ -41,7 +41,7 @@ impl Vapid {
         base64url::encode(self.key.public_key().as_ref())
     }
 
-    /// The value of `Authorization` for the push service at `origin`, at so many seconds of Unix time (RFC 8292 3).
+    /// The value of `Authorization` for the push service at `origin`, at `now` since the Unix epoch (RFC 8292 3).
     pub(crate) fn authorization(&self, origin: &str, now: Duration) -> Result<String, Unspecified> {
         let expires_at = (now + VAPID_TOKEN_LIFE).as_secs();
         let signed = signing_input(origin, expires_at, &self.subject);

@@ -75,7 +75,7 @@ async fn a_cluster_works_over_tls_with_the_permissions_of_the_example() {
     assert!(with(&["cluster", "init", "--replicas", "1"], &operator).failed().contains("chmod 600"));
     std::fs::set_permissions(&operator, std::fs::Permissions::from_mode(0o600)).expect("permissions");
     let bare = ["cluster", "status", "--log", &address, "--log-ca", &ca];
-    assert!(chinwag(&path, &bare).failed().contains("asks for an nkey"));
+    assert!(chinwag(&path, &bare).failed().contains("requires an nkey"));
     with(&["cluster", "init", "--replicas", "1"], &operator).ok();
     assert!(with(&["cluster", "status"], &operator).ok().contains("replicas   1"));
     let flags = flags(&node);
