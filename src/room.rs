@@ -439,6 +439,30 @@ mod tests {
     }
 
     #[test]
+    fn what_else_is_said_of_rooms_and_pictures_is_a_line_of_so_many_characters() {
+        let lengths = |text: &str| {
+            let length = |text: &str| text.chars().count();
+            let emoji = RoomEmoji::parse(text).map(|emoji| length(emoji.as_str()));
+            let topic = Topic::parse(text).map(|topic| length(topic.as_str()));
+            [emoji, topic, AltText::parse(text).map(|alt| length(alt.as_str()))]
+        };
+        let max = [ROOM_EMOJI_MAX_CHARS, TOPIC_MAX_CHARS, ALT_MAX_CHARS];
+        for (at, chars) in max.into_iter().enumerate() {
+            assert_eq!(lengths(&format!(" {} ", "ü".repeat(chars)))[at], Some(chars));
+            assert_eq!(lengths(&"x".repeat(chars + 1))[at], None);
+        }
+        assert_eq!(lengths(" "), [None, Some(0), Some(0)]);
+        assert_eq!(lengths("a\nb"), [None; 3]);
+    }
+
+    #[test]
+    fn a_quote_is_the_beginning_of_a_text() {
+        let text = "ü".repeat(QUOTE_MAX_CHARS);
+        assert_eq!(quoted(&format!("{text}x")), text);
+        assert_eq!(quoted("short"), "short");
+    }
+
+    #[test]
     fn folding_joins_what_differs_in_case_alone() {
         for (one, other) in [("Küche", "KÜCHE"), ("ΟΔΟΣ", "οδος"), ("ſ", "S"), ("\u{212a}", "k"), ("ẞ", "ß")]
         {

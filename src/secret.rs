@@ -162,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn only_what_has_the_form_of_a_secret_is_taken_for_one() {
+        let token = Token::random();
+        let text = token.reveal();
+        assert_eq!(Token::parse(text).map(|parsed| parsed.digest()), Some(token.digest()));
+        for bad in ["", &text[1..], &format!("{text}0"), &format!("x{}", &text[1..])] {
+            assert!(Token::parse(bad).is_none(), "{bad}");
+        }
+        assert_ne!(random_name(), random_name());
+    }
+
+    #[test]
     fn secrets_do_not_show_in_debug() {
         let token = Token::random();
         assert!(!format!("{token:?} {:?}", token.digest()).contains(token.reveal()));
