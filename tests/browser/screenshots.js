@@ -6,7 +6,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { Person, Robot, Server, launch } from "./harness.js";
+import { Person, Robot, Server, becomes, launch } from "./harness.js";
 
 const [directory = join(import.meta.dirname, "../../docs/screenshots"), everyWidth = false] = process.argv[2] ? [process.argv[2], true] : [];
 const WIDE = { width: 1440, height: 1000 };
@@ -195,7 +195,8 @@ try {
     ["chinwag.outbox.ada/n1", lunch.room],
   );
   // Without a server that opens which the worker has by then.
-  await phone.until(async () => Boolean(await caches.match(new URL("view/dialogs/settings-panels.js", location.href))));
+  const isKept = async () => Boolean(await caches.match(new URL("view/dialogs/settings-panels.js", location.href)));
+  await becomes(() => phone.page.evaluate(isKept), true);
   await server.kill();
   for (const person of [ada, phone]) {
     await person.is(/^Reconnecting/);
