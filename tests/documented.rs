@@ -57,6 +57,25 @@ async fn a_parameter_that_is_a_number_is_read_as_one() {
     assert!(tried >= 8, "{tried}");
 }
 
+#[tokio::test]
+async fn a_parameter_may_be_as_large_as_the_document_says_and_no_larger() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut tried = 0;
+    for (_, path, operation) in operations().filter(|(method, ..)| method == "GET") {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            // No id is as large as an id may be.
+            let Some(maximum) = parameter["schema"]["maximum"].as_i64() else { continue };
+            for (value, status) in [(maximum, 200), (maximum + 1, 400)] {
+                let target = format!("{path}?q=x&{}={value}", text(&parameter["name"]));
+                assert_eq!(server.get(&target).by(&ada).send().await.status, status, "{target}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= 2, "{tried}");
+}
+
 /// Something that `schema` allows.
 fn sample(schema: &Value) -> Value {
     if let Some(first) = schema["enum"].get(0) {
