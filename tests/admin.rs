@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 
-use common::{Client, PASSWORD, PATIENCE, TestServer, chinwag, chinwag_reading, contents, ids, skip};
+use common::{Client, PASSWORD, PATIENCE, TestServer, chinwag, chinwag_reading, contents, ids, int, skip};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -160,6 +160,29 @@ async fn the_messages_of_a_deleted_user_go_when_told() {
     assert_eq!(ids(&server.history(&bob).await), kept);
     let next = bobs.store("next", "on we go").await;
     assert!(next > kept[19] + 1, "{next}: the last id was given and is not given again");
+}
+
+#[tokio::test]
+async fn each_message_that_goes_with_its_author_is_told_live_and_to_those_who_come_back() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let (mut adas, mut bobs) = (ada.connect().await, bob.connect().await);
+    let said = [adas.store("1", "one").await, adas.store("2", "two").await, adas.store("3", "three").await];
+    chinwag(&server.database_path(), &["user", "delete", "--messages", "ada"]).ok();
+    let mut back = bob.connect_with(json!({"last_id": said[2]})).await;
+    bobs.say("that is all").await;
+    for connection in [&mut bobs, &mut back] {
+        let mut deletes = Vec::new();
+        loop {
+            let frame = connection.next().await;
+            if frame["type"] == "delete" {
+                deletes.push((int(&frame["id"]), int(&frame["message"])));
+            } else if frame["content"] == "that is all" {
+                break;
+            }
+        }
+        assert_eq!(deletes, [(said[2] + 1, said[0]), (said[2] + 2, said[1]), (said[2] + 3, said[2])]);
+    }
 }
 
 #[tokio::test]

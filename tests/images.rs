@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Client, PASSWORD, RawClient, TestServer, int, within};
+use common::{Client, PASSWORD, RawClient, TestServer, int, unix_millis, within};
 use serde_json::{Value, json};
 
 /// A picture as far as anybody looks who does not decode it, of about so many bytes.
@@ -182,6 +182,30 @@ async fn a_picture_that_is_older_than_pictures_are_kept_goes_and_its_message_sta
     let page = ada.page("limit=10").await;
     let shown = |index: usize| (int(&page["messages"][index]["id"]), page["messages"][index]["image"]["id"].clone());
     assert_eq!([shown(0), shown(1)], [(first, Value::Null), (second, json!(young))]);
+}
+
+#[tokio::test]
+async fn a_picture_waits_an_hour_for_a_message_that_names_it_and_then_goes() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let (late, in_time) = (store(&server, &ada, 10).await, store(&server, &ada, 10).await);
+    // Minutes before, since the machine may be slow.
+    for (image, age) in [(late, 3_600_001), (in_time, 3_000_000)] {
+        let made = "UPDATE images SET created_at = ?2 WHERE id = ?1";
+        assert_eq!(server.database().execute(made, [image, unix_millis() - age]), Ok(1));
+    }
+    let message = json!({"content": "look", "image": late});
+    let refused = server.post("/messages").by(&ada).json(&message).send().await;
+    assert_eq!(refused.error(), (404, "not_found".to_owned()));
+    server.stop().await;
+    server.restart();
+    within("the late one to go", async {
+        while server.number("SELECT count(*) FROM images") > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    show(&server, &ada, 1, in_time).await;
 }
 
 #[tokio::test]

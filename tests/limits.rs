@@ -357,6 +357,47 @@ async fn an_auth_rate_of_0_lifts_the_rates_of_new_accounts_and_of_guesses_of_one
     }
 }
 
+/// Guesses somebody's own password by both routes in turn, until one guess is refused: how many were not.
+async fn own_guesses(server: &TestServer, by: &Client) -> u64 {
+    let body = json!({"password": "a wild guess", "new_password": PASSWORD});
+    within("a refusal", async {
+        for (guesses, (method, path)) in (0..).zip([("POST", "/password"), ("DELETE", "/account")].iter().cycle()) {
+            let response = server.request(method, path).by(by).json(&body).send().await;
+            if response.status == 429 {
+                assert!(response.header("Retry-After").is_some(), "{response:?}");
+                return guesses;
+            }
+            assert_eq!(response.error(), (401, "invalid_credentials".to_owned()), "{method} {path}");
+        }
+        unreachable!("it goes on until a refusal")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn guesses_of_ones_own_password_are_limited_by_user() {
+    let server = TestServer::with(&["--auth-rate", "100"]);
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    for client in [&ada, &bob] {
+        let started = Instant::now();
+        let guesses = own_guesses(&server, client).await;
+        // Ten a minute.
+        let most = 10 + started.elapsed().as_secs() / 6;
+        assert!((10..=most).contains(&guesses), "{guesses} in {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn guesses_of_ones_own_password_count_as_tries_to_log_in() {
+    let server = TestServer::with(&["--auth-rate", "5"]);
+    let started = Instant::now();
+    let ada = Client::register(&server, "ada").await;
+    let guesses = own_guesses(&server, &ada).await;
+    // Two were used to register and to log in, and one comes free in twelve seconds.
+    let most = 3 + started.elapsed().as_secs() / 12;
+    assert!((3..=most).contains(&guesses), "{guesses} in {:?}", started.elapsed());
+}
+
 // Connections
 
 #[tokio::test]
@@ -759,8 +800,11 @@ async fn without_room_new_text_is_refused_and_all_else_goes_on() {
     assert_eq!((&refused["code"], &refused["nonce"]), (&json!("no_space"), &json!("new")));
     connection.say_once("before", "there is room").await;
     assert_eq!(connection.next_of("ack").await["id"], id, "what was stored before is acknowledged");
-    let post = server.post("/messages").by(&ada).json(&json!({"content": "no room"})).send().await;
-    assert_eq!(post.error(), (507, "no_space".into()));
+    let text = json!({"content": "no room"});
+    let edit = server.request("PATCH", &format!("/messages/{id}")).json(&text);
+    for request in [server.post("/messages").json(&text), edit, server.post("/images").body(*b"any picture")] {
+        assert_eq!(request.by(&ada).send().await.error(), (507, "no_space".into()));
+    }
     let delete = Request::new(server.address(), "DELETE", &format!("/messages/{id}")).by(&ada).send().await;
     assert_eq!(delete.status, 200, "what makes room is not refused");
     Client::login(&server, "ada").await.logout().await;

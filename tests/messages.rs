@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Client, Connection, FIN, Message, RawClient, TEXT, TestServer, contents, frame, ids, int, text};
+use common::{
+    Client, Connection, FIN, Message, RawClient, TEXT, TestServer, contents, frame, ids, int, text, unix_millis,
+};
 use serde_json::{Value, json};
 
 /// A server, ada connected, and bob connected.
@@ -527,4 +529,29 @@ async fn a_nonce_seen_before_is_acknowledged_though_what_comes_with_it_is_invali
         assert_eq!(sent("seen").await.json(), json!({"id": first}), "{method}");
         assert_eq!(sent("new").await.error(), (422, "invalid_message".to_owned()), "{method}");
     }
+}
+
+// A day later
+
+#[tokio::test]
+async fn a_message_is_edited_within_the_time_that_about_tells_and_deleted_at_any_time() {
+    let server = TestServer::start();
+    let client = Client::register(&server, "ada").await;
+    let mut ada = client.connect().await;
+    let id = ada.store("n", "helo").await;
+    let edit_within = int(&server.get("/about").send().await.json()["limits"]["edit_within"]);
+    let make_old = |age: i64| {
+        let made = server.database().execute("UPDATE messages SET created_at = ?1", [unix_millis() - age]);
+        assert_eq!(made, Ok(1));
+    };
+    let edit = || server.request("PATCH", &format!("/messages/{id}")).by(&client).json(&json!({"content": "hello"}));
+    // Minutes before, since the machine may be slow.
+    make_old(edit_within - 600_000);
+    assert_eq!(edit().send().await.status, 200);
+    make_old(edit_within + 1);
+    assert_eq!(edit().send().await.error(), (409, "too_old".to_owned()));
+    let frame = json!({"type": "edit", "message": id, "content": "hello"}).to_string();
+    assert_eq!(refused(&mut ada, &frame).await["code"], "too_old");
+    let delete = server.request("DELETE", &format!("/messages/{id}")).by(&client).send().await;
+    assert_eq!(delete.status, 200, "{delete:?}");
 }

@@ -675,6 +675,68 @@ async fn a_server_says_what_it_is_called() {
     }
 }
 
+#[tokio::test]
+async fn a_message_is_exported_as_it_is_now_also_from_a_room_that_its_author_has_left() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let body = json!({"name": "den", "kind": "private", "members": ["bob"]});
+    let den = int(&server.post("/rooms").by(&ada).json(&body).send().await.json()["id"]);
+    let mut said = Vec::new();
+    for (by, room, content) in [(&bob, den, "hello"), (&ada, den, "not bob's"), (&bob, 1, "good bye")] {
+        let message = json!({"room": room, "content": content});
+        said.push(int(&server.post("/messages").by(by).json(&message).send().await.json()["id"]));
+    }
+    let edit = server.request("PATCH", &format!("/messages/{}", said[0])).by(&bob).json(&json!({"content": "hi"}));
+    assert_eq!(edit.send().await.status, 200);
+    let shown = bob.page(&format!("room={den}")).await["messages"][0].clone();
+    let left = server.request("DELETE", &format!("/rooms/{den}/members/bob")).by(&bob).send().await;
+    assert_eq!(left.status, 204);
+    let exported = server.get("/export").by(&bob).send().await;
+    let exported: Vec<Value> =
+        exported.text().lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let last = &exported[1];
+    let (created_at, edited_at) = (&shown["created_at"], int(&shown["edited_at"]));
+    let first = json!({"id": said[0], "room": den, "content": "hi", "created_at": created_at, "edited_at": edited_at});
+    let second = json!({"id": said[2], "room": 1, "content": "good bye", "created_at": last["created_at"]});
+    assert_eq!(exported, [first, second]);
+}
+
+/// A square picture as far as anybody looks who does not decode it.
+fn png(pixels: usize, bytes: usize) -> Vec<u8> {
+    const WITHOUT_DATA: usize = 57;
+    let big_endian = |number: usize| u32::try_from(number).expect("it is small").to_be_bytes();
+    let chunk = |kind: &[u8], data: &[u8]| [&big_endian(data.len()), kind, data, b"\0\0\0\0"].concat();
+    let header = [&big_endian(pixels)[..], &big_endian(pixels), b"\x08\x06\0\0\0"].concat();
+    let data = vec![7; bytes - WITHOUT_DATA];
+    [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], &chunk(b"IDAT", &data), &chunk(b"IEND", b"")].concat()
+}
+
+#[tokio::test]
+async fn as_much_as_about_tells_is_taken_and_one_more_is_not() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let limits = server.get("/about").send().await.json()["limits"].clone();
+    let limit = |name: &str| usize::try_from(int(&limits[name])).expect("it is small");
+    let send_picture = async |pixels, bytes| server.post("/images").by(&ada).body(png(pixels, bytes)).send().await;
+    let image = int(&send_picture(1, 100).await.json()["id"]);
+    for (more, statuses) in [(1, [422, 400, 400, 422, 400, 413, 413]), (0, [201, 201, 200, 201, 200, 201, 201])] {
+        // Each has two bytes: it is characters that are counted.
+        let long = |name| "\u{e4}".repeat(limit(name) + more);
+        let ask = async |method, path, body| server.request(method, path).by(&ada).json(&body).send().await.status;
+        let page = server.get(&format!("/messages?limit={}", limit("page") + more)).by(&ada);
+        let answered = [
+            ask("POST", "/messages", json!({"content": long("content")})).await,
+            ask("POST", "/rooms", json!({"name": long("room_name"), "kind": "open"})).await,
+            ask("PATCH", "/rooms/1", json!({"topic": long("topic")})).await,
+            ask("POST", "/messages", json!({"image": image, "alt": long("alt")})).await,
+            page.send().await.status,
+            send_picture(limit("image_pixels") + more, 100).await.status,
+            send_picture(1, limit("image_bytes") + more).await.status,
+        ];
+        assert_eq!(answered, statuses);
+    }
+}
+
 // Origins
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use common::{Client, Connection, Dice, RawClient, TestServer, chinwag, int, text, within};
 use serde_json::{Value, json};
@@ -279,6 +280,100 @@ async fn how_far_one_has_read_is_ones_own_and_survives_a_clean_stop() {
 }
 
 #[tokio::test]
+async fn how_far_one_has_read_is_stored_though_nothing_else_is_and_survives_a_crash_then() {
+    // The contract allows 5 s. After a minute what expires is looked for, and that is a commit too.
+    const SOON: Duration = Duration::from_secs(30);
+    let mut server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let first = say(&server, &ada, 1, "one").await;
+    say(&server, &ada, 1, "two").await;
+    // Its end would be a commit.
+    let mut connection = join(&bob).await;
+    connection.send(&json!({"type": "read", "room": 1, "id": first})).await;
+    let stored = tokio::time::timeout(SOON, async {
+        while server.number("SELECT coalesce(max(id), 0) FROM reads") < first {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(stored.await.is_ok(), "a crash would lose it");
+    server.kill().await;
+    server.restart();
+    let lobby = server.get("/rooms").by(&bob).send().await.json()["rooms"][0].clone();
+    assert_eq!((int(&lobby["read"]), int(&lobby["unread"])), (first, 1));
+}
+
+#[tokio::test]
+async fn a_room_that_changed_is_told_to_each_with_what_they_have_not_read() {
+    let server = TestServer::start();
+    let (ada, bob, carol) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob", "carol"]).await;
+    let first = say(&server, &ada, room, "one").await;
+    say(&server, &ada, room, "two, @carol").await;
+    let mut connections = [join(&ada).await, join(&bob).await, join(&carol).await];
+    connections[1].send(&json!({"type": "read", "room": room, "id": first})).await;
+    connections[1].next_of("read").await;
+    let change = server.request("PATCH", &format!("/rooms/{room}")).by(&ada).json(&json!({"topic": "numbers"}));
+    assert_eq!(change.send().await.status, 200);
+    for (connection, expected) in connections.iter_mut().zip([(0, 0), (1, 0), (2, 1)]) {
+        let told = connection.next_of("room").await["room"].clone();
+        assert_eq!((int(&told["unread"]), int(&told["mentioned"])), expected, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn unread_messages_and_mentions_are_counted_to_a_thousand() {
+    let mut server = TestServer::start();
+    let (_, bob, _) = three(&server).await;
+    server.stop().await;
+    let messages = "WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n WHERE id < 1001) \
+         INSERT INTO messages (id, user_id, content, created_at, mentions) SELECT id, 1, '@bob', 1000, 'bob' FROM n";
+    let mentions = "INSERT INTO mentions (room_id, user_id, message_id) SELECT 1, 2, id FROM messages";
+    let database = server.database();
+    assert_eq!((database.execute(messages, []), database.execute(mentions, [])), (Ok(1_001), Ok(1_001)));
+    server.restart();
+    let lobby = server.get("/rooms").by(&bob).send().await.json()["rooms"][0].clone();
+    assert_eq!((int(&lobby["unread"]), int(&lobby["mentioned"])), (1_000, 1_000));
+}
+
+#[tokio::test]
+async fn the_members_of_a_room_and_all_users_are_listed_by_the_first_two_hundred_names() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let room = private_room(&server, &ada, &[]).await;
+    server.seed_people(201).await;
+    let members = "INSERT INTO members (room_id, user_id, event, is_present) \
+         SELECT ?1, id, 1, 1 FROM users WHERE name LIKE 'person-%'";
+    assert_eq!(server.database().execute(members, [room]), Ok(201));
+    let rooms = server.get("/rooms").by(&ada).send().await.json();
+    let shown =
+        rooms["rooms"].as_array().expect("a list").iter().find(|shown| shown["id"] == room).expect("it is there");
+    let members = shown["members"].as_array().expect("a list");
+    let ends = [members.first(), members.last()].map(|name| text(name.expect("there are some")));
+    assert_eq!((members.len(), ends, int(&shown["member_count"])), (200, ["ada", "person-00198"], 202));
+    let users = server.get("/users").by(&ada).send().await.json();
+    let names: Vec<_> = users["users"].as_array().expect("a list").iter().map(|user| text(&user["username"])).collect();
+    assert_eq!((names.len(), &names[..3]), (200, &["ada", "pattern", "person-00000"][..]));
+}
+
+#[tokio::test]
+async fn of_those_who_reacted_the_first_ten_are_named_and_all_are_counted() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let id = say(&server, &ada, 1, "hello").await;
+    let people = server.seed_people(12).await;
+    for person in &people {
+        let mut connection = join(person).await;
+        connection.send(&json!({"type": "react", "message": id, "emoji": "👍", "on": true, "nonce": "n"})).await;
+        connection.next_of("ack").await;
+    }
+    let names: Vec<_> = people[..10].iter().map(|person| person.username.clone()).collect();
+    for (reader, mine) in [(&ada, false), (&people[11], true)] {
+        let shown = reader.page("limit=1").await["messages"][0]["reactions"].clone();
+        assert_eq!(shown, json!([{"emoji": "👍", "count": 12, "mine": mine, "names": names}]));
+    }
+}
+
+#[tokio::test]
 async fn a_position_before_all_messages_is_none_and_does_no_harm() {
     let mut server = TestServer::start();
     let (ada, _, _) = three(&server).await;
@@ -342,6 +437,33 @@ async fn without_a_flag_everybody_makes_open_rooms_and_moderators_alone_change_t
     let change = |by: &Client| change.clone().by(by).json(&json!({"topic": "what grows"})).send();
     assert_eq!(change(&bob).await.error(), (403, "forbidden".to_owned()));
     assert_eq!(change(&ada).await.json()["topic"], "what grows");
+}
+
+#[tokio::test]
+async fn a_moderator_renames_the_lobby_and_takes_away_what_others_said_in_any_open_room() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let renamed = server.request("PATCH", "/rooms/1").by(&ada).json(&json!({"name": "Hall"})).send().await;
+    assert_eq!((renamed.status, &renamed.json()["name"]), (200, &json!("Hall")));
+    let garden = server.post("/rooms").by(&bob).json(&json!({"name": "garden", "kind": "open"})).send().await;
+    let id = say(&server, &bob, int(&garden.json()["id"]), "weeds").await;
+    let delete = server.request("DELETE", &format!("/messages/{id}")).by(&ada).send().await;
+    assert_eq!(delete.status, 200, "{delete:?}");
+}
+
+#[tokio::test]
+async fn somebody_who_is_disabled_is_neither_added_nor_removed_nor_spoken_to() {
+    let server = TestServer::start();
+    let (ada, _, _) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    for name in ["bob", "carol"] {
+        chinwag(&server.database_path(), &["user", "disable", name]).ok();
+    }
+    let member = |method, name| server.request(method, &format!("/rooms/{room}/members/{name}"));
+    let with = |name| server.post("/direct").json(&json!({"username": name}));
+    for request in [member("DELETE", "bob"), member("PUT", "carol"), with("bob")] {
+        assert_eq!(request.by(&ada).send().await.error(), (404, "not_found".to_owned()));
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@ mod common;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use common::{Client, TestServer, binary, chinwag, int, skip, text, within};
+use common::{Client, TestServer, binary, chinwag, int, skip, text, unix_millis, within};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// A bot with a new token, by `command`: `add` or `rotate`.
 fn bot(server: &TestServer, command: &str, name: &str) -> Client {
@@ -33,17 +35,72 @@ async fn another_token_of_a_bot_ends_the_one_before_and_its_connections() {
 
 #[tokio::test]
 async fn a_person_has_no_bots_token_and_a_bot_no_account_to_look_after() {
-    let server = TestServer::start();
+    let server = TestServer::with(&["--invites", "everyone"]);
     let ada = Client::register(&server, "ada").await;
     let builder = bot(&server, "add", "builder");
     for (command, name) in [("rotate", "ada"), ("rotate", "nobody"), ("add", "builder"), ("add", "ADA")] {
         chinwag(&server.database_path(), &["bot", command, name]).failed();
     }
     ada.page("limit=1").await;
-    for (method, path) in [("GET", "/sessions"), ("DELETE", "/sessions"), ("GET", "/export"), ("GET", "/invites")] {
+    for (method, path) in [
+        ("POST", "/password"),
+        ("GET", "/sessions"),
+        ("DELETE", "/sessions"),
+        ("DELETE", "/sessions/1"),
+        ("DELETE", "/account"),
+        ("GET", "/export"),
+        ("GET", "/invites"),
+        ("POST", "/invites"),
+        ("DELETE", "/invites/1"),
+        ("POST", "/users/ada/ban"),
+        ("POST", "/users/ada/unban"),
+    ] {
         let refused = server.request(method, path).by(&builder).send().await;
         assert_eq!(refused.error(), (403, "forbidden".to_owned()), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn a_bots_token_does_not_expire_when_a_persons_does() {
+    let mut server = TestServer::start();
+    // A session that is used, so that the clock does not seem to have jumped.
+    Client::register(&server, "ada").await;
+    let builder = bot(&server, "add", "builder");
+    Client::login(&server, "ada").await;
+    let make_old = |server: &TestServer| {
+        let age = "UPDATE sessions SET last_used_at = ?1 - 60 * 86400000 WHERE id > 1";
+        server.database().execute(age, [unix_millis()]).expect("it is written");
+    };
+    server.stop().await;
+    make_old(&server);
+    server.restart();
+    within("the person's to go", async {
+        while server.number("SELECT count(*) FROM sessions") > 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    builder.page("limit=1").await;
+    let mut connection = builder.connect().await;
+    // It was used.
+    make_old(&server);
+    connection.store("n", "The build is green").await;
+}
+
+#[tokio::test]
+async fn a_bots_token_is_stored_as_its_digest_alone() {
+    let mut server = TestServer::start();
+    let tokens = ["add", "rotate"].map(|command| bot(&server, command, "builder").token);
+    server.stop().await;
+    for file in server.directory().read_dir().expect("a folder").map_while(Result::ok) {
+        let bytes = std::fs::read(file.path()).expect("it is read");
+        for token in &tokens {
+            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{:?}", file.path());
+        }
+    }
+    let stored: Vec<u8> =
+        server.database().query_row("SELECT digest FROM sessions", [], |row| row.get(0)).expect("the second's");
+    assert_eq!(stored, Sha256::digest(&tokens[1])[..]);
 }
 
 #[tokio::test]

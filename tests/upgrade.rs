@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Client, Message, TestServer, chinwag, contents, ids, text};
+use common::{Client, Message, TestServer, chinwag, contents, ids, int, text};
 use rusqlite::Connection;
 
 /// What made each version, the first one's first. A new version of `schema.sql` adds the old one here.
@@ -57,6 +57,25 @@ async fn a_database_of_any_earlier_version_is_upgraded_and_loses_nothing() {
         let mut connection = ada.connect().await;
         assert_eq!(text(&connection.welcome["epoch"]), "0123456789abcdef", "the history is the same one");
         assert_eq!(connection.store("new", "on we go").await, 10, "ids that were given are not given again");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_version_has_its_history_in_the_lobby_as_read_and_no_moderator_until_one_is_made() {
+    for version in VERSIONS {
+        let mut server = server_on(version).await;
+        server.restart();
+        let ada = Client::known(&server, "Ada", TOKEN);
+        let shown = server.get("/rooms").by(&ada).send().await.json();
+        let [lobby] = &shown["rooms"].as_array().expect("a list")[..] else { panic!("one room: {shown}") };
+        let counts = ["id", "read", "unread", "mentioned"].map(|field| int(&lobby[field]));
+        assert_eq!((counts, int(&lobby["last"]["id"])), ([1, 9, 0, 0], 7));
+        // Nor is the first who comes.
+        for client in [&ada, &Client::register(&server, "eve").await] {
+            assert_eq!(client.connect().await.welcome["moderator"], false);
+        }
+        chinwag(&server.database_path(), &["user", "role", "Ada", "moderator"]).ok();
+        assert_eq!(ada.connect().await.welcome["moderator"], true);
     }
 }
 
