@@ -253,7 +253,13 @@ impl App {
     pub(crate) fn in_cluster(self, mut cluster: Option<Cluster>) -> Self {
         if let Some(cluster) = &mut cluster {
             let (registration, Config { keep_messages, keep_days, .. }) = (self.config.registration(), &self.config);
-            let rules = format!("registration {registration:?}, keep {keep_messages:?} messages, {keep_days:?} days");
+            let pushes = if self.pushes() { "pushes" } else { "does not push" };
+            let rules =
+                format!("registration {registration:?}, keep {keep_messages:?} messages, {keep_days:?} days, {pushes}");
+            #[cfg(feature = "push")]
+            if let Some(push) = &self.push {
+                cluster.take_part_in_pushing(self.db.clone(), Box::new(push.eyes()));
+            }
             cluster.meet_others(Arc::clone(&self.presence), rules);
         }
         Self { cluster, ..self }

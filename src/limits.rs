@@ -342,7 +342,8 @@ pub(crate) const BUCKETS_MAX: usize = 16_384;
 // --- Push ----------------------------------------------------------------------------------------------------------
 
 /// Limits of notifications to closed browsers.
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
+#[cfg_attr(not(feature = "push"), allow(dead_code, reason = "a node that does not push has no use for most"))]
 pub(crate) mod push {
     use std::time::Duration;
 

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use crate::db::{Body, Changes, Position};
 
-/// The version of the entries that this program writes, and the newest that it reads.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the entries that this program writes, and the newest that it reads. From 2 on they have the changes of
+/// Web Push.
+pub(crate) const VERSION: u32 = 2;
 
 /// What an entry is written with.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ pub(crate) enum Unreadable {
 /// Reads an entry.
 pub(crate) fn decode(payload: &[u8]) -> Result<Body, Unreadable> {
     let wire = match serde_json::from_slice::<Wire>(payload) {
-        Ok(wire) if wire.v == VERSION => wire,
+        Ok(wire) if (1..=VERSION).contains(&wire.v) => wire,
         _ => {
             return Err(match serde_json::from_slice::<Version>(payload) {
                 Ok(Version { v }) if v > VERSION => Unreadable::Newer(v),
@@ -147,15 +148,19 @@ mod tests {
 
     #[test]
     fn what_was_written_once_is_read() {
-        assert!(decode(include_bytes!("../../fuzz/corpus/entry/write")).is_ok(), "or VERSION is to be raised");
+        for entry in
+            [&include_bytes!("../../fuzz/corpus/entry/write")[..], include_bytes!("../../fuzz/corpus/entry/push")]
+        {
+            assert!(decode(entry).is_ok(), "or VERSION is to be raised");
+        }
     }
 
     #[test]
     fn an_entry_of_a_newer_version_is_told_from_one_that_nobody_can_read() {
         let good = String::from_utf8(encode(&header("a"), &[br#""Check""#.to_vec()])).unwrap();
         assert!(decode(good.as_bytes()).is_ok());
-        let newer = good.replace("\"v\":1", "\"v\":2").replace("Check", "SomethingNew");
-        assert!(matches!(decode(newer.as_bytes()), Err(Unreadable::Newer(2))));
+        let newer = good.replace("\"v\":2", "\"v\":3").replace("Check", "SomethingNew");
+        assert!(matches!(decode(newer.as_bytes()), Err(Unreadable::Newer(3))));
         for bad in [
             "",
             "null",
@@ -165,7 +170,7 @@ mod tests {
             &good.replace("\"n\":3", "\"n\":3,\"x\":1"),
             &good.replace("\"by\":\"a\"", "\"by\":\"a b\""),
             &good.replace("feed", "zzzz"),
-            &good.replace("\"v\":1", "\"v\":0"),
+            &good.replace("\"v\":2", "\"v\":0"),
         ] {
             assert!(matches!(decode(bad.as_bytes()), Err(Unreadable::Malformed)), "{bad}");
         }

@@ -6,6 +6,8 @@
 //! change is applied, and by the same code.
 
 mod barrier;
+#[cfg(feature = "push")]
+mod duty;
 mod entry;
 mod follower;
 mod jetstream;
@@ -34,6 +36,8 @@ use node::{Failure, Node};
 use crate::db::{Db, Reads, Replica};
 use crate::fan_out::Presence;
 
+#[cfg(feature = "push")]
+pub(crate) use duty::Duty;
 pub use nats::Address;
 pub use operator::{LogStatus, Made, NodeStatus, OperatorError, check, init, leave, status};
 
@@ -197,6 +201,19 @@ impl Cluster {
         if let Some((db, reads)) = self.unmet.take() {
             self.tasks.spawn(presence::keep(Arc::clone(&self.node), presence, rules, db, reads));
         }
+    }
+
+    /// Has this node push when it is its duty, and say when a page in sight of a user was last heard from here.
+    #[cfg(feature = "push")]
+    pub(crate) fn take_part_in_pushing(&mut self, db: Db, eyes: duty::Eyes) {
+        self.node.pushing.take_part();
+        self.tasks.spawn(duty::keep(Arc::clone(&self.node), db, eyes));
+    }
+
+    /// The duty to push, for the one who pushes.
+    #[cfg(feature = "push")]
+    pub(crate) fn duty(&self, db: Db) -> Duty {
+        Duty::new(Arc::clone(&self.node), db)
     }
 
     /// Whether it is this node that removes what has expired: the first of those that live. A clock that is far from

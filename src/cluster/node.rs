@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) failure: watch::Sender<Option<Failure>>,
     /// The other nodes that were heard of lately, by their ids.
     peers: Mutex<BTreeMap<Box<str>, Peer>>,
+    #[cfg(feature = "push")]
+    pub(super) pushing: super::duty::Pushing,
     /// Whether the process stops.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -48,6 +50,21 @@ pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
     /// Whether its database is as ours where both were last compared.
     pub(crate) agrees: bool,
+    /// Whether it pushes when it is its duty.
+    #[cfg(feature = "push")]
+    pub(crate) pushes: bool,
+}
+
+impl Peer {
+    /// One of which nothing else is known yet.
+    pub(crate) fn heard_at(now: Instant) -> Self {
+        Self {
+            heard_at: now,
+            agrees: true,
+            #[cfg(feature = "push")]
+            pushes: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +104,8 @@ impl Node {
             clock_ahead: AtomicI64::new(0),
             failure: watch::Sender::new(None),
             peers: Mutex::default(),
+            #[cfg(feature = "push")]
+            pushing: super::duty::Pushing::default(),
             stopping: watch::Sender::new(false),
         }
     }

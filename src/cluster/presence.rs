@@ -85,6 +85,9 @@ pub(super) struct Beat {
     pub(super) version: u32,
     /// The flags that must be the same everywhere.
     pub(super) rules: String,
+    /// Whether it pushes when it is its duty.
+    #[serde(default)]
+    pub(super) pushes: bool,
     /// Why it applies nothing, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<String>,
@@ -194,6 +197,8 @@ impl Watch {
         let mut operators = connection.subscribe(STATUS_SUBJECT)?;
         let mut positions = connection.subscribe(READ_SUBJECT)?;
         let mut beats = tokio::time::interval(BEAT);
+        #[cfg(feature = "push")]
+        let mut turn = super::duty::Turn::default();
         let mut stopping = self.node.stopping.subscribe();
         loop {
             tokio::select! {
@@ -201,6 +206,8 @@ impl Watch {
                     self.say(connection, What::Beat(self.beat()))?;
                     self.forget_the_silent();
                     self.judge();
+                    #[cfg(feature = "push")]
+                    turn.look(&self.node, GONE_AFTER);
                     self.ask_the_unknown(connection).await;
                 }
                 Some((user, room, id)) = self.reads.recv() => {
@@ -251,7 +258,12 @@ impl Watch {
         let Position { applied, chain } = self.node.progress.position();
         let failure = self.node.failure.borrow().as_ref().map(|failure| failure.reason().to_owned());
         let users = self.presence.count_here();
-        Beat { users, applied, chain: format!("{chain:016x}"), version: VERSION, rules: self.rules.clone(), failure }
+        #[cfg(feature = "push")]
+        let pushes = self.node.pushing.takes_part();
+        #[cfg(not(feature = "push"))]
+        let pushes = false;
+        let (chain, rules) = (format!("{chain:016x}"), self.rules.clone());
+        Beat { users, applied, chain, version: VERSION, rules, pushes, failure }
     }
 
     /// Takes in what another node says.
@@ -274,7 +286,7 @@ impl Watch {
         });
         let now = Instant::now();
         let mut peers = self.node.peers();
-        peers.entry(id.clone().into()).or_insert(Peer { heard_at: now, agrees: true }).heard_at = now;
+        peers.entry(id.clone().into()).or_insert(Peer::heard_at(now)).heard_at = now;
         drop(peers);
         match what {
             What::Came(name) | What::Went(name) if known.is_stale || seq != known.seq + 1 => {
@@ -298,6 +310,10 @@ impl Watch {
             }
             What::Beat(beat) => {
                 known.is_stale |= seq != known.seq || beat.users != self.presence.count_elsewhere(&id);
+                #[cfg(feature = "push")]
+                if let Some(peer) = self.node.peers().get_mut(&*id) {
+                    peer.pushes = beat.pushes;
+                }
                 let Ok(chain) = u64::from_str_radix(&beat.chain, 16) else { return };
                 self.node.compare(&id, Position { applied: beat.applied, chain });
                 self.node.note_last(beat.applied);

@@ -64,7 +64,7 @@ impl Execution<'_> {
                 self.effects.ended.extend(outcome.iter().flat_map(|outcome| &outcome.ended));
                 Done::Administered(outcome)
             }
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             Change::Push(change) => self.push(change)?,
             Change::Sweep(sweep) => Done::Swept(self.sweep(*sweep)?),
             Change::Check => Done::Applied,

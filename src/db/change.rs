@@ -12,7 +12,7 @@ use super::admin::{AdminCommand, AdminError, AdminOutcome};
 use super::data::{NewImage, Prune, Pruned, Sender, Write, WriteRules};
 use super::error::{AccountError, Error, ImageError, RoomError, WriteError};
 use super::nonce_days::NonceDays;
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
 use super::push::PushChange;
 use super::room_changes::{RoomCommand, RoomOutcome};
 use crate::limits::MESSAGES_PER_COMMIT;
@@ -75,9 +75,8 @@ pub(super) enum Change {
         /// How many messages it looks at, if it removes messages.
         rows: u32,
     },
-    /// Never in a log: nodes of a cluster do not push.
-    #[cfg(feature = "push")]
-    #[cfg_attr(feature = "cluster", serde(skip))]
+    /// A node that is built without `push` applies it too: its database is as the others'.
+    #[cfg(any(feature = "push", feature = "cluster"))]
     Push(PushChange),
     Sweep(Sweep),
     /// Changes nothing: its answer says that a transaction was committed.
@@ -146,9 +145,9 @@ pub(super) enum Done {
     Account(Result<AccountOutcome, AccountError>),
     ImageStored(Result<ImageId, ImageError>),
     Administered(Result<AdminOutcome, AdminError>),
-    #[cfg(feature = "push")]
+    #[cfg(any(feature = "push", feature = "cluster"))]
     Subscribed(Result<(), Error>),
-    #[cfg(feature = "push")]
+    #[cfg(any(feature = "push", feature = "cluster"))]
     KeptKey(Vec<u8>),
     Swept(Swept),
 }
@@ -184,9 +183,9 @@ pub(super) enum Reply {
     ImageStored(oneshot::Sender<Result<ImageId, ImageError>>),
     Account(oneshot::Sender<Result<AccountOutcome, AccountError>>),
     Administered(oneshot::Sender<Result<AdminOutcome, AdminError>>),
-    #[cfg(feature = "push")]
+    #[cfg(any(feature = "push", feature = "cluster"))]
     Subscribed(oneshot::Sender<Result<(), Error>>),
-    #[cfg(feature = "push")]
+    #[cfg(any(feature = "push", feature = "cluster"))]
     KeptKey(oneshot::Sender<Vec<u8>>),
     Swept(oneshot::Sender<Swept>),
 }
@@ -207,9 +206,9 @@ impl Reply {
             Self::Swept(reply) => reply.is_closed(),
             Self::Account(reply) => reply.is_closed(),
             Self::ImageStored(reply) => reply.is_closed(),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             Self::Subscribed(reply) => reply.is_closed(),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             Self::KeptKey(reply) => reply.is_closed(),
         }
     }
@@ -230,9 +229,9 @@ impl Reply {
             (Self::ImageStored(reply), Done::ImageStored(stored)) => send(reply, stored),
             (Self::Account(reply), Done::Account(outcome)) => send(reply, outcome),
             (Self::Administered(reply), Done::Administered(outcome)) => send(reply, outcome),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             (Self::Subscribed(reply), Done::Subscribed(subscribed)) => send(reply, subscribed),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             (Self::KeptKey(reply), Done::KeptKey(key)) => send(reply, key),
             (Self::Swept(reply), Done::Swept(swept)) => send(reply, swept),
             (reply, done) => debug_assert!(false, "{reply:?} does not wait for {done:?}"),

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::push::DeviceId;
 use crate::model::{Content, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use crate::room::{AltText, Emoji, ImageId, RoomEmoji, RoomId, RoomName, Topic};
 use crate::secret::Digest;
@@ -73,6 +74,7 @@ number! {
     UnixMillis: |at| at.0, UnixMillis;
     RoomId: |id| id.0, RoomId;
     ImageId: |id| id.0, ImageId;
+    DeviceId: |id| id.0, DeviceId;
 }
 
 /// A picture's file, in base64.

@@ -26,7 +26,8 @@ mod nonce_days;
 mod open;
 #[cfg(test)]
 mod properties;
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
+#[cfg_attr(not(feature = "push"), allow(dead_code, reason = "a node that does not push only applies what it writes"))]
 mod push;
 mod reader;
 mod reads;
@@ -85,7 +86,7 @@ pub use files::sibling;
 pub(crate) use follow::{Body, Changes, Entry, Progress, Proposal, Proposals, Replies};
 pub use import::Import;
 pub use lock::{Lock, server_addresses};
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
 pub use push::{DeviceId, News, Notice, Subscription};
 pub use reader::History;
 pub use records::{

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 use super::change::{Moment, Step, Sweep};
 use super::data::Prune;
 use super::nonce_days::NonceDays;
+#[cfg(any(feature = "push", feature = "cluster"))]
+use super::push::PushChange;
 use super::writer::Writer;
 use super::*;
 use crate::config::{Durability, Retention};
@@ -233,7 +235,26 @@ fn change() -> impl Strategy<Value = Change> {
             let image = NewImage { subtype: "png".into(), width: 1, height: 1, bytes: b"png".to_vec() };
             Change::StoreImage { session: SessionId(session), owner: UserId(owner), image, at_most: 2 }
         }),
+        #[cfg(any(feature = "push", feature = "cluster"))]
+        2 => push_change().prop_map(Change::Push),
         1 => Just(Change::Check),
+    ]
+}
+
+#[cfg(any(feature = "push", feature = "cluster"))]
+fn push_change() -> impl Strategy<Value = PushChange> {
+    let endpoint = || select(vec!["https://a.example/1", "https://a.example/2"]).prop_map(ToOwned::to_owned);
+    prop_oneof![
+        Just(PushChange::KeepKey { key: vec![7; 32] }),
+        (sender(), endpoint(), any::<bool>(), rows(), millis()).prop_map(
+            |(sender, endpoint, hides_text, keep, UnixMillis(lifetime))| {
+                let subscription =
+                    Subscription { endpoint, keys: vec![4; 81], about: NotifyAbout::Mentions, hides_text };
+                PushChange::Subscribe { sender, subscription, keep, lifetime }
+            }
+        ),
+        (number(), endpoint()).prop_map(|(user, endpoint)| PushChange::Unsubscribe { user: UserId(user), endpoint }),
+        number().prop_map(|device| PushChange::Forget { device: DeviceId(device) }),
     ]
 }
 

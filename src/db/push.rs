@@ -21,10 +21,12 @@ pub struct DeviceId(pub i64);
 
 /// A browser's subscription: where to push to, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Subscription {
     /// The push service's URL.
     pub endpoint: String,
     /// The browser's keys.
+    #[cfg_attr(feature = "cluster", serde(with = "super::encoding::base64"))]
     pub keys: Vec<u8>,
     /// For rooms that its user has made no choice for.
     pub about: NotifyAbout,
@@ -66,9 +68,11 @@ pub struct Notice {
 
 /// A change of this part.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub(super) enum PushChange {
     /// Keeps a key, if there is none yet.
     KeepKey {
+        #[cfg_attr(feature = "cluster", serde(with = "super::encoding::base64"))]
         key: Vec<u8>,
     },
     Subscribe {
@@ -76,8 +80,8 @@ pub(super) enum PushChange {
         subscription: Subscription,
         /// How many of the user's subscriptions stay: those visited last.
         keep: u32,
-        /// Those not visited since are forgotten.
-        visited_after: UnixMillis,
+        /// Milliseconds after its last visit at which a subscription is forgotten.
+        lifetime: i64,
     },
     Unsubscribe {
         user: UserId,
@@ -93,10 +97,10 @@ impl Execution<'_> {
         let (connection, moment) = (self.connection, self.moment);
         match change {
             PushChange::KeepKey { key } => return sql::keep_vapid_key(connection, key).map(Done::KeptKey),
-            PushChange::Subscribe { sender, subscription, keep, visited_after } => {
+            PushChange::Subscribe { sender, subscription, keep, lifetime } => {
                 let lives = sql::sender_lives(connection, sender, moment.expired_at)?;
                 if lives {
-                    sql::forget_unvisited(connection, *visited_after)?;
+                    sql::forget_unvisited(connection, moment.now.plus(lifetime.saturating_neg()))?;
                     sql::subscribe(connection, sender, subscription, moment.now)?;
                     sql::forget_surplus(connection, sender.user, *keep)?;
                 }
@@ -167,8 +171,8 @@ impl Db {
 
     /// Stores a subscription for as long as the session that made it lives. It belongs to nobody else from then on.
     pub async fn subscribe(&self, sender: Sender, subscription: Subscription) -> Result<(), Error> {
-        let keep = USER_SUBSCRIPTIONS_MAX;
-        let change = PushChange::Subscribe { sender, subscription, keep, visited_after: visited_after() };
+        let (keep, lifetime) = (USER_SUBSCRIPTIONS_MAX, millis(SUBSCRIPTION_LIFETIME));
+        let change = PushChange::Subscribe { sender, subscription, keep, lifetime };
         self.apply(Change::Push(change), Reply::Subscribed).await?
     }
 

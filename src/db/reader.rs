@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::data::{Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, Page, PageQuery, Person, Session};
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
 use super::push::PushRequest;
 use super::reads::ReadPositions;
 use super::shared::Shared;
@@ -69,7 +69,7 @@ pub(super) enum Request {
         room: RoomId,
         reply: oneshot::Sender<Option<RoomView>>,
     },
-    #[cfg(feature = "push")]
+    #[cfg(any(feature = "push", feature = "cluster"))]
     Push(PushRequest),
     Image {
         user: UserId,
@@ -142,7 +142,7 @@ impl Request {
             Self::Backlog { reply, .. } => reply.is_closed(),
             Self::Rooms { reply, .. } => reply.is_closed(),
             Self::Room { reply, .. } => reply.is_closed(),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             Self::Push(request) => request.is_abandoned(),
             Self::Image { reply, .. } => reply.is_closed(),
             Self::ImagePiece { reply, .. } => reply.is_closed(),
@@ -199,7 +199,7 @@ pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::R
             Request::Backlog { query, at_most, reply } => answer(reply, backlog(connection, reads, &query, at_most)),
             Request::Rooms { user, reply } => answer(reply, rooms(connection, reads, user)),
             Request::Room { user, room: id, reply } => answer(reply, room(connection, reads, user, id)),
-            #[cfg(feature = "push")]
+            #[cfg(any(feature = "push", feature = "cluster"))]
             Request::Push(request) => request.run(connection, reads),
             Request::Image { user, image, reply } => answer(reply, sql::readable_image(connection, user, image)),
             Request::ImagePiece { user, image, from, reply } => {

@@ -6,7 +6,7 @@
 //!
 //! A message's way: the writer notes its room ([`news`]); when it is ten seconds old the database says whom it
 //! concerns; each of their devices gets a place in the [`queue`]; and when its turn has come, the database says what
-//! there is to tell it at that moment ([`sender`]).
+//! there is to tell it at that moment ([`sender`]). Of several nodes all come so far, and one sends.
 
 mod base64url;
 mod dial;
@@ -26,6 +26,8 @@ mod vapid;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "cluster")]
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::db::{self, Db};
@@ -41,6 +43,10 @@ pub(crate) use news::Rooms;
 pub(crate) use sender::Pusher;
 pub(crate) use sight::Eye;
 use sight::Sight;
+
+/// Times that a node tries to make the key known before it starts without pushing, and the time between two.
+const KEY_TRIES: u32 = 30;
+const KEY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a server cannot push.
 #[derive(Debug, thiserror::Error)]
@@ -87,18 +93,13 @@ impl Push {
 
     /// The key is made at the first start, also where nothing is pushed yet.
     async fn try_start(config: &Config, db: &Db, rooms: Arc<Rooms>) -> Result<Option<Self>, PushError> {
-        #[cfg(feature = "cluster")]
-        if config.cluster.is_clustered() {
-            // Each node sees only its own pages and subscriptions: it would ring for what is read on another.
-            tracing::info!("push is off: with --log, several servers are one chat, and none of them pushes");
-            return Ok(None);
-        }
-        let key = db.vapid_key(vapid::generate_key().map_err(|_| PushError::Random)?).await?;
+        let key = keep_key(db, vapid::generate_key().map_err(|_| PushError::Random)?).await?;
         let Some(subject) = subject(config) else {
             tracing::info!("push is off: it needs --push-contact, or --public-url with https");
             return Ok(None);
         };
-        if db.has_subscriptions().await? {
+        // Of several nodes none knows when somebody subscribes at another.
+        if db.is_one_of_several() || db.has_subscriptions().await? {
             rooms.listen();
         }
         let vapid = Vapid::new(&key, subject).map_err(|error| PushError::Key(error.to_string()))?;
@@ -126,10 +127,29 @@ impl Push {
         Endpoint::parse(url, &self.hosts).map(|endpoint| endpoint.as_str().to_owned())
     }
 
+    /// Says when a page in sight of a user was last heard from.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn eyes(&self) -> impl Fn(UserId) -> Option<Instant> + use<> {
+        let sight = Arc::clone(&self.sight);
+        move |user| sight.heard_at(user)
+    }
+
     /// For a connection that may say whether its page is in sight.
     pub(crate) fn eye(&self, user: UserId) -> Eye {
         Eye::new(&self.sight, user)
     }
+}
+
+/// The key that is kept: `key`, unless there was one already. All nodes of a cluster push with one, which an entry of
+/// their log says; it is tried again while the log has no leader.
+async fn keep_key(db: &Db, key: Vec<u8>) -> Result<Vec<u8>, db::Error> {
+    for _ in 0..KEY_TRIES {
+        match db.vapid_key(key.clone()).await {
+            Err(db::Error::Unavailable) if db.is_one_of_several() => tokio::time::sleep(KEY_PAUSE).await,
+            kept => return kept,
+        }
+    }
+    db.vapid_key(key).await
 }
 
 /// Whom a push service may write to: a `mailto:` or `https:` URL (RFC 8292 2.1).

@@ -13,9 +13,18 @@ use super::endpoint::Endpoint;
 use super::post::Outcome;
 use super::queue::{Done, Job, Queue};
 use super::text::PushText;
+#[cfg(feature = "cluster")]
+use crate::cluster::Duty;
 use crate::db::{Db, DeviceId, News, Notice};
+#[cfg(feature = "cluster")]
+use crate::limits::push::PUSH_INTERVAL;
 use crate::limits::push::{DEVICES_AT_ONCE, PUSHES_AT_ONCE};
 use crate::metrics::Metrics;
+use crate::model::{MessageId, UserId};
+
+/// Time before a node is asked again who looks at its page, if it did not say.
+#[cfg(feature = "cluster")]
+const ASK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop works with.
 #[derive(Debug, Clone)]
@@ -23,7 +32,16 @@ pub(crate) struct Pusher {
     pub(crate) push: Arc<Push>,
     pub(crate) db: Db,
     pub(crate) metrics: Arc<Metrics>,
+    /// None if this is the only server.
+    #[cfg(feature = "cluster")]
+    pub(crate) duty: Option<Duty>,
 }
+
+/// That a node did not say who looks at its page.
+#[cfg(feature = "cluster")]
+struct Unknown;
+#[cfg(not(feature = "cluster"))]
+type Unknown = Infallible;
 
 impl Pusher {
     /// Pushes for good.
@@ -37,7 +55,7 @@ impl Pusher {
                 && let Some(job) = queue.take(Instant::now())
             {
                 let pusher = self.clone();
-                let task = sending.spawn(async move { pusher.tell(job).await });
+                let task = sending.spawn(async move { pusher.do_if_it_is_ours(job).await });
                 jobs.insert(task.id(), job);
             }
             self.metrics.pushes.dropped.add(queue.take_dropped());
@@ -84,6 +102,26 @@ impl Pusher {
         }
     }
 
+    /// Of several nodes one tells, and the others keep what is to be told until they hear that it was.
+    #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "the only one has told nothing yet"))]
+    async fn do_if_it_is_ours(&self, mut job: Job) -> Done {
+        #[cfg(feature = "cluster")]
+        if let Some(duty) = &self.duty {
+            let is_ours = duty.is_ours().await;
+            let Some(news) = duty.untold(job.device, job.news) else { return Done::Nothing };
+            if !is_ours {
+                return Done::Wait(PUSH_INTERVAL);
+            }
+            job.news = news;
+            let done = self.tell(job).await;
+            if matches!(done, Done::Nothing | Done::Sent | Done::Ended) {
+                duty.has_told(job.device, job.news);
+            }
+            return done;
+        }
+        self.tell(job).await
+    }
+
     /// Tells a device of a room, if there still is something to tell.
     async fn tell(&self, job: Job) -> Done {
         let notice = match self.db.notice(job.device, job.news).await {
@@ -91,17 +129,19 @@ impl Pusher {
             Ok(None) => return Done::Nothing,
             Err(_) => return Done::Later(Duration::ZERO),
         };
-        match self.push.sight.heard_at(notice.user) {
+        match self.heard_at(notice.user, job.news.up_to).await {
             // They were there after it came: the page has shown it.
-            Some(heard_at) if heard_at >= job.came_at => return Done::Nothing,
-            Some(heard_at) => {
+            Ok(Some(heard_at)) if heard_at >= job.came_at => return Done::Nothing,
+            Ok(Some(heard_at)) => {
                 // Perhaps they look, perhaps the phone has fallen asleep: soon one knows.
                 let left = (heard_at + self.push.sight_life).saturating_duration_since(Instant::now());
                 if !left.is_zero() {
                     return Done::Wait(left);
                 }
             }
-            None => {}
+            Ok(None) => {}
+            #[cfg(feature = "cluster")]
+            Err(Unknown) => return Done::Wait(ASK_PAUSE),
         }
         let outcome = self.send(job, notice).await;
         let pushes = &self.metrics.pushes;
@@ -127,6 +167,21 @@ impl Pusher {
                 Done::Sent
             }
         }
+    }
+
+    /// When a page in sight of a user, which has shown messages up to one, was last heard from.
+    #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "nobody else is asked"))]
+    async fn heard_at(&self, user: UserId, up_to: MessageId) -> Result<Option<Instant>, Unknown> {
+        let here = self.push.sight.heard_at(user);
+        #[cfg(feature = "cluster")]
+        if let Some(duty) = &self.duty {
+            let elsewhere = duty.heard_elsewhere(user, up_to).await.map_err(|error| {
+                tracing::debug!(%error, "a node does not say who looks at its page");
+                Unknown
+            })?;
+            return Ok(here.max(elsewhere));
+        }
+        Ok(here)
     }
 
     /// `None` if what is stored cannot be pushed to, since the operator has taken its host off the list.

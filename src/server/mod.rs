@@ -222,8 +222,14 @@ impl Server {
         housekeeping.spawn(store_reads(Arc::clone(&app)));
         #[cfg(feature = "push")]
         if let Some(push) = &app.push {
-            let (push, db, metrics) = (Arc::clone(push), app.db.clone(), Arc::clone(&app.metrics));
-            housekeeping.spawn(Pusher { push, db, metrics }.run());
+            let pusher = Pusher {
+                push: Arc::clone(push),
+                db: app.db.clone(),
+                metrics: Arc::clone(&app.metrics),
+                #[cfg(feature = "cluster")]
+                duty: app.cluster.as_ref().map(|cluster| cluster.duty(app.db.clone())),
+            };
+            housekeeping.spawn(pusher.run());
         }
         if let Some(listener) = metrics_listener {
             housekeeping.spawn(metrics::serve(Arc::clone(&app), listener));

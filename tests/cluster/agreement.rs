@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::Engine;
-use crate::common::{Client, Connection, Follower, Message, PASSWORD, Request, TestServer, chinwag, int, text, within};
+use crate::common::{
+    Client, Connection, Follower, Message, PASSWORD, Request, TestServer, chinwag, contents, int, text, within,
+};
 use crate::faults::told_of_join;
 use crate::nodes::Cluster;
 
@@ -201,6 +203,30 @@ async fn a_logout_closes_the_sockets_of_every_node() {
 }
 
 #[tokio::test]
+async fn nothing_is_stored_in_a_session_that_was_ended_at_another_node() {
+    let Some(engine) = Engine::three().await else { return };
+    let cluster = Cluster::start(engine, 3).await;
+    let bob = Client::register(&cluster.nodes[0], "bob").await;
+    Client::register(&cluster.nodes[0], "ada").await;
+    for _ in 0..10 {
+        let ada = Client::login(&cluster.nodes[1], "ada").await;
+        let mut socket = ada.at(&cluster.nodes[0]).connect().await;
+        ada.at(&cluster.nodes[2]).logout().await;
+        // This node may not know it yet, and the socket may be closed already.
+        socket.try_send(&json!({"type": "message", "content": "too late", "nonce": "n"}).to_string()).await;
+        let closed = loop {
+            match socket.receive().await {
+                Ok(frame) => assert_ne!(frame["type"], "ack"),
+                Err(closed) => break closed,
+            }
+        };
+        assert!(closed.is_none_or(|code| code == 1008), "{closed:?}");
+    }
+    bob.connect().await.store("n", "the only one").await;
+    assert_eq!(contents(&cluster.nodes[0].history(&bob).await), ["the only one"]);
+}
+
+#[tokio::test]
 async fn a_disabled_user_is_out_everywhere() {
     let Some(engine) = Engine::three().await else { return };
     let cluster = Cluster::start(engine, 3).await;
@@ -218,18 +244,6 @@ async fn a_disabled_user_is_out_everywhere() {
         assert_eq!(node.post("/login").json(&account).send().await.status, 401);
     }
     cluster.are_equal().await;
-}
-
-#[cfg(feature = "push")]
-#[tokio::test]
-async fn a_node_does_not_push_and_says_so() {
-    let Some(engine) = Engine::one().await else { return };
-    let cluster = Cluster::with(engine, 1, &["--push-contact", "mailto:me@chat.example"]).await;
-    let node = &cluster.nodes[0];
-    node.logged("push is off: with --log").await;
-    assert_eq!(node.get("/about").send().await.json()["push"], false);
-    let ada = Client::register(node, "ada").await;
-    assert_eq!(node.get("/push").by(&ada).send().await.error(), (404, "not_found".into()));
 }
 
 #[tokio::test]

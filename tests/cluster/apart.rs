@@ -84,7 +84,7 @@ async fn two_nodes() -> Option<(Cluster, Relay)> {
     let relay = Relay::to(engine.port(0));
     let mut cluster = Cluster::start(engine, 1).await;
     let base = cluster.copy_of_the_base();
-    cluster.join_by(base, &["--log".to_owned(), format!("nats://127.0.0.1:{}", relay.port)], &[]);
+    cluster.join_by(base, &["--log".to_owned(), format!("nats://127.0.0.1:{}", relay.port)], &[], &[]);
     Some((cluster, relay))
 }
 

@@ -16,6 +16,12 @@ mod log;
 mod nodes;
 mod operator;
 mod power;
+#[cfg(feature = "push-test")]
+mod push;
+#[cfg(feature = "push-test")]
+#[expect(dead_code, reason = "other tests use more of it")]
+#[path = "../common/push_service.rs"]
+mod push_service;
 mod security;
 
 use engine::Engine;

@@ -67,13 +67,18 @@ impl Cluster {
 
     /// Starts one node more, on the database in `directory`.
     pub(crate) fn join(&mut self, directory: TempDir, flags: &[&str]) {
-        self.join_by(directory, &self.engine.flags_from(self.nodes.len()), flags);
+        self.join_with(directory, flags, &[]);
+    }
+
+    /// The same with `variables`.
+    pub(crate) fn join_with(&mut self, directory: TempDir, flags: &[&str], variables: &[(&str, &str)]) {
+        self.join_by(directory, &self.engine.flags_from(self.nodes.len()), flags, variables);
     }
 
     /// The same, with flags of the test's own that say how it reaches the log.
-    pub(crate) fn join_by(&mut self, directory: TempDir, log: &[String], flags: &[&str]) {
+    pub(crate) fn join_by(&mut self, directory: TempDir, log: &[String], flags: &[&str], variables: &[(&str, &str)]) {
         let all: Vec<_> = log.iter().map(String::as_str).chain(flags.iter().copied()).collect();
-        self.nodes.push(TestServer::in_directory(directory, &all));
+        self.nodes.push(TestServer::in_directory_with(directory, &all, variables));
     }
 
     /// Waits until all nodes have applied the same entries, and asserts that their databases are equal then.

@@ -91,7 +91,14 @@ impl TestServer {
 
     /// The same in a directory that may have a database already.
     pub(crate) fn in_directory(directory: TempDir, flags: &[&str]) -> TestServer {
-        TestServer::launch_in(directory, flags, program())
+        TestServer::in_directory_with(directory, flags, &[])
+    }
+
+    /// The same with `variables`.
+    pub(crate) fn in_directory_with(directory: TempDir, flags: &[&str], variables: &[(&str, &str)]) -> TestServer {
+        let mut command = program();
+        command.envs(variables.iter().copied());
+        TestServer::launch_in(directory, flags, command)
     }
 
     fn launch(flags: &[&str], command: Command) -> TestServer {
@@ -485,4 +492,12 @@ pub(crate) fn run_to_end(flags: &[&str], environment: &[(&str, &str)]) -> Output
         .spawn()
         .expect("the binary runs");
     end_of(process, &format!("chinwag {flags:?} with {environment:?}"))
+}
+
+/// A thousand sockets here and a thousand in the server, which inherits the limit.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
 }

@@ -12,7 +12,8 @@ mod events;
 mod images;
 mod messages;
 mod people;
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
+#[cfg_attr(not(feature = "push"), allow(dead_code, reason = "a node that does not push only applies what it writes"))]
 mod push;
 mod rooms;
 mod upgrade;
@@ -33,7 +34,7 @@ pub(super) use events::*;
 pub(super) use images::*;
 pub(super) use messages::*;
 pub(super) use people::people;
-#[cfg(feature = "push")]
+#[cfg(any(feature = "push", feature = "cluster"))]
 pub(super) use push::*;
 pub(super) use rooms::*;
 
