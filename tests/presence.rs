@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, int, text, unix_millis, within,
+    Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, gather, int, raise_descriptor_limit,
+    text, unix_millis, within,
 };
 use serde_json::{Value, json};
 
@@ -311,27 +312,6 @@ async fn while_people_are_only_counted_nobody_is_told_who_types() {
             break;
         }
     }
-}
-
-/// Connects all of `people`, some of them at a time.
-async fn gather(people: &[Client]) -> Vec<Connection> {
-    let mut crowd = Vec::with_capacity(people.len());
-    for chunk in people.chunks(50) {
-        let arriving: Vec<_> =
-            chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
-        for person in arriving {
-            crowd.push(person.await.expect("no panic"));
-        }
-    }
-    crowd
-}
-
-/// A thousand sockets here and a thousand in the server, which inherits the limit.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
 }
 
 #[tokio::test]

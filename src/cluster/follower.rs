@@ -119,6 +119,7 @@ impl Follower {
                 }
                 Delivered::Heartbeat { last } if last <= self.sent => self.node.recover(),
                 Delivered::Entry { seq: last, .. } | Delivered::Heartbeat { last } => {
+                    tracing::info!(entry = self.sent + 1, "the log's server leaves out an entry: it is read again");
                     return Err(Trouble::Doubtful(Failure::Node(format!(
                         "entry {} of the log cannot be read from any server, though {last} can",
                         self.sent + 1

@@ -195,7 +195,25 @@ impl Engine {
 
     /// Which server leads the stream, if it is known.
     pub(crate) async fn leader(&self) -> Option<usize> {
-        for number in (0..self.len()).filter(|number| self.servers[*number].process.is_some()) {
+        self.leader_as_known_to(0..self.len()).await
+    }
+
+    /// The same once it is another one than `number`, which is not asked.
+    pub(crate) async fn leader_other_than(&self, number: usize) -> usize {
+        within("another leader", async {
+            loop {
+                let others = (0..self.len()).filter(|other| *other != number);
+                match self.leader_as_known_to(others).await {
+                    Some(leader) if leader != number => return leader,
+                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn leader_as_known_to(&self, numbers: impl Iterator<Item = usize>) -> Option<usize> {
+        for number in numbers.filter(|number| self.servers[*number].process.is_some()) {
             let jsz = self.monitored(number, "/jsz?streams=1").await?;
             let streams = jsz["account_details"][0]["stream_detail"].as_array()?.clone();
             let leader = streams.iter().find_map(|stream| stream["cluster"]["leader"].as_str().map(ToOwned::to_owned));

@@ -6,7 +6,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::Engine;
-use crate::common::{Client, Connection, Dice, Follower, TestServer, int, metric, within};
+use crate::common::{
+    Client, Connection, Dice, Follower, TestServer, gather, int, metric, raise_descriptor_limit, within,
+};
 use crate::load::{Account, Load};
 use crate::log::start_again;
 use crate::nodes::{Cluster, position};
@@ -108,6 +110,64 @@ async fn pause_servers_and_nodes_under_load() {
         }
     }
     tell("servers and nodes were paused", &load.settle(&cluster).await);
+}
+
+/// Load while the server that leads the log fails and another takes its place. What was sent meanwhile is acknowledged
+/// in the end.
+async fn lose_the_leader(what: &str, fail: impl FnOnce(&mut Engine, usize), mend: impl FnOnce(&mut Engine, usize)) {
+    let Some(engine) = Engine::three().await else { return };
+    let mut cluster = Cluster::start(engine, 3).await;
+    let load = Load::start(&cluster, 2).await;
+    let leader = cluster.engine.leader().await.expect("somebody leads");
+    fail(&mut cluster.engine, leader);
+    cluster.engine.leader_other_than(leader).await;
+    mend(&mut cluster.engine, leader);
+    tell(what, &load.settle(&cluster).await);
+}
+
+#[tokio::test]
+async fn the_leader_of_the_log_is_killed() {
+    lose_the_leader("the leader was killed", |engine, leader| engine.end(leader, Signal::KILL), |_, _| {}).await;
+}
+
+#[tokio::test]
+async fn the_leader_of_the_log_is_stopped_in_peace() {
+    lose_the_leader("the leader was stopped", |engine, leader| engine.end(leader, Signal::TERM), |_, _| {}).await;
+}
+
+#[tokio::test]
+async fn the_leader_of_the_log_is_paused() {
+    lose_the_leader(
+        "the leader was paused",
+        |engine, leader| engine.signal(leader, Signal::STOP),
+        |engine, leader| engine.signal(leader, Signal::CONT),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn where_two_of_three_servers_are_away_reads_go_on_and_writes_are_unavailable() {
+    let Some(engine) = Engine::three().await else { return };
+    let mut cluster = Cluster::start(engine, 2).await;
+    let ada = Client::register(&cluster.nodes[0], "ada").await;
+    let mut socket = ada.connect().await;
+    let id = socket.store("first", "before").await;
+    cluster.are_equal().await;
+    cluster.engine.end(1, Signal::KILL);
+    cluster.engine.end(2, Signal::KILL);
+    socket.say_once("second", "while they are away").await;
+    let refused = socket.next_of("error").await;
+    assert_eq!((refused["code"].as_str(), refused["nonce"].as_str()), (Some("unavailable"), Some("second")));
+    for node in &cluster.nodes {
+        assert_eq!(int(&ada.at(node).page("limit=1").await["messages"][0]["id"]), id);
+        assert_eq!(node.get("/healthz").send().await.status, 503);
+    }
+    // Two are enough.
+    cluster.engine.restart(1);
+    cluster.nodes[0].healthy(200).await;
+    socket.say_once("second", "while they are away").await;
+    assert_eq!(int(&socket.next_of("ack").await["id"]), id + 1);
+    cluster.are_equal().await;
 }
 
 #[tokio::test]
@@ -345,6 +405,33 @@ async fn people_on_two_nodes_see_each_other_come_and_go() {
             if listed == [json!("ada"), json!("eve")] {
                 return;
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_people_than_fit_into_one_answer_are_known_at_a_node_that_comes_later() {
+    const CROWD: usize = 1_100;
+    raise_descriptor_limit();
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 1).await;
+    let people = cluster.nodes[0].seed_people(CROWD + 1).await;
+    let (watcher, people) = people.split_last().expect("there are people");
+    let crowd = gather(people).await;
+    let directory = cluster.backup_of(0);
+    cluster.join(directory, &[]);
+    let watcher = watcher.at(&cluster.nodes[1]);
+    within("all of them", async {
+        while watcher.connect().await.welcome["online"] != CROWD + 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    drop(crowd);
+    within("the last of them to leave", async {
+        while watcher.connect().await.welcome["online"] != 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })

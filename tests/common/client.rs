@@ -345,3 +345,16 @@ impl Connection {
         self.socket.get_ref().set_zero_linger().expect("no lingering");
     }
 }
+
+/// Connects all of `people`, some of them at a time.
+pub(crate) async fn gather(people: &[Client]) -> Vec<Connection> {
+    let mut crowd = Vec::with_capacity(people.len());
+    for chunk in people.chunks(50) {
+        let arriving: Vec<_> =
+            chunk.iter().cloned().map(|person| tokio::spawn(async move { person.connect().await })).collect();
+        for person in arriving {
+            crowd.push(person.await.expect("no panic"));
+        }
+    }
+    crowd
+}

@@ -30,14 +30,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub(crate) use client::{Client, Connection, PASSWORD};
+pub(crate) use client::{Client, Connection, PASSWORD, gather};
 pub(crate) use command::{Ended, chinwag, chinwag_in, chinwag_reading};
 pub(crate) use follower::Follower;
 pub(crate) use http::{Request, Response};
 pub(crate) use raw::{
     BINARY, CLOSE, CONTINUATION, FIN, HANDSHAKE, PING, PONG, RawClient, RawFrame, TEXT, frame, header, unmasked,
 };
-pub(crate) use server::{TestServer, reserved_port, run_to_end};
+pub(crate) use server::{TestServer, raise_descriptor_limit, reserved_port, run_to_end};
 
 /// How long any one wait may take: far past the longest deadline of the contract (10 s), since the machine may be busy
 /// with ten times what it can do; only what never comes is waited for so long.
