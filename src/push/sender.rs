@@ -170,7 +170,10 @@ impl Pusher {
     }
 
     /// When a page in sight of a user, which has shown messages up to one, was last heard from.
-    #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "nobody else is asked"))]
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, unused_variables, reason = "nobody else is asked")
+    )]
     async fn heard_at(&self, user: UserId, up_to: MessageId) -> Result<Option<Instant>, Unknown> {
         let here = self.push.sight.heard_at(user);
         #[cfg(feature = "cluster")]
