@@ -5,8 +5,10 @@
 -- What is true of the whole file. 'epoch' names this history; 'high_water' is the largest id of an event that is not,
 -- or no longer, the id of a message, so that ids are never used again; 'reserved' is there while a server runs: the id up
 -- to which it may have given ids that a power failure has taken from here; 'gap' says how many such ids were skipped, and
--- 'gap_ends' up to which; 'proof' is there once a write failed: what was
--- then written to see whether writing works again.
+-- 'gap_ends' up to which; 'proof' is there once a write failed: what was then written to see whether writing works
+-- again; 'nonce_day' is the day of the last nonces, and 'nonce_day_lasted' for how many milliseconds a server has run
+-- in it; 'believed' is the time by which things expired last, and 'doubted' for how many milliseconds a server has run
+-- while the clock was further ahead.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY

@@ -16,8 +16,8 @@ use crate::fan_out::{Clock, Hub, Presence, Shard};
 use crate::limits::{
     ADDRESS_PLACES_KEPT, BYTE_BURST, BYTE_RATE, CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, CONNECTION_LOG_BURST,
     CONNECTION_LOG_RATE, DIRECT_ROOMS_AN_HOUR, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE, HANDSHAKE_BURST,
-    HANDSHAKE_RATE, IMAGE_RATE, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS, PASSWORD_RATE,
-    REFUSAL_LOG_BURST, REFUSAL_LOG_RATE, SEARCH_BURST, SEARCH_RATE,
+    HANDSHAKE_RATE, IMAGE_BURST, IMAGES_AN_HOUR, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS,
+    PASSWORD_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE, SEARCH_BURST, SEARCH_RATE,
 };
 use crate::memory;
 use crate::metrics::Metrics;
@@ -71,7 +71,7 @@ pub(crate) struct Rates {
 impl Rates {
     /// A flag that lifts a limit lifts those that depend on it.
     fn new(config: &Config) -> Self {
-        let minute = Duration::from_mins(1);
+        let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
         let if_auth = |allowance| (config.auth_rate > 0).then_some(allowance);
         let if_messages = |allowance| (config.message_rate > 0).then_some(allowance);
         let burst = config.message_rate.saturating_mul(MESSAGE_BURST_SECONDS);
@@ -80,7 +80,7 @@ impl Rates {
         let connect = (config.user_connections > 0).then(|| Allowance::per_second(CONNECT_RATE, CONNECT_BURST));
         let handshake =
             (config.address_connections > 0).then(|| Allowance::per_second(HANDSHAKE_RATE, HANDSHAKE_BURST));
-        let direct = Allowance::new(DIRECT_ROOMS_AN_HOUR, Duration::from_hours(1), DIRECT_ROOMS_AN_HOUR);
+        let direct = Allowance::new(DIRECT_ROOMS_AN_HOUR, hour, DIRECT_ROOMS_AN_HOUR);
         Self {
             auth: AuthRate::new(config.auth_rate),
             passwords: Limiter::new(if_auth(Allowance::new(PASSWORD_RATE, minute, PASSWORD_RATE))),
@@ -90,7 +90,7 @@ impl Rates {
             writes: Limiter::new(if_messages(Allowance::per_second(config.message_rate, burst))),
             bytes: Limiter::new(if_messages(Allowance::per_second(BYTE_RATE, BYTE_BURST))),
             direct_rooms: Limiter::new(if_messages(direct)),
-            images: Limiter::new(if_messages(Allowance::new(IMAGE_RATE, minute, IMAGE_RATE))),
+            images: Limiter::new(if_messages(Allowance::new(IMAGES_AN_HOUR, hour, IMAGE_BURST))),
             searches: Limiter::new(if_messages(Allowance::per_second(SEARCH_RATE, SEARCH_BURST))),
             refusal_log: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),
             connection_log: Limiter::new(Some(Allowance::per_second(CONNECTION_LOG_RATE, CONNECTION_LOG_BURST))),
@@ -208,7 +208,7 @@ impl App {
     /// Lets a user write something, or says why not.
     pub(crate) fn may_write(&self, user: UserId, write: &Write, now: Instant) -> Result<(), WriteHeld> {
         let bytes = write.text_bytes();
-        if bytes > 0 && self.space.is_low() {
+        if bytes > 0 && self.space.is_low(self.db.free_bytes()) {
             return Err(WriteHeld::NoSpace);
         }
         self.rates.writes.take(user, now).map_err(WriteHeld::TooFast)?;

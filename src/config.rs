@@ -353,14 +353,16 @@ impl Config {
         Retention { messages: self.keep_messages, age, images }
     }
 
-    /// Who may create an account: as the operator says; otherwise everybody if only this machine can connect, and
-    /// people with an invitation if others can.
+    /// Who may create an account: as the operator says, else those who are invited. A server that only its own machine
+    /// can reach says so itself, once it knows where it listens.
     #[must_use]
-    pub fn registration(&self) -> Registration {
-        let is_ours_alone =
-            |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tcp(at) if at.ip().to_canonical().is_loopback());
-        let default = if self.listen.iter().all(is_ours_alone) { Registration::Open } else { Registration::Invite };
-        self.registration.unwrap_or(default)
+    pub(crate) fn registration(&self) -> Registration {
+        self.registration.unwrap_or(Registration::Invite)
+    }
+
+    /// Whether something says that a proxy passes on what comes from other machines.
+    pub(crate) fn has_proxy(&self) -> bool {
+        !self.trusted_proxy.is_empty() || self.public_url.is_some() || !self.host.is_empty()
     }
 
     /// Whether a request for this host, with or without a port, is for this server: an address, a name that only a

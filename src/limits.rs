@@ -236,8 +236,12 @@ pub(crate) const SETTLE_AT_LAST: Duration = Duration::from_mins(4);
 /// A clock further ahead than this counts as having jumped: more than a machine sleeps at lunch, and far less than the
 /// life of anything that expires.
 pub(crate) const CLOCK_JUMP: Duration = Duration::from_hours(1);
-/// How long the clock has to stay ahead until it is believed.
+/// How long the clock has to stay ahead, while a server runs, until it is believed.
 pub(crate) const CLOCK_JUMP_PROOF: Duration = Duration::from_hours(24);
+/// How often it is written down what the clocks were.
+pub(crate) const CLOCKS_KEPT: Duration = Duration::from_mins(30);
+const _: () =
+    assert!(2 * CLOCKS_KEPT.as_secs() <= CLOCK_JUMP.as_secs(), "a server that starts again soon sees no jump");
 /// How long a request waits for an answer from the database.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long SQLite waits for a lock held by another process.
@@ -468,8 +472,10 @@ pub(crate) const IMAGE_MAX_PIXELS: u32 = 4_096;
 pub(crate) const IMAGES_AT_ONCE: usize = 8;
 /// Most pictures of one user that are in no message yet.
 pub(crate) const UNNAMED_IMAGES_MAX: u32 = 16;
-/// Pictures that one user may send in a minute.
-pub(crate) const IMAGE_RATE: u32 = 30;
+/// Pictures that one user may send at once: those of a day out.
+pub(crate) const IMAGE_BURST: u32 = 30;
+/// Pictures that one user may send in an hour after that: of the largest 0.7 GB a day.
+pub(crate) const IMAGES_AN_HOUR: u32 = 60;
 /// The part of a picture that is held in memory while it is sent.
 pub(crate) const IMAGE_PIECE_BYTES: u32 = 64 * 1024;
 /// Pictures that one step of the cleaning removes.

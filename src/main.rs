@@ -159,7 +159,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
     };
     let runtime =
         runtime.worker_threads(config.shards()).max_blocking_threads(8).enable_all().build().context("cannot start")?;
-    let (registration, public_url) = (config.registration(), config.public_url.clone());
+    let public_url = config.public_url.clone();
     let served = runtime.block_on(async {
         let server = Server::bind(config).await?;
         let supervisor = Supervisor::from_environment();
@@ -172,7 +172,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
             && server.is_new()
         {
             let address = public_url.map_or_else(|| reachable(address), |url| url.as_str().to_owned());
-            welcome(&server, &address, registration).await?;
+            welcome(&server, &address).await?;
         }
         if let Some(address) = server.metrics_addr() {
             tracing::info!(%address, "serving metrics");
@@ -196,8 +196,8 @@ fn announce(addresses: &[String]) -> anyhow::Result<()> {
 }
 
 /// Says what to do next when a server starts for the first time.
-async fn welcome(server: &Server, url: &str, registration: Registration) -> anyhow::Result<()> {
-    match registration {
+async fn welcome(server: &Server, url: &str) -> anyhow::Result<()> {
+    match server.registration() {
         Registration::Open => tracing::info!("nobody has an account yet: open {url} and create one"),
         Registration::Invite => {
             let code = server.first_invite().await.context("cannot make the first invitation")?;

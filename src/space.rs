@@ -35,12 +35,13 @@ impl Space {
         Self { path: path.to_owned(), limits, looked: Mutex::default(), is_low: AtomicBool::new(false) }
     }
 
-    /// Whether new text and pictures are to be refused. Looks at the disk once in [`SPACE_LOOK_INTERVAL`].
-    pub(crate) fn is_low(&self) -> bool {
+    /// Whether new text and pictures are to be refused, while `unused` bytes of the database's file hold nothing: the
+    /// file does not shrink when something is removed. Looks at the disk once in [`SPACE_LOOK_INTERVAL`].
+    pub(crate) fn is_low(&self, unused: u64) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if looked.is_none_or(|at| at.elapsed() >= SPACE_LOOK_INTERVAL) {
             *looked = Some(Instant::now());
-            let is_low = self.look();
+            let is_low = self.look(unused);
             if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
                 if is_low {
                     tracing::error!("no disk space for new messages: see --min-free and --max-db-size");
@@ -53,15 +54,16 @@ impl Space {
     }
 
     /// A disk that does not tell how full it is counts as having space: if it has none, the write fails.
-    fn look(&self) -> bool {
+    fn look(&self, unused: u64) -> bool {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let size = bytes(&self.path).saturating_add(bytes(&sibling(&self.path, "-wal")));
-        if self.limits.max_database.is_some_and(|max| size > max) {
+        if self.limits.max_database.is_some_and(|max| size.saturating_sub(unused) > max) {
             return true;
         }
         let Ok(disk) = rustix::fs::statvfs(&self.path) else { return false };
         let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-        disk.f_bavail.saturating_mul(disk.f_frsize) < self.limits.min_free.unwrap_or_else(|| default_floor(all))
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(unused);
+        free < self.limits.min_free.unwrap_or_else(|| default_floor(all))
     }
 }
 
@@ -74,11 +76,11 @@ fn default_floor(all: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn is_low(limits: SpaceLimits) -> bool {
+    fn is_low(limits: SpaceLimits, unused: u64) -> bool {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("chinwag.db");
         std::fs::write(&path, [0; 1_000]).unwrap();
-        Space::new(&path, limits).is_low()
+        Space::new(&path, limits).is_low(unused)
     }
 
     #[test]
@@ -90,9 +92,16 @@ mod tests {
     #[test]
     fn room_ends_at_the_floor_of_the_disk_and_at_the_ceiling_of_the_database() {
         let limits = |min_free, max_database| SpaceLimits { min_free, max_database };
-        assert!(!is_low(limits(Some(0), None)));
-        assert!(is_low(limits(Some(u64::MAX), None)), "no disk has so much");
-        assert!(!is_low(limits(Some(0), Some(1_000))));
-        assert!(is_low(limits(Some(0), Some(999))));
+        assert!(!is_low(limits(Some(0), None), 0));
+        assert!(is_low(limits(Some(u64::MAX), None), 0), "no disk has so much");
+        assert!(!is_low(limits(Some(0), Some(1_000)), 0));
+        assert!(is_low(limits(Some(0), Some(999)), 0));
+    }
+
+    #[test]
+    fn what_the_file_has_free_is_room() {
+        let limits = |min_free, max_database| SpaceLimits { min_free, max_database };
+        assert!(!is_low(limits(Some(u64::MAX), None), u64::MAX));
+        assert!(!is_low(limits(Some(0), Some(999)), 1));
     }
 }

@@ -462,19 +462,79 @@ async fn a_nonce_is_remembered_when_the_clock_was_years_behind() {
 }
 
 #[tokio::test]
+async fn nonces_of_days_far_ahead_go_though_no_process_runs_for_a_day() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    ada.connect().await.store("first", "first").await;
+    // As if the clock had been 1,500 days ahead.
+    let mut change =
+        "UPDATE nonces SET day = day + 1500; UPDATE meta SET value = value + 1500 WHERE key = 'nonce_day';".to_owned();
+    for nonce in ["second", "third", "fourth"] {
+        server.stop().await;
+        // As if servers had run for a day in all.
+        change += "UPDATE meta SET value = 86400000 WHERE key = 'nonce_day_lasted'";
+        server.database().execute_batch(&change).expect("the change");
+        change.clear();
+        server.restart();
+        ada.connect().await.store(nonce, nonce).await;
+    }
+    within("the first to go", async {
+        while server.number("SELECT count(*) FROM nonces WHERE nonce = 'first'") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let days = server.number("SELECT count(DISTINCT day) FROM nonces WHERE nonce IN ('second', 'third', 'fourth')");
+    assert_eq!(days, 3);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_right_again_ends_no_session_and_removes_no_message() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     ada.connect().await.store("n", "hello").await;
     server.stop().await;
-    // As if the clock had been 60 days behind.
-    let behind = "UPDATE sessions SET created_at = created_at - 5184000000, last_used_at = last_used_at - 5184000000;
-        UPDATE messages SET created_at = created_at - 5184000000";
-    server.database().execute_batch(behind).expect("the change");
+    server.set_back_what_is_stored();
     add_expired_session(&server);
     server.restart_with(&["--keep-days", "30"]);
     server.logged("the clock jumped ahead").await;
     cleaned(&server).await;
     assert_eq!(server.history(&ada).await.len(), 1);
     assert!(server.number("SELECT last_used_at FROM sessions") > 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_right_again_makes_no_message_too_old_to_be_edited() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let id = ada.connect().await.store("n", "hello").await;
+    server.stop().await;
+    server.set_back_what_is_stored();
+    server.restart();
+    let edit = server.request("PATCH", &format!("/messages/{id}")).by(&ada).json(&json!({"content": "hullo"}));
+    assert_eq!(edit.send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_is_believed_when_the_server_has_run_for_a_day_and_not_when_it_starts_again() {
+    let mut server = TestServer::with(&["--keep-days", "30"]);
+    let ada = Client::register(&server, "ada").await;
+    ada.connect().await.store("n", "hello").await;
+    server.stop().await;
+    // As if the clock had jumped by 60 days, and ada had been here since.
+    let jumped = "UPDATE messages SET created_at = created_at - 5184000000;
+        UPDATE meta SET value = value - 5184000000 WHERE key = 'believed'";
+    server.database().execute_batch(jumped).expect("the change");
+    add_expired_session(&server);
+    server.restart();
+    server.logged("the clock jumped ahead").await;
+    cleaned(&server).await;
+    assert_eq!(server.history(&ada).await.len(), 1);
+    server.stop().await;
+    let day = "UPDATE meta SET value = 86400000 WHERE key = 'doubted'";
+    assert_eq!(server.database().execute(day, []).expect("the change"), 1);
+    add_expired_session(&server);
+    server.restart();
+    cleaned(&server).await;
+    assert_eq!(server.history(&ada).await.len(), 0);
 }

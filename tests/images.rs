@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, PASSWORD, RawClient, TestServer, int, unix_millis, within};
 use serde_json::{Value, json};
@@ -103,10 +103,21 @@ async fn a_user_has_sixteen_pictures_at_most_that_no_message_names() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_right_again_takes_no_picture_from_the_message_that_is_written() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let image = store(&server, &ada, 10).await;
+    server.stop().await;
+    server.set_back_what_is_stored();
+    server.restart();
+    show(&server, &ada, 1, image).await;
+}
+
+#[tokio::test]
 async fn a_user_who_sends_too_many_pictures_is_told_to_wait() {
     let server = TestServer::with(&["--message-rate", "100"]);
     let ada = Client::register(&server, "ada").await;
-    let mut taken = 0;
+    let (began, mut taken) = (Instant::now(), 0);
     let refused = within("a refusal", async {
         loop {
             let response = server.post("/images").by(&ada).body(png(10)).send().await;
@@ -119,7 +130,13 @@ async fn a_user_who_sends_too_many_pictures_is_told_to_wait() {
     })
     .await;
     assert_eq!(refused.error(), (429, "rate_limited".to_owned()));
-    assert!(taken >= 30, "{taken}");
+    // 30 at once, and then one a minute.
+    let wait = refused.header("Retry-After").and_then(|wait| wait.parse().ok()).map(Duration::from_secs);
+    let regained = began.elapsed() + wait.expect("a number of seconds");
+    assert!(
+        taken >= 30 && regained >= Duration::from_mins(1) * (taken - 29),
+        "{taken}, and the next after {regained:?}"
+    );
 }
 
 #[tokio::test]

@@ -135,6 +135,22 @@ async fn a_user_has_a_hundred_open_invitations_and_another_once_one_of_them_ends
 }
 
 #[tokio::test]
+async fn a_clock_that_is_right_again_hides_no_invitation() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let invite = async |server: &TestServer| server.post("/invites").by(&ada).json(&json!({})).send().await.status;
+    for _ in 0..100 {
+        assert_eq!(invite(&server).await, 201);
+    }
+    server.stop().await;
+    server.set_back_what_is_stored();
+    server.restart();
+    let list = server.get("/invites").by(&ada).send().await.json();
+    assert_eq!(list["invites"].as_array().expect("a list").len(), 100);
+    assert_eq!(invite(&server).await, 429, "they count, too");
+}
+
+#[tokio::test]
 async fn a_link_names_the_server_as_people_reach_it() {
     let server = TestServer::start();
     let link = chinwag(&server.database_path(), &["invite", "--url", "https://chat.example/"]).ok();
@@ -158,9 +174,27 @@ async fn the_code_itself_is_stored_nowhere() {
     assert!(!server.log().contains(&code));
 }
 
+/// As if the operator had not said who may register.
+const UNSAID: [(&str, &str); 1] = [("CHINWAG_REGISTRATION", "")];
+
+#[tokio::test]
+async fn whoever_comes_by_a_socket_of_systemds_or_by_a_proxy_is_one_of_the_others() {
+    let socket = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let mut servers = vec![TestServer::with_socket(&[], socket)];
+    for flag in ["--trusted-proxy=127.0.0.1", "--public-url=https://chat.example/", "--host=chat.example"] {
+        servers.push(TestServer::with_environment(&[flag], &UNSAID));
+    }
+    for server in servers {
+        assert_eq!(server.get("/about").send().await.json()["registration"], "invite");
+        server.printed("#invite=").await;
+    }
+    let alone = TestServer::with_environment(&[], &UNSAID);
+    assert_eq!(alone.get("/about").send().await.json()["registration"], "open");
+}
+
 #[tokio::test]
 async fn where_others_can_connect_only_the_invited_register_and_the_first_start_prints_the_first_invitation() {
-    let mut server = TestServer::with(&["--listen", "0.0.0.0:0"]);
+    let mut server = TestServer::with_environment(&["--listen", "0.0.0.0:0"], &UNSAID);
     let account = json!({"username": "ada", "password": PASSWORD});
     let refused = server.post("/register").json(&account).send().await;
     assert_eq!(refused.error(), (403, "registration_closed".into()));

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::{
-    CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, Response, TEXT, TestServer, frame, int, text,
-    within,
+    CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, Response, TEXT, TestServer, chinwag, frame, int,
+    text, within,
 };
 use serde_json::json;
 
@@ -808,6 +808,25 @@ async fn without_room_new_text_is_refused_and_all_else_goes_on() {
     let delete = Request::new(server.address(), "DELETE", &format!("/messages/{id}")).by(&ada).send().await;
     assert_eq!(delete.status, 200, "what makes room is not refused");
     Client::login(&server, "ada").await.logout().await;
+}
+
+#[tokio::test]
+async fn what_is_removed_makes_room_for_new_text() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    // 10 MB, all of it in the file once the server has stopped.
+    ada.connect().await.store_all("n", &vec!["\u{1f642}".repeat(3_500); 700]).await;
+    server.stop().await;
+    server.restart_with(&["--max-db-size", "7M"]);
+    let post = async || server.post("/messages").by(&ada).json(&json!({"content": "hello"})).send().await.status;
+    assert_eq!(post().await, 507);
+    chinwag(&server.database_path(), &["prune", "--older-than", "0m"]).ok();
+    within("room", async {
+        while post().await != 201 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

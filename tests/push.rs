@@ -408,6 +408,19 @@ async fn a_device_that_was_not_used_for_two_months_is_not_told() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_right_again_forgets_no_device() {
+    let mut setting = Setting::new();
+    let (ada, _) = two(&setting).await;
+    setting.server.stop().await;
+    setting.server.set_back_what_is_stored();
+    setting.server.restart_with_environment(&[("CHINWAG_PUSH_TEST", &setting.variable)]);
+    setting.subscribe(&ada, "ada").await;
+    assert_eq!(setting.subscriptions(), 2);
+    setting.say(&ada, 1, "to bob").await;
+    assert_eq!(setting.next().0.path, "/bob");
+}
+
+#[tokio::test]
 async fn what_is_no_subscription_is_refused() {
     let setting = Setting::new();
     let (ada, _) = two(&setting).await;

@@ -103,15 +103,6 @@ async fn memory_for_those_who_have_stopped_is_bounded() {
     drop(stopped);
 }
 
-/// Bytes that the kernel holds for each connection of a server: written, and not taken by the peer.
-fn queued_bytes(server: &TestServer) -> Vec<u64> {
-    let here = format!(":{:04X}", server.address().port());
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
-    let of_server = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let of_server = of_server.filter(|fields| fields.get(1).is_some_and(|local| local.ends_with(&here)));
-    of_server.filter_map(|fields| u64::from_str_radix(fields.get(4)?.split(':').next()?, 16).ok()).collect()
-}
-
 #[tokio::test]
 async fn what_the_kernel_holds_for_those_who_have_stopped_is_bounded() {
     let server = TestServer::start();
@@ -123,7 +114,7 @@ async fn what_the_kernel_holds_for_those_who_have_stopped_is_bounded() {
     }
     // 5.6 MB for each, of which the kernel takes 4 MB by itself.
     ada.store_all("n", &long_texts(400)).await;
-    let queued = queued_bytes(&server);
+    let queued = server.queued_bytes();
     assert!(queued.len() > 10 && queued.iter().all(|bytes| *bytes < 512 << 10), "{queued:?}");
     drop(stopped);
 }

@@ -278,6 +278,36 @@ async fn a_slow_reader_over_tls_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_holds_for_those_who_have_stopped_is_bounded_over_tls_too() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server);
+    let ada = person(&server, address, "ada").await;
+    let mut stopped = Vec::new();
+    for _ in 0..10 {
+        let mut reader = RawClient::connect_to(address).await;
+        reader.authenticate(&ada).await;
+        stopped.push(reader);
+    }
+    let mut sender = RawClient::connect_to(address).await;
+    sender.authenticate(&ada).await;
+    // 2.8 MB for each, all of which the kernel takes by itself.
+    for round in 0..4 {
+        for number in 0..50 {
+            let nonce = format!("{round}-{number}");
+            let message = json!({"type": "message", "content": "\u{1f642}".repeat(3_500), "nonce": nonce});
+            sender.send_text(&message.to_string()).await;
+        }
+        for _ in 0..50 {
+            sender.next_of("ack").await;
+        }
+    }
+    let queued = server.queued_bytes();
+    assert!(queued.len() > 10 && queued.iter().all(|bytes| *bytes < 512 << 10), "{queued:?}");
+    drop(stopped);
+}
+
+#[tokio::test]
 async fn a_large_answer_arrives_whole() {
     let identity = Identity::new();
     let server = identity.server();

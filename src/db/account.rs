@@ -170,7 +170,7 @@ impl Execution<'_> {
         if *by_moderators && !is_moderator {
             return Ok(Err(AccountError::Forbidden));
         }
-        if sql::count_invites_of(self.connection, by, now)? >= *at_most {
+        if sql::count_invites_of(self.connection, by, self.moment.expiry)? >= *at_most {
             return Ok(Err(AccountError::TooMany));
         }
         let invite = sql::insert_invite(self.connection, digest, *uses, Some(by), now, *expires_at)?;

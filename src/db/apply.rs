@@ -67,6 +67,10 @@ impl Execution<'_> {
             #[cfg(any(feature = "push", feature = "cluster"))]
             Change::Push(change) => self.push(change)?,
             Change::Sweep(sweep) => Done::Swept(self.sweep(*sweep)?),
+            Change::KeepClocks { nonce_day, belief } => {
+                sql::keep_clocks(connection, *nonce_day, *belief)?;
+                Done::Applied
+            }
             Change::Check => Done::Applied,
         })
     }

@@ -5,12 +5,15 @@
 //! or a constant that another version may have changed. So equal changes in equal order give equal databases, on any
 //! machine, at any time and in any batches.
 
+use std::time::Duration;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::account::{AccountCommand, AccountOutcome};
 use super::admin::{AdminCommand, AdminError, AdminOutcome};
 use super::data::{NewImage, Prune, Pruned, Sender, Write, WriteRules};
 use super::error::{AccountError, Error, ImageError, RoomError, WriteError};
+use super::expiry::Belief;
 use super::nonce_days::NonceDays;
 #[cfg(any(feature = "push", feature = "cluster"))]
 use super::push::PushChange;
@@ -79,6 +82,14 @@ pub(super) enum Change {
     #[cfg(any(feature = "push", feature = "cluster"))]
     Push(PushChange),
     Sweep(Sweep),
+    /// Is in no log: each node has clocks of its own.
+    #[cfg_attr(feature = "cluster", serde(skip))]
+    KeepClocks {
+        /// The day of the nonces that come now, and how long it has lasted.
+        nonce_day: (i64, Duration),
+        /// The time that is believed.
+        belief: Belief,
+    },
     /// Changes nothing: its answer says that a transaction was committed.
     Check,
 }
@@ -116,7 +127,7 @@ pub(super) struct Sweep {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) now: UnixMillis,
-    /// The time by which things expire.
+    /// The time by which things expire, and are too old for something.
     pub(super) expiry: UnixMillis,
     /// Sessions last used at or before this are expired.
     pub(super) expired_at: UnixMillis,

@@ -231,6 +231,12 @@ impl Db {
         MessageId::new(self.shared.last_id.load(Ordering::Acquire))
     }
 
+    /// Bytes of the file that hold nothing, and are used again before it grows.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
     /// Creates a user. If an invitation is given, this uses it once.
     pub async fn register_user(
         &self,
@@ -427,7 +433,7 @@ impl Db {
 
     /// The newest invitations that have not expired, of one user or of all.
     pub async fn invites(&self, of: Option<UserId>) -> Result<Vec<InviteRow>, Error> {
-        let now = UnixMillis::now();
+        let now = self.shared.expiry.now();
         self.request(|reply| Request::Invites { of, now, reply }).await
     }
 

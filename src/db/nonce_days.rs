@@ -3,11 +3,12 @@
 //! Nonces are kept by the day they came in, so that old ones are removed from one end of their table. But a day of the
 //! wall clock is not always 24 hours: a Raspberry Pi starts with the time it stopped at, and is days ahead a minute
 //! later. So the wall clock only names the days. They follow it forwards and never back, and continue without it if it
-//! stays behind; and a day that is over is remembered for 24 hours more by a clock that cannot be set (promise 5).
+//! stays behind, over restarts too; and a day that is over is remembered for 24 hours more by a clock that cannot be
+//! set (promise 5).
 //!
 //! [`NonceClock`] reads the clocks; a change gets [`NonceDays`], which is data.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::data::millis;
 use crate::limits::NONCE_DAY;
@@ -41,32 +42,40 @@ impl NonceDays {
 #[derive(Debug)]
 pub(super) struct NonceClock {
     today: i64,
-    /// When today began.
+    /// When today began, or this process if it began before that.
     began: Instant,
+    /// How long it had lasted by then.
+    lasted: Duration,
     /// The days before it, the newest first, each with when it was over.
     before: Vec<(i64, Instant)>,
 }
 
 impl NonceClock {
-    /// Continues from the newest days that have nonces already. When they ended is unknown: they are kept for 24 hours,
-    /// however old they seem, since the clock may have been behind.
-    pub(super) fn since(newest: &[i64], wall: UnixMillis, now: Instant) -> Self {
+    /// Continues from the newest days that have nonces already, and from how long one of them had lasted. When those before
+    /// it ended is unknown: they are kept for 24 hours, however old they seem, since the clock may have been behind.
+    pub(super) fn since(newest: &[i64], lasted: Option<(i64, Duration)>, wall: UnixMillis, now: Instant) -> Self {
         let today = newest.iter().copied().fold(day_of(wall), i64::max);
+        let lasted = lasted.filter(|(day, _)| *day == today).map_or(Duration::ZERO, |(_, lasted)| lasted);
         let before =
             newest.iter().filter(|day| **day < today).take(NonceDays::REMEMBERED - 1).map(|day| (*day, now)).collect();
-        Self { today, began: now, before }
+        Self { today, began: now, lasted, before }
     }
 
     /// Notes the time.
     pub(super) fn advance(&mut self, wall: UnixMillis, now: Instant) {
         self.before.retain(|(_, over)| now.duration_since(*over) < NONCE_DAY);
-        let by_itself = self.today + i64::from(now.duration_since(self.began) >= NONCE_DAY);
+        let by_itself = self.today + i64::from(self.lasted(now).1 >= NONCE_DAY);
         let day = day_of(wall).max(by_itself);
         if day > self.today {
             self.before.insert(0, (self.today, now));
             self.before.truncate(NonceDays::REMEMBERED - 1);
-            (self.today, self.began) = (day, now);
+            (self.today, self.began, self.lasted) = (day, now, Duration::ZERO);
         }
+    }
+
+    /// Today, and how long it has lasted while the server ran.
+    pub(super) fn lasted(&self, now: Instant) -> (i64, Duration) {
+        (self.today, self.lasted.saturating_add(now.duration_since(self.began)))
     }
 
     /// The days as they are now.
@@ -82,8 +91,6 @@ fn day_of(wall: UnixMillis) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -103,7 +110,7 @@ mod tests {
     #[test]
     fn yesterday_is_remembered_to_its_last_nonce() {
         let start = Instant::now();
-        let mut days = NonceClock::since(&[], wall(24), start);
+        let mut days = NonceClock::since(&[], None, wall(24), start);
         assert_eq!(remembered(&days), [1]);
         days.advance(wall(48), start + 24 * HOUR);
         days.advance(wall(71), start + 47 * HOUR);
@@ -115,7 +122,7 @@ mod tests {
     #[test]
     fn a_clock_set_forward_by_days_forgets_nothing_of_the_last_24_hours() {
         let start = Instant::now();
-        let mut days = NonceClock::since(&[], wall(24), start);
+        let mut days = NonceClock::since(&[], None, wall(24), start);
         days.advance(wall(24 * 7), start + HOUR);
         assert_eq!(remembered(&days), [7, 1]);
         days.advance(wall(24 * 8), start + 24 * HOUR);
@@ -127,7 +134,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_leaves_the_day_as_it_is() {
         let start = Instant::now();
-        let mut days = NonceClock::since(&[], wall(24 * 9), start);
+        let mut days = NonceClock::since(&[], None, wall(24 * 9), start);
         days.advance(wall(0), start + HOUR);
         assert_eq!(remembered(&days), [9]);
         days.advance(wall(24), start + 24 * HOUR);
@@ -136,16 +143,34 @@ mod tests {
 
     #[test]
     fn a_start_goes_on_where_the_table_is() {
-        let started_at = |hours| remembered(&NonceClock::since(&[5, 4, 3], wall(hours), Instant::now()));
+        let started_at = |hours| remembered(&NonceClock::since(&[5, 4, 3], None, wall(hours), Instant::now()));
         assert_eq!(started_at(24 * 6), [6, 5, 4], "after a night");
         assert_eq!(started_at(24 * 36), [36, 5, 4], "after a month, or with a clock that was a month behind");
         assert_eq!(started_at(0), [5, 4, 3], "with a clock that is behind");
     }
 
     #[test]
+    fn a_day_that_is_far_ahead_is_over_when_the_server_has_run_for_24_hours_in_however_many_parts() {
+        let mut kept = None;
+        for part in [9, 9, 5] {
+            let start = Instant::now();
+            let mut days = NonceClock::since(&[30], kept, wall(0), start);
+            days.advance(wall(0), start + part * HOUR);
+            assert_eq!(remembered(&days), [30]);
+            kept = Some(days.lasted(start + part * HOUR));
+        }
+        let start = Instant::now();
+        let mut days = NonceClock::since(&[30], kept, wall(0), start);
+        days.advance(wall(0), start + HOUR);
+        assert_eq!(remembered(&days), [31, 30]);
+        assert_eq!(days.lasted(start + 3 * HOUR), (31, 2 * HOUR));
+        assert_eq!(NonceClock::since(&[32], kept, wall(0), start).lasted(start), (32, Duration::ZERO), "another day");
+    }
+
+    #[test]
     fn a_clock_that_jumps_without_end_has_few_days_remembered() {
         let start = Instant::now();
-        let mut days = NonceClock::since(&[], wall(0), start);
+        let mut days = NonceClock::since(&[], None, wall(0), start);
         for jump in 1..100 {
             days.advance(wall(24 * jump * 10), start);
         }

@@ -100,7 +100,7 @@ impl Execution<'_> {
             PushChange::Subscribe { sender, subscription, keep, lifetime } => {
                 let lives = sql::sender_lives(connection, sender, moment.expired_at)?;
                 if lives {
-                    sql::forget_unvisited(connection, moment.now.plus(lifetime.saturating_neg()))?;
+                    sql::forget_unvisited(connection, moment.expiry.plus(lifetime.saturating_neg()))?;
                     sql::subscribe(connection, sender, subscription, moment.now)?;
                     sql::forget_surplus(connection, sender.user, *keep)?;
                 }
@@ -194,16 +194,17 @@ impl Db {
     /// Devices that `news` may concern, after one, by id: [`DEVICES_AT_ONCE`], fewer at the end. Read positions are not
     /// considered yet.
     pub async fn concerned_devices(&self, news: News, after: DeviceId) -> Result<Vec<DeviceId>, Error> {
-        let visited_after = visited_after();
+        let visited_after = self.visited_after();
         self.request(|reply| Request::Push(PushRequest::Concerned { news, after, visited_after, reply })).await
+    }
+
+    /// Devices that were visited last up to this moment are not told of anything.
+    fn visited_after(&self) -> UnixMillis {
+        self.shared.expiry.now().plus(-millis(SUBSCRIPTION_LIFETIME))
     }
 
     /// What to push to a device about a room at this moment.
     pub async fn notice(&self, device: DeviceId, news: News) -> Result<Option<Notice>, Error> {
         self.request(|reply| Request::Push(PushRequest::Notice { device, news, reply })).await
     }
-}
-
-fn visited_after() -> UnixMillis {
-    UnixMillis::now().plus(-millis(SUBSCRIPTION_LIFETIME))
 }

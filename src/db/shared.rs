@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) reads: ReadPositions,
     /// Rows changed by all commits so far: another number means that there has been one.
     pub(super) commits: AtomicU64,
+    /// Bytes of the file that hold nothing.
+    pub(super) free_bytes: AtomicU64,
     pub(super) settler: Mutex<Settler>,
     pub(super) expiry: ExpiryClock,
     /// The rooms that everybody reads.
@@ -64,7 +66,13 @@ impl Shared {
             cleaner: Mutex::new(Cleaner::new(retention, sql::gap(connection)?)),
             reads: ReadPositions::default(),
             commits: AtomicU64::new(0),
-            expiry: ExpiryClock::since(sql::written_last(connection)?, UnixMillis::now(), Instant::now()),
+            free_bytes: AtomicU64::new(sql::free_bytes(connection)?),
+            expiry: ExpiryClock::since(
+                sql::kept_belief(connection)?,
+                sql::written_last(connection)?,
+                UnixMillis::now(),
+                Instant::now(),
+            ),
             settler: Mutex::new(Settler::new(Instant::now())),
             open_rooms: RwLock::new(sql::open_rooms(connection)?),
             path: path.to_owned(),

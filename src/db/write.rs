@@ -110,7 +110,7 @@ impl Execution<'_> {
         }
         let (id, now) = (self.last_id.next(), self.moment.now);
         if let Some((image, alt)) = &message.image {
-            let sent_after = now.plus(-rules.image_wait_ms);
+            let sent_after = self.moment.expiry.plus(-rules.image_wait_ms);
             if !sql::claim_image(connection, *image, sender.user, id, alt.as_str(), sent_after)? {
                 return Ok(Err(WriteError::NotFound));
             }
@@ -180,7 +180,7 @@ impl Execution<'_> {
         if access.is_archived {
             return Ok(Err(WriteError::Archived));
         }
-        if target.created_at.plus(rules.edit_within_ms) < now {
+        if target.created_at.plus(rules.edit_within_ms) < self.moment.expiry {
             return Ok(Err(WriteError::TooOld));
         }
         let id = self.next_event();

@@ -23,7 +23,7 @@ use super::error::OpenError;
 use super::nonce_days::NonceClock;
 use super::shared::Shared;
 use super::sql;
-use crate::limits::{COMMANDS_PER_COMMIT, FAIL_ALONE_MAX, IDS_RESERVED, MESSAGES_PER_COMMIT};
+use crate::limits::{CLOCKS_KEPT, COMMANDS_PER_COMMIT, FAIL_ALONE_MAX, IDS_RESERVED, MESSAGES_PER_COMMIT};
 use crate::model::{MessageId, SessionId, UnixMillis, UserId};
 use crate::room::{Event, RoomId};
 
@@ -51,6 +51,8 @@ pub(super) struct Writer {
     /// Sessions ended by commits that failed. If such a commit reached the disk anyway, their sockets must be closed.
     in_doubt: HashSet<SessionId>,
     nonce_clock: NonceClock,
+    /// When what is to outlive the process of the clocks was last written.
+    clocks_kept: Option<Instant>,
     /// Ids up to this one are reserved on disk: see [`reserve`](Self::reserve).
     reserved: MessageId,
 }
@@ -74,12 +76,25 @@ impl Writer {
         let last_id = MessageId::new(shared.last_id.load(Ordering::Relaxed));
         let file = identity(path)?;
         let path = path.to_owned();
-        let nonce_clock = NonceClock::since(&sql::nonce_days(&connection)?, UnixMillis::now(), Instant::now());
+        let (newest, lasted) = (sql::nonce_days(&connection)?, sql::kept_nonce_day(&connection)?);
+        let nonce_clock = NonceClock::since(&newest, lasted, UnixMillis::now(), Instant::now());
         let (published, in_doubt) = (last_id, HashSet::new());
         // A database that follows a log gets its ids from there and may not skip any, so nothing is ever left to
         // reserve.
         let reserved = MessageId::new(i64::MAX);
-        Ok(Self { connection, shared, on_commit, path, file, last_id, published, in_doubt, nonce_clock, reserved })
+        Ok(Self {
+            connection,
+            shared,
+            on_commit,
+            path,
+            file,
+            last_id,
+            published,
+            in_doubt,
+            nonce_clock,
+            clocks_kept: None,
+            reserved,
+        })
     }
 
     /// Commits batch after batch, until it is stopped or every handle is gone.
@@ -98,7 +113,8 @@ impl Writer {
             let mut waiting = taken.drain(..).peekable();
             while waiting.peek().is_some() {
                 let moment = self.now();
-                let mut batch = Vec::new();
+                let clocks = self.clocks_to_keep().map(|change| Step { moment, change, reply: Reply::None });
+                let mut batch: Vec<_> = clocks.into_iter().collect();
                 let mut writes = 0;
                 while writes < MESSAGES_PER_COMMIT
                     && let Some(command) = waiting.next()
@@ -118,6 +134,16 @@ impl Writer {
         self.nonce_clock.advance(now, Instant::now());
         let expiry = self.shared.expiry.now();
         Moment { now, expiry, expired_at: expired_at(expiry), nonce_days: self.nonce_clock.days() }
+    }
+
+    /// What is to outlive the process of the clocks, when it is time to write that down.
+    fn clocks_to_keep(&mut self) -> Option<Change> {
+        let now = Instant::now();
+        let is_due = self.clocks_kept.is_none_or(|at| now.duration_since(at) >= CLOCKS_KEPT);
+        is_due.then(|| {
+            self.clocks_kept = Some(now);
+            Change::KeepClocks { nonce_day: self.nonce_clock.lasted(now), belief: self.shared.expiry.belief(now) }
+        })
     }
 
     /// Commits the whole batch in one transaction, or nothing of it; but a command that fails by itself, for whatever
@@ -200,7 +226,9 @@ impl Writer {
         for (user, room, id) in reads {
             sql::set_read(&transaction, *user, *room, *id)?;
         }
+        let free_bytes = sql::free_bytes(&transaction)?;
         transaction.commit()?;
+        self.shared.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.shared.commits.store(self.connection.total_changes(), Ordering::Relaxed);
         self.reserve()?;
         Ok(done)

@@ -31,12 +31,12 @@ pub(crate) async fn store(app: &Arc<App>, request: Request<Incoming>) -> Result<
     if app.config.images == Switch::Off {
         return Err(ApiError::Forbidden);
     }
-    if app.space.is_low() {
+    if app.space.is_low(app.db.free_bytes()) {
         return Err(ApiError::NoSpace);
     }
-    app.rates.images.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     // Held until the picture is on disk: it bounds how many are in memory.
     let _place = app.images.try_acquire().map_err(|_| ApiError::Unavailable)?;
+    app.rates.images.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let file = read_image(request).await?;
     let Picture { subtype, width, height, bytes } = Picture::parse(&file)?;
     drop(file);

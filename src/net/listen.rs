@@ -146,6 +146,11 @@ impl Listener {
         }
     }
 
+    /// Whether only this machine can connect. To a Unix socket it is a proxy that does.
+    pub(crate) fn is_for_this_machine(&self) -> bool {
+        self.tcp_address().is_some_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
     /// How people reach this: a URL, or the path of a socket.
     pub(crate) fn name(&self) -> String {
         match &self.socket {

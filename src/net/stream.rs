@@ -49,12 +49,9 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// Wraps an accepted TCP connection. Small writes are sent at once: a chat frame must not wait for the next one.
-    /// And the kernel takes only so much that it cannot send yet, while a peer that reads gets as much as the network
-    /// carries.
+    /// Wraps an accepted TCP connection.
     pub(crate) fn from_tcp(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
+        prepare(&stream)?;
         Ok(Self(Kind::Tcp(stream)))
     }
 
@@ -158,4 +155,11 @@ impl Stream {
         }
         Poll::Ready(())
     }
+}
+
+/// Has small writes sent at once: a chat frame must not wait for the next one. And of what the peer has no room for the
+/// kernel takes a bounded part, while what is on its way to a peer that reads is as much as the network takes.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX_BYTES)
 }

@@ -23,6 +23,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::read_all::read_all;
+use super::stream::prepare;
 use crate::limits::{
     TLS_AHEAD_BYTES, TLS_BYTES_PER_BYTE, TLS_OVERHEAD_BURST, TLS_OVERHEAD_RATE, TLS_READ_BUDGET_BYTES,
 };
@@ -60,7 +61,7 @@ enum ClosePhase {
 
 impl TlsStream {
     pub(super) fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
+        prepare(&tcp)?;
         let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
         session.set_buffer_limit(Some(TLS_AHEAD_BYTES));
         let overhead = Bucket::full(Instant::now());

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::app::App;
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Registration};
 use crate::control::{self, Control};
 use crate::db::{self, AdminCommand, AdminError, Commit, Committed, Db, OnCommit};
 use crate::fan_out::{Broadcast, Clock, Hub, Position, Presence, Shard};
@@ -119,7 +119,7 @@ impl ShutdownHandle {
 
 impl Server {
     /// Opens the database and listens. Must be called on a tokio runtime.
-    pub async fn bind(config: Config) -> Result<Self, BindError> {
+    pub async fn bind(mut config: Config) -> Result<Self, BindError> {
         let (hub, metrics, clock) = (Hub::new(), Arc::new(Metrics::new()), Clock::start());
         #[cfg(feature = "push")]
         let rooms = Arc::new(push::Rooms::default());
@@ -136,6 +136,9 @@ impl Server {
             cluster,
         } = open(&config, on_commit).await?;
         let listeners = listen_all(&config)?;
+        if !config.has_proxy() && listeners.iter().all(Listener::is_for_this_machine) {
+            config.registration.get_or_insert(Registration::Open);
+        }
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(&Endpoint::Tcp(address), &[])?),
             None => None,
@@ -180,6 +183,12 @@ impl Server {
     /// If they cannot be written.
     pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
         self.app.db.announce(addresses)
+    }
+
+    /// Who may create an account.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        self.app.config.registration()
     }
 
     /// Whether nobody has registered yet.

@@ -21,8 +21,9 @@ use super::{Client, Message, PATIENCE, binary, metric, text, unix_millis, within
 /// The first line of standard output begins with this; the scheme and the address follow.
 const GREETING: &str = "chinwag is listening on ";
 
-/// Without limits. Given by the environment, so that a test's flags win.
-const LIFTED_LIMITS: [(&str, &str); 4] = [
+/// Without limits, and open to everybody. Given by the environment, so that a test's flags win.
+const LIFTED_LIMITS: [(&str, &str); 5] = [
+    ("CHINWAG_REGISTRATION", "open"),
     ("CHINWAG_MESSAGE_RATE", "0"),
     ("CHINWAG_AUTH_RATE", "0"),
     ("CHINWAG_ADDRESS_CONNECTIONS", "0"),
@@ -267,6 +268,26 @@ impl TestServer {
         status.expect("the wait does not panic").expect("a child can be waited for")
     }
 
+    /// Has all that is stored look, while the server is stopped, as if its clock had been 61 days behind.
+    pub(crate) fn set_back_what_is_stored(&self) {
+        let columns = [
+            ("sessions", "created_at"),
+            ("sessions", "last_used_at"),
+            ("messages", "created_at"),
+            ("images", "created_at"),
+            ("invites", "created_at"),
+            ("invites", "expires_at"),
+            ("push_subscriptions", "visited_at"),
+        ];
+        let database = self.database();
+        for (table, column) in columns {
+            let set_back = format!("UPDATE {table} SET {column} = {column} - 61 * 86400000");
+            database.execute(&set_back, []).expect("the change");
+        }
+        let believed = "UPDATE meta SET value = value - 61 * 86400000 WHERE key = 'believed'";
+        database.execute(believed, []).expect("the change");
+    }
+
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill): same database, same port, same flags.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "stop or kill it first");
@@ -313,6 +334,15 @@ impl TestServer {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells");
         let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
         kibibytes * 1024
+    }
+
+    /// Bytes that the kernel holds for each connection: written, and not taken by the peer.
+    pub(crate) fn queued_bytes(&self) -> Vec<u64> {
+        let here = format!(":{:04X}", self.address.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
+        let ours = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = ours.filter(|fields| fields.get(1).is_some_and(|local| local.ends_with(&here)));
+        ours.filter_map(|fields| u64::from_str_radix(fields.get(4)?.split(':').next()?, 16).ok()).collect()
     }
 
     /// CPU time used so far, user and system, all threads; counted by the kernel in steps of 10 ms.

@@ -19,14 +19,17 @@ mod rooms;
 mod upgrade;
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior};
 
+use super::data::millis;
 use super::error::OpenError;
+use super::expiry::Belief;
 use super::files;
 use crate::limits::{LOCK_TIMEOUT, PROOF_BYTES};
-use crate::model::{Epoch, MessageId, UserId};
+use crate::model::{Epoch, MessageId, UnixMillis, UserId};
 pub(super) use accounts::*;
 pub(super) use backlog::backlog;
 pub use backlog::{Backlog, BacklogQuery};
@@ -169,7 +172,8 @@ pub(super) fn follows_log(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// By `meta`'s primary key.
 const FORGET_LOG: &str = "DELETE FROM meta \
-     WHERE key IN ('log', 'applied', 'chain', 'nonce_days') OR key >= 'publisher ' AND key < 'publisher!'";
+     WHERE key IN ('log', 'applied', 'chain', 'nonce_days', 'nonce_day', 'nonce_day_lasted', 'believed', 'doubted') \
+        OR key >= 'publisher ' AND key < 'publisher!'";
 
 /// Detaches the database from its cluster.
 pub(super) fn forget_log(connection: &Connection) -> rusqlite::Result<()> {
@@ -257,6 +261,44 @@ pub(super) fn gap(connection: &Connection) -> rusqlite::Result<(i64, MessageId)>
 }
 
 /// By `meta`'s primary key.
+const KEEP_CLOCKS: &str = "INSERT INTO meta (key, value) \
+     VALUES ('nonce_day', ?1), ('nonce_day_lasted', ?2), ('believed', ?3), ('doubted', ?4) \
+     ON CONFLICT DO UPDATE SET value = excluded.value";
+
+/// Notes the day of the nonces that come now and how long it has lasted, and which time is believed.
+pub(super) fn keep_clocks(
+    connection: &Connection,
+    (day, lasted): (i64, Duration),
+    belief: Belief,
+) -> rusqlite::Result<()> {
+    connection.execute(KEEP_CLOCKS, [day, millis(lasted), belief.time.0, millis(belief.doubted)])?;
+    Ok(())
+}
+
+/// By `meta`'s primary key.
+const KEPT_CLOCK: &str = "SELECT cast(value AS INTEGER) FROM meta WHERE key = ?1";
+
+fn kept_clock(connection: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
+    connection.query_row(KEPT_CLOCK, [key], |row| row.get(0)).optional()
+}
+
+/// The last day of nonces that was noted, and how long it had lasted.
+pub(super) fn kept_nonce_day(connection: &Connection) -> rusqlite::Result<Option<(i64, Duration)>> {
+    let kept = kept_clock(connection, "nonce_day")?.zip(kept_clock(connection, "nonce_day_lasted")?);
+    Ok(kept.map(|(day, lasted)| (day, duration(lasted))))
+}
+
+/// The time that was believed last.
+pub(super) fn kept_belief(connection: &Connection) -> rusqlite::Result<Option<Belief>> {
+    let kept = kept_clock(connection, "believed")?.zip(kept_clock(connection, "doubted")?);
+    Ok(kept.map(|(time, doubted)| Belief { time: UnixMillis(time), doubted: duration(doubted) }))
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// By `meta`'s primary key.
 const EPOCH: &str = "SELECT value FROM meta WHERE key = 'epoch'";
 
 pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<Epoch> {
@@ -270,6 +312,15 @@ const LAST_ID: &str =
 /// The largest id that any committed event has ever had.
 pub(super) fn last_id(connection: &Connection) -> rusqlite::Result<MessageId> {
     connection.query_row(LAST_ID, [], |row| row.get(0).map(MessageId::new))
+}
+
+const FREE_PAGES: &str = "PRAGMA freelist_count";
+const PAGE_SIZE: &str = "PRAGMA page_size";
+
+/// Bytes of the file that hold nothing: it does not grow before they are used again.
+pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |pragma| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    Ok(number(FREE_PAGES)?.saturating_mul(number(PAGE_SIZE)?).unsigned_abs())
 }
 
 /// By `meta`'s primary key. As large as the largest message, so that if this succeeds a message will too; and random,
