@@ -268,6 +268,20 @@ async fn unfinished_messages_of_one_user_take_a_bounded_number_of_bytes() {
     assert_eq!(over.close_code().await, 1013);
     bob.connect().await.store("n", "somebody else has room").await;
     let first = held.pop().expect("four are held");
+#[tokio::test]
+async fn a_message_must_be_whole_in_time_while_its_sender_reads_nothing_too() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    bob.connect().await.store_all("n", &vec!["\u{1f642}".repeat(3_500); 100]).await;
+    let mut raw = RawClient::far_away(&server).await;
+    raw.upgrade().await;
+    let auth = json!({"type": "auth", "token": ada.token, "last_id": 0}).to_string();
+    // What was missed is 1.4 MB, which is not taken: the server waits to write, and reads no further.
+    raw.send(&[frame(FIN | TEXT, auth.as_bytes()), frame(TEXT, b"begun")].concat()).await;
+    let line = server.logged("disconnected user=ada").await;
+    assert!(line.contains("a message took too long to arrive"), "{line}");
+}
+
     drop(first);
     let mut one_more = held.pop().expect("three are held");
     let end = b"";

@@ -85,7 +85,7 @@ async fn enter(
         }
     };
     let (mut connection, welcome) = Connection::open(app, stream, permits, authenticated);
-    match connection.welcome(welcome).await {
+    match connection.welcome(welcome, &reader).await {
         Ok(()) => Some((connection, reader)),
         Err(disconnect) => {
             drop(reader);
@@ -126,6 +126,8 @@ struct Connection {
     /// Bytes held of a message that is not whole yet.
     unfinished: UnfinishedBytes,
     /// When the use of the session was last recorded.
+    /// When that message must be whole.
+    deadline: Option<Instant>,
     session_used: Instant,
     _permit: OwnedSemaphorePermit,
     _per_ip: Option<IpPermit>,
@@ -177,6 +179,7 @@ impl Connection {
             refused: Bucket::full(now),
             unfinished: UnfinishedBytes::default(),
             session_used: now,
+            deadline: None,
             _permit: permit,
             _per_ip: per_ip,
         };
@@ -184,7 +187,8 @@ impl Connection {
     }
 
     /// Welcomes the client, and catches it up to where its shard takes over.
-    async fn welcome(&mut self, welcome: Bytes) -> Result<(), Disconnect> {
+    async fn welcome(&mut self, welcome: Bytes, reader: &Reader) -> Result<(), Disconnect> {
+        self.check_unfinished(reader, Instant::now())?;
         self.shard.register(&self.subscriber).map_err(Close::from)?;
         if self.subscriber.all_rooms() {
             self.look_up_rooms().await?;
@@ -311,7 +315,8 @@ impl Connection {
     /// Closes a connection whose message has been arriving for too long, or whose user or server exceeds the budget of
     /// unfinished bytes.
     fn check_unfinished(&mut self, reader: &Reader, now: Instant) -> Result<(), Close> {
-        if reader.deadline().is_some_and(|deadline| deadline <= now) {
+        self.deadline = reader.deadline();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(Close::UNFINISHED);
         }
         let (user, bytes) = (self.subscriber.user(), reader.unfinished_bytes());
@@ -497,8 +502,8 @@ impl Connection {
         let mut left = bytes;
         tokio::select! {
             biased;
-            reason = self.subscriber.closing() => {
-                Err(Disconnect { close: reason.into(), pending_output: Bytes::copy_from_slice(left) })
+            close = self.must_close() => {
+                Err(Disconnect { close, pending_output: Bytes::copy_from_slice(left) })
             }
             written = frames::write(&self.subscriber.stream, &mut left) => Ok(written?),
         }
@@ -539,11 +544,19 @@ impl Connection {
         }
     }
 
-    /// Awaits `wait`, but returns early if the connection must close (logout, shutdown).
+    /// Resolves when the connection must close, whatever it waits for: logout, shutdown, a message that is not whole in
+    /// time.
+    async fn must_close(&self) -> Close {
+        let Some(deadline) = self.deadline else { return self.subscriber.closing().await.into() };
+        let closing = tokio::time::timeout_at(deadline.into(), self.subscriber.closing());
+        closing.await.map_or(Close::UNFINISHED, Close::from)
+    }
+
+    /// Awaits `wait`, but returns early if the connection must close.
     async fn unless_closing<T>(&self, wait: impl Future<Output = T>) -> Result<T, Disconnect> {
         tokio::select! {
             biased;
-            reason = self.subscriber.closing() => Err(Close::from(reason).into()),
+            close = self.must_close() => Err(close.into()),
             done = wait => Ok(done),
         }
     }
