@@ -16,7 +16,7 @@ use crate::fan_out::{Clock, Hub, Presence, Shard};
 use crate::limits::{
     ADDRESS_PLACES_KEPT, BYTE_BURST, BYTE_RATE, CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, CONNECTION_LOG_BURST,
     CONNECTION_LOG_RATE, DIRECT_ROOMS_AN_HOUR, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE, HANDSHAKE_BURST,
-    HANDSHAKE_RATE, IMAGE_BURST, IMAGES_AN_HOUR, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS,
+    HANDSHAKE_RATE, IMAGE_BURST, IMAGES_AN_HOUR, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS, NETWORK_PLACES,
     PASSWORD_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE, SEARCH_BURST, SEARCH_RATE,
 };
 use crate::memory;
@@ -160,8 +160,12 @@ impl App {
             space: Space::new(&config.db, SpaceLimits { min_free: config.min_free, max_database: config.max_db_size }),
             images: Semaphore::new(IMAGES_AT_ONCE),
             warned_of_proxy: AtomicBool::new(false),
-            connections_per_ip: Arc::new(ConnectionsPerIp::new(config.address_connections as usize)),
-            members_per_ip: Arc::new(ConnectionsPerIp::of_one_customer(members_per_ip)),
+            frame_allowance: message.map(|_| Allowance::per_second(frames, frame_burst)),
+            connections_per_ip: Arc::new(ConnectionsPerIp::new(
+                config.address_connections as usize,
+                (places / NETWORK_PLACES) as usize,
+            )),
+            members_per_ip: Arc::new(ConnectionsPerIp::new(members_per_ip, members_per_ip)),
             known_addresses: KnownAddresses::default(),
             places_kept: if config.address_connections > 0 { (places / KNOWN_PLACES_KEPT) as usize } else { 0 },
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),

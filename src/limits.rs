@@ -51,6 +51,9 @@ pub(crate) const KEPT_OPEN_PER_IP: usize = 32;
 /// The part of all places that authenticated connections of one address leave to others: a quarter. Unlimited if
 /// connections per address are.
 pub(crate) const ADDRESS_PLACES_KEPT: u32 = 4;
+/// The part of all places that strangers of one IPv6 network may have, however wide it is: half. Unlimited if connections
+/// per address are.
+pub(crate) const NETWORK_PLACES: u32 = 2;
 /// The part of all places that is kept for [addresses of users](USER_ADDRESSES_KNOWN): an eighth.
 /// Unlimited if connections per address are.
 pub(crate) const KNOWN_PLACES_KEPT: u32 = 8;
@@ -98,6 +101,9 @@ pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
 pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
 /// How long a message or a frame may take from its first byte to its last, as a body may.
+/// Bytes of a client's first frame, which says who it is: a stranger's message is not held for longer. Past it the close
+/// code is 1009.
+pub(crate) const AUTH_MAX_BYTES: usize = 4 * 1024;
 pub(crate) const MESSAGE_TIMEOUT: Duration = BODY_TIMEOUT;
 /// Bytes of a message that is not whole yet which count for nobody: one read's worth.
 pub(crate) const UNFINISHED_FREE_BYTES: usize = READ_BUFFER_BYTES;

@@ -77,6 +77,25 @@ async fn a_stranger_who_floods_is_cut_off() {
 }
 
 #[tokio::test]
+async fn of_a_stranger_no_more_than_an_auth_frame_is_held() {
+    let server = TestServer::start();
+    for (first, length) in [(FIN | TEXT, 5_000), (TEXT, 3_000)] {
+        let mut raw = RawClient::connect(&server).await;
+        raw.upgrade().await;
+        raw.send(&frame(first, &vec![b'x'; length])).await;
+        raw.try_send(&frame(CONTINUATION, &vec![b'x'; length])).await;
+        assert_eq!(raw.close_code().await, 1009, "{length} bytes");
+    }
+    let ada = Client::register(&server, "ada").await;
+    let mut member = RawClient::connect(&server).await;
+    member.upgrade().await;
+    let auth = json!({"type": "auth", "token": ada.token}).to_string();
+    let message = json!({"type": "message", "nonce": "n", "content": "x", "ignored": "x".repeat(60_000)}).to_string();
+    member.send(&[frame(FIN | TEXT, auth.as_bytes()), frame(FIN | TEXT, message.as_bytes())].concat()).await;
+    member.next_of("ack").await;
+}
+
+#[tokio::test]
 async fn a_member_who_floods_is_cut_off() {
     let server = TestServer::with(&["--message-rate", "10"]);
     let ada = Client::register(&server, "ada").await;

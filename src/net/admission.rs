@@ -23,20 +23,11 @@ pub(crate) struct ConnectionsPerIp {
 }
 
 impl ConnectionsPerIp {
-    /// At most `most` for an address; for a wider network, as many times that as it may hold customers. 0 means no
-    /// limit.
-    pub(crate) fn new(most: usize) -> Self {
-        Self {
-            most: if most == 0 { usize::MAX } else { most },
-            network_most: usize::MAX,
-            connections: Mutex::default(),
-        }
-    }
-
-    /// At most `most` for an address, and for any wider network.
-    pub(crate) fn of_one_customer(most: usize) -> Self {
-        let limit = Self::new(most);
-        Self { network_most: limit.most, ..limit }
+    /// At most so many of an address, and as many times that of a wider network as it has room for customers, up to
+    /// `network_most`. 0 is no limit.
+    pub(crate) fn new(most: usize, network_most: usize) -> Self {
+        let most = if most == 0 { usize::MAX } else { most };
+        Self { most, network_most: network_most.max(most), connections: Mutex::default() }
     }
 
     /// Counts a connection of `address`, unless it or a network around it has as many as allowed.
@@ -89,7 +80,8 @@ impl IpPermit {
     fn is_crowded(&self) -> bool {
         let connections = self.limit.lock();
         let few = (self.limit.most / 2).max(KEPT_OPEN_PER_IP);
-        networks_of(self.address).any(|network| count(&connections, network) > times(few, network))
+        let at_most = (self.limit.network_most / 2).max(few);
+        networks_of(self.address).any(|network| count(&connections, network) > times(few, network).min(at_most))
     }
 }
 
@@ -200,6 +192,16 @@ mod tests {
     fn address(number: usize) -> IpAddr {
         let [.., high, low] = number.to_be_bytes();
         IpAddr::from([198, 51, high, low])
+    }
+
+    #[test]
+    fn strangers_of_one_ipv6_customer_have_half_of_all_places_at_most() {
+        let limit = Arc::new(ConnectionsPerIp::new(64, 100));
+        let network = |number: usize| format!("2001:db8:0:{number:x}::1").parse().unwrap();
+        let inside: Vec<_> = (0..1_000).filter_map(|number| limit.enter(network(number))).collect();
+        assert_eq!(inside.len(), 100);
+        assert!(inside[0].is_crowded(), "what is kept open between requests leaves room");
+        assert!(limit.enter(address(1)).is_some(), "another customer");
     }
 
     #[test]

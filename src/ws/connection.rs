@@ -23,7 +23,7 @@ use crate::fan_out::{
     WakeReason,
 };
 use crate::limits::{
-    FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
+    AUTH_MAX_BYTES, FRAME_MAX_BYTES, FRAMES_PER_READ, REFUSED_BURST, REFUSED_RATE, REPLAY_MAX_MESSAGES, SESSION_TOUCH,
 };
 use crate::metrics::Refused;
 use crate::model::{MessageId, Nonce};
@@ -55,7 +55,7 @@ pub(super) fn serve(
     early: &[u8],
     permits: ConnectionPermits,
 ) -> impl Future<Output = ()> + use<> {
-    let reader = Reader::new(early, FRAME_MAX_BYTES);
+    let reader = Reader::new(early, AUTH_MAX_BYTES);
     let entering = Box::pin(enter(app, stream, reader, permits));
     async {
         let Some((mut connection, mut reader)) = entering.await else { return };
@@ -84,6 +84,7 @@ async fn enter(
             return None;
         }
     };
+    reader.allow(FRAME_MAX_BYTES);
     let (mut connection, welcome) = Connection::open(app, stream, permits, authenticated);
     match connection.welcome(welcome, &reader).await {
         Ok(()) => Some((connection, reader)),
@@ -125,9 +126,9 @@ struct Connection {
     refused: Bucket,
     /// Bytes held of a message that is not whole yet.
     unfinished: UnfinishedBytes,
-    /// When the use of the session was last recorded.
     /// When that message must be whole.
     deadline: Option<Instant>,
+    /// When the use of the session was last recorded.
     session_used: Instant,
     _permit: OwnedSemaphorePermit,
     _per_ip: Option<IpPermit>,
@@ -178,8 +179,8 @@ impl Connection {
             frames: Bucket::full(now),
             refused: Bucket::full(now),
             unfinished: UnfinishedBytes::default(),
-            session_used: now,
             deadline: None,
+            session_used: now,
             _permit: permit,
             _per_ip: per_ip,
         };

@@ -147,6 +147,17 @@ impl Reader {
         Self { open, max_bytes, budget_left: READ_BUDGET_BYTES, fragments: 0 }
     }
 
+    /// Allows messages of up to `max_bytes` from here on.
+    pub(super) fn allow(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+        if let Some(open) = &mut self.open {
+            let set = |config: &mut WebSocketConfig| {
+                (config.max_frame_size, config.max_message_size) = (Some(max_bytes), Some(max_bytes));
+            };
+            open.context.set_config(set);
+        }
+    }
+
     /// Starts a read of at most [`READ_BUDGET_BYTES`]. Without this bound a peer that sends empty fragments faster than
     /// they are parsed would occupy the thread forever, since the library reads a message to its end.
     pub(super) fn begin_read(&mut self) {
