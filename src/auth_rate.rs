@@ -61,9 +61,14 @@ impl AuthRate {
 
     /// Lets a try to register through, or says how long to wait.
     pub(crate) fn register(&self, address: IpAddr, username: &Username) -> Result<(), Duration> {
-        let now = Instant::now();
-        self.pairs.take(pair(address, Some(username)), now)?;
-        self.addresses.take(address, now)
+        self.take_pair(address, pair(address, Some(username)), Instant::now())
+    }
+
+    /// Counts a try of a name from an address, or says how long to wait. The address comes first: past its limit no name
+    /// is noted, so that one address cannot fill the table with names.
+    fn take_pair(&self, address: IpAddr, pair: Pair, now: Instant) -> Result<(), Duration> {
+        self.addresses.take(address, now)?;
+        self.pairs.take(pair, now).inspect_err(|_| self.addresses.put_back(address, now))
     }
 
     /// Lets an account without an invitation be created, or says how long to wait. An address creates a few at once,
@@ -80,11 +85,11 @@ impl AuthRate {
     /// Lets a try to log in through, after a moment if others try the same name; or says how long to wait.
     pub(crate) async fn log_in(&self, address: IpAddr, username: Option<&Username>) -> Result<(), Duration> {
         let (pair, started) = (pair(address, username), Instant::now());
-        self.pairs.take(pair.clone(), started)?;
-        if self.known().pairs.contains(&pair) {
+        if !self.known().pairs.contains(&pair) {
+            self.take_pair(address, pair.clone(), started)?;
+        } else if self.pairs.take(pair.clone(), started).is_ok() {
             return Ok(());
         }
-        self.addresses.take(address, started)?;
         let (_, name) = pair;
         loop {
             let Err(wait) = self.names.take(name.clone(), Instant::now()) else { return Ok(()) };
@@ -123,6 +128,7 @@ fn pair(address: IpAddr, username: Option<&Username>) -> Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BUCKETS_MAX;
 
     fn name(name: &str) -> Username {
         Username::parse(name).unwrap()
@@ -171,6 +177,31 @@ mod tests {
         }
         assert!(rate.names.take("ada".into(), Instant::now()).is_err());
         assert!(rate.log_in(host(250), Some(&ada)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_address_that_tries_name_after_name_leaves_room_for_others() {
+        let rate = AuthRate::new(5);
+        for number in 0..2 * BUCKETS_MAX {
+            rate.log_in(host(1), Some(&name(&format!("name{number}")))).await.ok();
+        }
+        for (address, user) in [(2, "ada"), (3, "bob"), (4, "carol")] {
+            for _ in 0..5 {
+                assert!(rate.log_in(host(address), Some(&name(user))).await.is_ok(), "{user}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_known_owner_gets_in_beside_who_guesses_from_the_same_address_and_the_guesses_count() {
+        let rate = AuthRate::new(5);
+        let (ada, start) = (name("ada"), Instant::now());
+        rate.logged_in(host(1), &ada);
+        // No token of the pair's for an hour.
+        rate.pairs.take(pair(host(1), Some(&ada)), start + Duration::from_hours(1)).unwrap();
+        assert!(rate.log_in(host(1), Some(&ada)).await.is_ok());
+        let left = (0..100).filter(|_| rate.names.take("ada".into(), start).is_ok()).count();
+        assert!(left < NAME_GUESSES_PER_MINUTE as usize / 2, "{left}");
     }
 
     #[test]
