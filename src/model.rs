@@ -232,6 +232,12 @@ impl Message {
     pub fn plain(id: MessageId, username: Username, content: Content, created_at: UnixMillis) -> Self {
         Self { id, room: RoomId::LOBBY, username, is_bot: false, content, created_at, extras: None }
     }
+
+    /// Bytes that were written in it and beside it, about as many as it takes to hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.content.as_str().len() + self.extras.as_ref().map_or(0, |extras| extras.bytes())
+    }
 }
 
 /// Identifies a history: generated with the database, and again when a backup is restored.

@@ -227,6 +227,21 @@ pub struct Extras {
     pub reactions: Vec<Reaction>,
 }
 
+impl Extras {
+    /// About as many bytes as it takes to hold them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let quote = self.reply_to.as_ref().and_then(|quote| quote.shown.as_ref()).map_or(0, |(_, text)| text.len());
+        let alt = self.image.as_ref().map_or(0, |image| image.alt.len());
+        let reactions = self.reactions.iter().map(|reaction| size_of_val(reaction) + bytes_of(&reaction.names));
+        quote + alt + bytes_of(&self.mentions) + reactions.sum::<usize>()
+    }
+}
+
+fn bytes_of(names: &[Username]) -> usize {
+    names.iter().map(|name| size_of_val(name) + name.as_str().len()).sum()
+}
+
 /// A message was given another text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
@@ -382,6 +397,20 @@ impl Missed {
             Self::Delete(delete) => delete.id,
             Self::React(react) => react.id,
             Self::Room(id, _) | Self::RoomGone(id, _) => *id,
+        }
+    }
+
+    /// Bytes that were written in it, about as many as it takes to hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.bytes(),
+            Self::Edit(edit) => edit.content.as_str().len() + bytes_of(&edit.mentions),
+            Self::Room(_, view) => {
+                let members = view.members.as_ref().map_or(0, |(names, _)| bytes_of(names));
+                members + view.last.as_ref().map_or(0, Message::bytes)
+            }
+            Self::Delete(_) | Self::React(_) | Self::RoomGone(..) => 0,
         }
     }
 }

@@ -487,6 +487,32 @@ async fn a_page_that_nobody_reads_is_not_held() {
 }
 
 #[tokio::test]
+async fn a_page_of_short_messages_with_many_reactions_is_not_held_either() {
+    let (server, ada) = server_with_messages(200).await;
+    let people = server.seed_people(10).await;
+    let about = server.get("/about").send().await.json();
+    let set = about["reactions"].as_array().expect("a list");
+    let mut database = server.database();
+    let transaction = database.transaction().expect("a transaction");
+    for (number, emoji) in (1_000..).step_by(10_000).zip(set) {
+        let react = "INSERT INTO reactions (message_id, user_id, emoji, id, room_id, is_on)
+            SELECT m.id, u.id, ?1, ?2 + m.id * 40 + u.id, 1, 1 FROM messages m, users u WHERE u.name LIKE 'person-%'";
+        transaction.execute(react, (text(emoji), number)).expect("reactions");
+    }
+    transaction.execute("UPDATE messages SET reacted = 1", ()).expect("marks");
+    transaction.commit().expect("the commit");
+    let mut raw = RawClient::connect(&server).await;
+    raw.send(&server.get("/messages?limit=200").by(&ada).bytes()).await;
+    let page = raw.response().await;
+    assert_eq!(page.header("Transfer-Encoding"), Some("chunked"), "{} bytes at once", page.body.len());
+    let page = page.json();
+    let messages = page["messages"].as_array().expect("a list");
+    let of_each = |message: &Value| message["reactions"].as_array().map_or(0, Vec::len);
+    assert_eq!(messages.iter().map(of_each).sum::<usize>(), 200 * set.len());
+    assert_eq!(messages[0]["reactions"][0]["count"], people.len());
+}
+
+#[tokio::test]
 async fn limit_is_1_to_200() {
     let (_server, ada) = server_with_messages(201).await;
     for (limit, length) in [(1, 1), (199, 199), (200, 200)] {

@@ -90,11 +90,7 @@ pub(in crate::db) fn backlog(
             return Ok(backlog(Some(missed), up_to));
         }
         let Some(event) = read(connection, reads, *place, query.user)? else { continue };
-        bytes += match &event {
-            Missed::Message(message) => message.content.as_str().len(),
-            Missed::Edit(edit) => edit.content.as_str().len(),
-            _ => 0,
-        };
+        bytes += event.bytes();
         missed.push(event);
     }
     Ok(backlog(Some(missed), last_id.max(query.after)))

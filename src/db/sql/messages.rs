@@ -328,7 +328,7 @@ pub(in crate::db) fn page(
             return Ok(PageFound { page: ascending(page, messages), has_more: true, has_newer: None });
         }
         let message = read_message(connection, row, Some(reader))?;
-        bytes += message.content.as_str().len();
+        bytes += message.bytes();
         messages.push(message);
         if bytes > max_bytes {
             return range(connection, room, page, messages[0].id, limit);
@@ -439,7 +439,7 @@ pub(in crate::db) fn messages_in(
         if message.id > last {
             break;
         }
-        bytes += message.content.as_str().len();
+        bytes += message.bytes();
         messages.push(message);
         if bytes >= max_bytes {
             break;
