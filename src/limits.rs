@@ -492,7 +492,9 @@ pub(crate) const SEARCH_MAX_CHARS: usize = 100;
 pub(crate) const SEARCH_ROWS: u32 = 10_000;
 /// The longest that one search looks, if the disk is slow.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(50);
-/// Messages of a search by default.
+/// Messages of a search if nobody says.
+/// Bytes of pictures that it removes, unless the first has more: they are overwritten on the disk.
+pub(crate) const CLEAN_IMAGE_BYTES: u32 = 256 * 1024;
 pub(crate) const SEARCH_DEFAULT_MESSAGES: u32 = 20;
 /// Most messages of a search.
 pub(crate) const SEARCH_MAX_MESSAGES: u32 = 100;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::data::Prune;
 use super::*;
 use crate::config::Durability;
-use crate::limits::{CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS, USER_SESSIONS_MAX};
+use crate::limits::{CLEAN_IMAGES, CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS, REPLAY_MAX_MESSAGES, USER_SESSIONS_MAX};
 use crate::model::Content;
 use crate::secret::Token;
 
@@ -196,6 +196,34 @@ fn a_room_that_was_left_is_removed_in_steps_that_are_bounded_in_bytes() {
         assert_eq!(left(), expected);
     }
     assert!(!sql::remove_emptied(&connection, UnixMillis(2), CLEAN_ROWS).unwrap());
+}
+
+#[test]
+fn of_the_rooms_that_somebody_was_in_and_that_are_no_more_as_many_are_known_as_are_told_of() {
+    let (_directory, connection) = empty();
+    let members = "
+        INSERT INTO rooms (id, kind, name, created_at, changed) VALUES (2, 2, 'Plans', 1, 1), (3, 2, 'More', 1, 1);
+        WITH RECURSIVE n (id) AS (VALUES (10) UNION ALL SELECT id + 1 FROM n WHERE id < 2000)
+            INSERT INTO members SELECT id, 1, id, 0 FROM n UNION ALL SELECT id, 2, id, 0 FROM n WHERE id < 20;
+        INSERT INTO members VALUES (2, 1, 5, 0), (3, 1, 6, 1);";
+    connection.execute_batch(members).unwrap();
+    sql::set_member(&connection, RoomId(3), UserId(1), MessageId::new(3_000), false).unwrap();
+    let gone = sql::gone_after(&connection, UserId(1), MessageId::default()).unwrap();
+    assert_eq!(gone.len(), REPLAY_MAX_MESSAGES as usize + 1 + 2, "and those that are there");
+    assert_eq!(gone.iter().filter(|(event, _)| event.get() < 1_000).count(), 1, "the last ones");
+    assert_eq!(sql::gone_after(&connection, UserId(2), MessageId::default()).unwrap().len(), 10, "another's");
+}
+
+#[test]
+fn pictures_are_removed_in_steps_that_are_bounded_in_bytes() {
+    let (_directory, connection) = empty();
+    let pictures = "
+        WITH n (id, bytes) AS (VALUES (1, 524288), (2, 200000), (3, 50000), (4, 50000), (5, 524288), (6, 1), (7, 1))
+            INSERT INTO images (id, user_id, message_id, subtype, width, height, created_at, bytes)
+            SELECT id, 1, nullif(id > 4, 0), 'gif', 1, 1, 1, zeroblob(bytes) FROM n;";
+    connection.execute_batch(pictures).unwrap();
+    let step = || sql::delete_images(&connection, UnixMillis(2), Some(UnixMillis(2)), CLEAN_IMAGES).unwrap();
+    assert_eq!([(); 6].map(|()| step()), [1, 2, 1, 1, 2, 0]);
 }
 
 #[test]

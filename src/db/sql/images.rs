@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::db::data::{ImageInfo, NewImage};
+use crate::limits::CLEAN_IMAGE_BYTES;
 use crate::model::{UnixMillis, UserId};
 use crate::room::ImageId;
 
@@ -62,13 +63,13 @@ pub(in crate::db) fn image_piece(
     connection.prepare_cached(PIECE)?.query_row(params![image.0, from, length], |row| row.get(0)).optional()
 }
 
-/// By `images_unnamed`, from its old end.
-const DELETE_UNNAMED: &str = "DELETE FROM images WHERE id IN \
-     (SELECT id FROM images WHERE message_id IS NULL AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2)";
+/// By `images_unnamed`, from its old end. The length does not read the picture.
+const UNNAMED_IMAGES: &str = "SELECT id, message_id, length(bytes) FROM images \
+     WHERE message_id IS NULL AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2";
 
 /// By `images_by_age`, from its old end.
-const OLD_IMAGES: &str = "SELECT id, message_id FROM images WHERE message_id IS NOT NULL AND created_at <= ?1 \
-     ORDER BY created_at, id LIMIT ?2";
+const OLD_IMAGES: &str = "SELECT id, message_id, length(bytes) FROM images \
+     WHERE message_id IS NOT NULL AND created_at <= ?1 ORDER BY created_at, id LIMIT ?2";
 
 /// By rowid.
 const FORGET_IMAGE: &str = "UPDATE messages SET image_id = NULL WHERE id = ?1";
@@ -76,20 +77,29 @@ const FORGET_IMAGE: &str = "UPDATE messages SET image_id = NULL WHERE id = ?1";
 /// By rowid.
 const DELETE_IMAGE: &str = "DELETE FROM images WHERE id = ?1";
 
-/// Removes some of the pictures that no message came for in time, and of those that are too old. Returns how many.
+/// Removes some of the pictures that no message named in time, and of those that are not kept any longer, one or a few
+/// small ones; how many.
 pub(in crate::db) fn delete_images(
     connection: &Connection,
     unnamed_until: UnixMillis,
     kept_from: Option<UnixMillis>,
     at_most: u32,
 ) -> rusqlite::Result<usize> {
-    let mut deleted = connection.prepare_cached(DELETE_UNNAMED)?.execute(params![unnamed_until.0, at_most])?;
-    let Some(kept_from) = kept_from else { return Ok(deleted) };
-    let mut old = connection.prepare_cached(OLD_IMAGES)?;
-    let old = old.query_map(params![kept_from.0, at_most], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    for (image, message) in old.collect::<rusqlite::Result<Vec<(i64, i64)>>>()? {
-        connection.prepare_cached(FORGET_IMAGE)?.execute([message])?;
-        deleted += connection.prepare_cached(DELETE_IMAGE)?.execute([image])?;
+    let (mut deleted, mut bytes) = (0, 0);
+    let old = kept_from.map(|kept_from| (OLD_IMAGES, kept_from));
+    for (query, until) in [(UNNAMED_IMAGES, unnamed_until)].into_iter().chain(old) {
+        let mut found = connection.prepare_cached(query)?;
+        let found = found.query_map(params![until.0, at_most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for (image, message, length) in found.collect::<rusqlite::Result<Vec<(i64, Option<i64>, u32)>>>()? {
+            bytes += length;
+            if deleted > 0 && bytes > CLEAN_IMAGE_BYTES {
+                return Ok(deleted);
+            }
+            if let Some(message) = message {
+                connection.prepare_cached(FORGET_IMAGE)?.execute([message])?;
+            }
+            deleted += connection.prepare_cached(DELETE_IMAGE)?.execute([image])?;
+        }
     }
     Ok(deleted)
 }
