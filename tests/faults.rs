@@ -216,6 +216,35 @@ async fn an_account_that_is_deleted_with_its_messages_leaves_none_though_the_dat
 }
 
 #[tokio::test]
+async fn what_an_administrator_removes_in_steps_goes_on_after_one_that_the_database_had_no_time_for() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    for (nonce, command) in
+        [("n", &["user", "delete", "bob", "--messages"][..]), ("m", &["prune", "--older-than", "0m"])]
+    {
+        let author = if nonce == "n" { &bob } else { &ada };
+        author.connect().await.store(nonce, "to be forgotten").await;
+        let database = server.database();
+        let refuse = "CREATE TRIGGER held BEFORE DELETE ON messages BEGIN SELECT raise(ABORT, 'held'); END";
+        database.execute_batch(refuse).expect("a trigger");
+        let path = server.database_path();
+        let removing = tokio::task::spawn_blocking(move || common::chinwag(&path, command));
+        let failures = if nonce == "n" { 1 } else { 2 };
+        within("a step that fails", async {
+            while server.log().matches("the database fails").count() < failures {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        database.execute_batch("DROP TRIGGER held").expect("no trigger");
+        let removed = removing.await.expect("no panic");
+        assert!(removed.stderr.contains("trying again"), "{removed:?}");
+        removed.ok();
+        assert!(server.history(&ada).await.is_empty(), "{command:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

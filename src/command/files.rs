@@ -63,7 +63,7 @@ pub(super) fn prune(path: &Path, older_than: Duration) -> anyhow::Result<()> {
     let mut progress = Progress::begin();
     while let Some(after) = next {
         let step = Instant::now();
-        let report = hands.administer(AdminCommand::Prune { before, after }).context("cannot go on")?;
+        let report = hands.step(&AdminCommand::Prune { before, after }).context("cannot go on")?;
         removed += report.removed;
         next = report.next;
         progress.show(&format!("{removed} messages removed"));

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chinwag::config::Config;
 use chinwag::control::{self, Report};
-use chinwag::db::{AdminCommand, Db, LockError, OpenError, Options, Snapshot, Threads};
+use chinwag::db::{AdminCommand, AdminError, Db, LockError, OpenError, Options, Snapshot, Threads};
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
@@ -29,6 +29,10 @@ use tokio::runtime::Runtime;
 const TRIES: u32 = 50;
 /// Time between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(100);
+/// Tries at a step of what takes many, on a disk that is slow or has much else to do.
+const STEP_TRIES: u32 = 10;
+/// Time between two of them.
+const STEP_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -182,6 +186,21 @@ impl<'a> Hands<'a> {
             Self::Ours(ours) => ours.runtime.block_on(ours.db.administer(order)).map(|outcome| Report::from(&outcome)),
         };
         Ok(done?)
+    }
+
+    /// Has one of many steps carried out, each of which may be done twice: one that the database has no time for is tried
+    /// again, for a while.
+    fn step(&self, order: &AdminCommand) -> anyhow::Result<Report> {
+        for _ in 1..STEP_TRIES {
+            match self.administer(order.clone()) {
+                Err(error) if matches!(error.downcast_ref(), Some(AdminError::Unavailable)) => {
+                    note("the database has no time for this step: trying again");
+                    std::thread::sleep(STEP_AGAIN);
+                }
+                done => return done,
+            }
+        }
+        self.administer(order.clone()).context("given up; the same command goes on from here")
     }
 }
 

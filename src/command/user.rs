@@ -149,7 +149,8 @@ fn delete(path: &Path, name: &str, messages: bool) -> anyhow::Result<()> {
     let (mut after, mut removed) = (Some(MessageId::default()), 0);
     while let Some(from) = after {
         let step = std::time::Instant::now();
-        let report = order(AdminCommand::EraseMessages { username: username.clone(), after: from, by: None })?;
+        let erase = AdminCommand::EraseMessages { username: username.clone(), after: from, by: None };
+        let report = hands.step(&erase).with_context(|| format!("cannot remove all that {name} wrote"))?;
         removed += report.removed;
         after = report.next;
         if after.is_some() {
