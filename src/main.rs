@@ -171,7 +171,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
         if let Some(address) = addresses.first()
             && server.is_new()
         {
-            let address = public_url.map_or_else(|| reachable(address), |url| url.as_str().to_owned());
+            let address = match public_url {
+                Some(url) => url.as_str().to_owned(),
+                // Nobody's browser opens a Unix socket: there is a proxy in front.
+                None if address.starts_with("unix:") => "(what people reach this server at, see --public-url)".into(),
+                None => reachable(address),
+            };
             welcome(&server, &address).await?;
         }
         if let Some(address) = server.metrics_addr() {

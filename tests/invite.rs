@@ -158,6 +158,16 @@ async fn a_link_names_the_server_as_people_reach_it() {
 }
 
 #[tokio::test]
+async fn a_link_names_what_the_server_was_told_that_people_reach_it_at() {
+    let server = TestServer::with(&["--public-url", "https://chat.example"]);
+    let link = chinwag(&server.database_path(), &["invite"]).ok();
+    assert!(link.starts_with("https://chat.example/#invite="), "{link}");
+    let checked = chinwag(&server.database_path(), &["check"]).ok();
+    assert!(!checked.contains("chat.example"), "{checked}");
+    assert_eq!(chinwag(&server.database_path(), &["health"]).ok(), "ok\n");
+}
+
+#[tokio::test]
 async fn the_code_itself_is_stored_nowhere() {
     let mut server = TestServer::start();
     let code = invite(&server, &[]);

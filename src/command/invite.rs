@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use chinwag::db::{AdminCommand, RECORD_TIME_MAX, server_addresses};
+use anyhow::{Context as _, bail};
+use chinwag::db::{AdminCommand, RECORD_TIME_MAX, server_addresses, server_public_url};
 use chinwag::model::UnixMillis;
 use chinwag::reachable;
 use chinwag::secret::InviteCode;
@@ -35,11 +35,16 @@ impl Invite {
     pub(crate) fn run(self, path: &Path) -> anyhow::Result<()> {
         let (code, expires_at) = (InviteCode::random(), UnixMillis(ahead(self.expires).0.min(RECORD_TIME_MAX)));
         let order = AdminCommand::CreateInvite { digest: code.digest(), uses: self.uses, expires_at };
-        Hands::on_or_new(path)?.administer(order).context("cannot invite")?;
-        let listening = server_addresses(path).into_iter().find(|address| address.starts_with("http"));
-        let public = std::env::var("CHINWAG_PUBLIC_URL").ok().filter(|url| !url.is_empty());
-        let listening = listening.as_deref().map(reachable);
-        let url = self.url.or(public).or(listening).unwrap_or_else(|| FALLBACK_URL.into());
+        let hands = Hands::on_or_new(path)?;
+        let addresses = server_addresses(path);
+        let listening = addresses.iter().find(|address| address.starts_with("http")).map(|address| reachable(address));
+        let public = || std::env::var("CHINWAG_PUBLIC_URL").ok().filter(|url| !url.is_empty());
+        let url = match self.url.or_else(|| server_public_url(path)).or_else(public).or(listening) {
+            Some(url) => url,
+            None if addresses.is_empty() => FALLBACK_URL.into(),
+            None => bail!("the server listens for a proxy alone: say what people reach it at, with --url URL"),
+        };
+        hands.administer(order).context("cannot invite")?;
         say(&format!("{}/#invite={}", url.trim_end_matches('/'), code.reveal()))?;
         let people = if self.uses.get() == 1 { "one person".to_owned() } else { format!("{} people", self.uses) };
         note(&format!("it lets {people} register until {} UTC, with --registration invite", utc(expires_at)));

@@ -59,9 +59,11 @@ impl Lock {
         }
     }
 
-    /// Writes to the lock file where the server that holds it listens.
-    pub(super) fn announce(&self, addresses: &[String]) -> io::Result<()> {
-        (&self.name).write_all((addresses.join("\n") + "\n").as_bytes())
+    /// Writes to the lock file where the server that holds it listens, and what people reach it at.
+    pub(super) fn announce(&self, addresses: &[String], public: Option<&str>) -> io::Result<()> {
+        let public = public.map(|url| format!("{PUBLIC}{url}"));
+        let lines: Vec<_> = addresses.iter().chain(&public).map(|line| format!("{line}\n")).collect();
+        (&self.name).write_all(lines.concat().as_bytes())
     }
 }
 
@@ -79,9 +81,23 @@ fn lock_database(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// The addresses of the server of the database at `path`, from the lock file; empty if no server is running.
+/// Begins the line of a lock file that says what people reach the server at.
+const PUBLIC: &str = "public ";
+
+/// Where the server of the database at `path` listens, as it wrote down itself; empty if no server is running.
 #[must_use]
 pub fn server_addresses(path: &Path) -> Vec<String> {
+    noted(path).into_iter().filter(|line| !line.starts_with(PUBLIC)).collect()
+}
+
+/// What people reach the server of the database at `path` at, if it runs and was told.
+#[must_use]
+pub fn server_public_url(path: &Path) -> Option<String> {
+    noted(path).iter().find_map(|line| line.strip_prefix(PUBLIC).map(str::to_owned))
+}
+
+/// What the server that runs has written down.
+fn noted(path: &Path) -> Vec<String> {
     let Ok(file) = open(&sibling(path, ".lock"), OpenOptions::new().read(true)) else { return Vec::new() };
     if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
         return Vec::new();

@@ -85,7 +85,7 @@ pub use files::sibling;
 #[cfg(feature = "cluster")]
 pub(crate) use follow::{Body, Changes, Entry, Progress, Proposal, Proposals, Replies};
 pub use import::Import;
-pub use lock::{Lock, server_addresses};
+pub use lock::{Lock, server_addresses, server_public_url};
 #[cfg(any(feature = "push", feature = "cluster"))]
 pub use push::{DeviceId, News, Notice, Subscription};
 pub use reader::History;
@@ -205,12 +205,13 @@ impl Db {
         Ok((db, writer, reader))
     }
 
-    /// Writes down where the server of this database listens, for commands to look up with [`server_addresses`].
+    /// Writes down where the server of this database listens, and what people reach it at, for commands to look up with
+    /// [`server_addresses`] and [`server_public_url`].
     ///
     /// # Errors
-    /// If the addresses cannot be written.
-    pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
-        self.shared.lock.announce(addresses)
+    /// If it cannot be written.
+    pub fn announce(&self, addresses: &[String], public_url: Option<&str>) -> io::Result<()> {
+        self.shared.lock.announce(addresses, public_url)
     }
 
     /// Whether there were no users when the database was opened.

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::app::App;
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
-use crate::config::{Config, Endpoint, Registration};
+use crate::config::{Config, Endpoint, PublicUrl, Registration};
 use crate::control::{self, Control};
 use crate::db::{self, AdminCommand, AdminError, Commit, Committed, Db, OnCommit};
 use crate::fan_out::{Broadcast, Clock, Hub, Position, Presence, Shard};
@@ -182,7 +182,7 @@ impl Server {
     /// # Errors
     /// If they cannot be written.
     pub fn announce(&self, addresses: &[String]) -> io::Result<()> {
-        self.app.db.announce(addresses)
+        self.app.db.announce(addresses, self.app.config.public_url.as_ref().map(PublicUrl::as_str))
     }
 
     /// Who may create an account.
