@@ -306,9 +306,9 @@ const EVERYTHING: &str = "
     INSERT INTO rooms (id, kind, created_at, changed, pair) VALUES (4, 3, 7, 7, '1-3');
     INSERT INTO members VALUES (3, 1, 8, 1), (3, 2, 9, 0), (4, 1, 7, 1), (4, 3, 7, 1), (99, 1, 2, 0);
     INSERT INTO messages (id, user_id, content, created_at, room_id, edit, edited_at, reply_to, mentions, reacted)
-        VALUES (10, 1, '@eve a plan', 11, 3, 11, 12, 1, 'eve', 1);
+        VALUES (10, 1, '@eve a plan', 11, 3, 11, 12, NULL, 'eve', 1);
     INSERT INTO messages (id, user_id, content, created_at, room_id, image_id) VALUES (12, 3, '', 13, 4, 1);
-    INSERT INTO messages (id, user_id, content, created_at, room_id) VALUES (14, 3, '', 13, 4);
+    INSERT INTO messages (id, user_id, content, created_at, room_id, reply_to) VALUES (14, 3, '', 13, 4, 12);
     INSERT INTO mentions VALUES (3, 2, 10);
     INSERT INTO reactions VALUES (10, 1, '👍', 14, 3, 1), (10, 3, '🎉', 15, 3, 0);
     INSERT INTO deletes VALUES (16, 13, 3, 1);
@@ -442,6 +442,15 @@ async fn a_backup_with_a_row_that_the_server_would_not_have_stored_is_refused() 
         ("UPDATE images SET subtype = 'svg+xml'", "invalid picture"),
         ("DELETE FROM rooms WHERE id = 1", "there is no lobby"),
         ("UPDATE reactions SET id = 99 WHERE user_id = 1", "above high_water"),
+        ("INSERT INTO meta VALUES ('gap', 'x')", "invalid high_water"),
+        ("INSERT INTO meta VALUES ('gap', -9223372036854775808), ('gap_ends', 5)", "invalid high_water"),
+        ("INSERT INTO meta VALUES ('reserved', 9223372036854775807)", "invalid high_water"),
+        ("UPDATE messages SET reply_to = 12 WHERE id = 1", "replies to one of another room"),
+        (
+            "UPDATE images SET bytes = x'3c737667', message_id = NULL; UPDATE messages SET image_id = NULL",
+            "invalid picture",
+        ),
+        ("UPDATE deletes SET by_user = 77", "deleted by nobody"),
     ] {
         std::fs::write(&backup, &sound).expect("it is written");
         Connection::open(&backup).and_then(|database| database.execute_batch(change)).expect("the change");

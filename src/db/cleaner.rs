@@ -48,7 +48,7 @@ impl Cleaner {
     /// gaps, except where they were skipped after an unclean end; with other gaps fewer messages are kept.
     fn next_prune(&self, last_id: MessageId, now: UnixMillis) -> Prune {
         let (skipped, gap_ends) = self.gap;
-        let without_gap = |until: i64| if until < gap_ends.get() { until - skipped } else { until };
+        let without_gap = |until: i64| if until < gap_ends.get() { until.saturating_sub(skipped) } else { until };
         let kept = self.retention.messages.map(i64::from);
         let until = MessageId::new(kept.map_or(0, |kept| without_gap(last_id.get() - kept)));
         let before = UnixMillis(self.retention.age.map_or(i64::MIN, |age| now.plus(-millis(age)).0));

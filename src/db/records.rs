@@ -419,12 +419,13 @@ impl ImageRecord {
 
 // --- Rules that span rows ------------------------------------------------------------------------------------------
 
-/// Each finds an invalid row; ?1 is the largest id, ?2 the latest time.
-const RULES: [(&str, &str); 12] = [
+/// Each finds a row that cannot be; ?1 is the largest id, ?2 the last time there is.
+const RULES: [(&str, &str); 13] = [
     ("invalid sqlite_sequence row", "SELECT 1 FROM sqlite_sequence WHERE seq NOT BETWEEN 0 AND ?1"),
     (
-        "invalid high_water",
-        "SELECT 1 FROM meta WHERE key = 'high_water' AND (typeof(value) <> 'integer' OR value NOT BETWEEN 0 AND ?1)",
+        "invalid high_water, reserved or gap",
+        "SELECT 1 FROM meta WHERE key IN ('high_water', 'reserved', 'gap', 'gap_ends') \
+         AND (typeof(value) <> 'integer' OR value NOT BETWEEN 0 AND ?1)",
     ),
     ("there is no lobby", "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM rooms WHERE id = 1 AND kind = 1)"),
     (
@@ -444,9 +445,10 @@ const RULES: [(&str, &str); 12] = [
         "SELECT 1 FROM images i LEFT JOIN messages m ON m.id = i.message_id WHERE i.message_id IS NOT NULL AND m.image_id IS NOT i.id",
     ),
     (
-        "invalid row of a picture without a message",
-        "SELECT 1 FROM images WHERE message_id IS NULL AND (id NOT BETWEEN 1 AND ?1 OR created_at NOT BETWEEN 0 AND ?2)",
+        "a message replies to one of another room",
+        "SELECT 1 FROM messages m JOIN messages q ON q.id = m.reply_to WHERE q.room_id <> m.room_id",
     ),
+    ("a message was deleted by nobody", "SELECT 1 FROM deletes WHERE by_user NOT IN (SELECT id FROM users)"),
     (
         "invalid session row",
         "SELECT 1 FROM sessions WHERE id NOT BETWEEN 1 AND ?1 OR created_at NOT BETWEEN 0 AND ?2 OR last_used_at NOT BETWEEN 0 AND ?2 \
@@ -466,6 +468,10 @@ const RULES: [(&str, &str); 12] = [
         "SELECT 1 FROM push_subscriptions WHERE visited_at NOT BETWEEN 0 AND ?2 OR length(endpoint) > 4096",
     ),
 ];
+
+/// Pictures that no message names yet, as if one did.
+const WAITING_IMAGES: &str = "SELECT id, user_id, 1, subtype, width, height, alt, created_at, bytes \
+     FROM images WHERE message_id IS NULL";
 
 /// The largest id of any event, as the rows have it.
 const LAST_EVENT: &str = "SELECT max( \
@@ -501,6 +507,7 @@ pub(super) fn audit(connection: &Connection) -> Result<(), SnapshotError> {
     check_all::<ReadRecord>(connection)?;
     check_all::<NotifyRecord>(connection)?;
     check_all::<ImageRecord>(connection)?;
+    check_each::<ImageRecord>(connection, WAITING_IMAGES)?;
     let last_event: i64 = connection.query_row(LAST_EVENT, [], |row| row.get(0))?;
     if last_event > super::sql::last_id(connection)?.get() {
         return damaged("an event has an id above high_water");
@@ -509,7 +516,11 @@ pub(super) fn audit(connection: &Connection) -> Result<(), SnapshotError> {
 }
 
 fn check_all<R: Record>(connection: &Connection) -> Result<(), SnapshotError> {
-    let mut statement = connection.prepare(R::SELECT)?;
+    check_each::<R>(connection, R::SELECT)
+}
+
+fn check_each<R: Record>(connection: &Connection, query: &str) -> Result<(), SnapshotError> {
+    let mut statement = connection.prepare(query)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         R::read(row)?.check().map_err(SnapshotError::Damaged)?;

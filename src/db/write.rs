@@ -125,7 +125,7 @@ impl Execution<'_> {
             sql::insert_mention(connection, access.room, user, id)?;
         }
         let extras = Extras {
-            reply_to: message.reply_to.map(|id| sql::quote(connection, id)).transpose()?,
+            reply_to: message.reply_to.map(|id| sql::quote(connection, access.room, id)).transpose()?,
             mentions: mentions.names,
             image: image.map(|image| sql::image_of(connection, image)).transpose()?.flatten(),
             ..Extras::default()

@@ -161,7 +161,7 @@ pub(in crate::db) fn read_message(
     row: &Row<'_>,
     reader: Option<UserId>,
 ) -> rusqlite::Result<Message> {
-    let id = MessageId::new(row.get(0)?);
+    let (id, room) = (MessageId::new(row.get(0)?), RoomId(row.get(4)?));
     let edited_at: Option<i64> = row.get(6)?;
     let mentions = row.get_ref(7)?.as_str_or_null()?;
     let (reply_to, image, reacted): (Option<i64>, Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?, row.get(10)?);
@@ -171,7 +171,7 @@ pub(in crate::db) fn read_message(
     } else {
         Some(Box::new(Extras {
             edited_at: edited_at.map(UnixMillis),
-            reply_to: reply_to.map(|id| quote(connection, MessageId::new(id))).transpose()?,
+            reply_to: reply_to.map(|id| quote(connection, room, MessageId::new(id))).transpose()?,
             mentions: read_names(mentions),
             image: image.map(|id| image_of(connection, ImageId(id))).transpose()?.flatten(),
             reactions: match (reacted, reader) {
@@ -182,7 +182,7 @@ pub(in crate::db) fn read_message(
     };
     Ok(Message {
         id,
-        room: RoomId(row.get(4)?),
+        room,
         username: Username::from_database(row.get_ref(1)?.as_str()?),
         is_bot: row.get(5)?,
         content: Content::from_database(row.get_ref(2)?.as_str()?),
@@ -197,14 +197,14 @@ pub(in crate::db) fn read_names(names: Option<&str>) -> Vec<Username> {
 }
 
 /// By rowid.
-const QUOTE: &str = "SELECT u.name, m.content FROM messages m JOIN users u ON u.id = m.user_id WHERE m.id = ?1";
+const QUOTE: &str = "SELECT u.name, m.content FROM messages m JOIN users u ON u.id = m.user_id \
+     WHERE m.id = ?1 AND m.room_id = ?2";
 
-/// The quote of a message that is replied to; it shows nothing if the message is gone. Both are in one room, so its
-/// readers may see it.
-pub(in crate::db) fn quote(connection: &Connection, id: MessageId) -> rusqlite::Result<Quote> {
+/// What a message that is answered shows; nothing if it is gone, or not in the room of the one that answers.
+pub(in crate::db) fn quote(connection: &Connection, room: RoomId, id: MessageId) -> rusqlite::Result<Quote> {
     let read =
         |row: &Row<'_>| Ok((Username::from_database(row.get_ref(0)?.as_str()?), quoted(row.get_ref(1)?.as_str()?)));
-    let shown = connection.prepare_cached(QUOTE)?.query_row([id.get()], read).optional()?;
+    let shown = connection.prepare_cached(QUOTE)?.query_row([id.get(), room.0], read).optional()?;
     Ok(Quote { id, shown })
 }
 
