@@ -227,8 +227,10 @@ pub(crate) const MESSAGES_PER_COMMIT: usize = 4_096;
 pub(crate) const READ_QUEUE: usize = 4_096;
 /// Pages of history that wait for the reader thread while it has other requests.
 pub(crate) const PAGES_WAITING: usize = 1_024;
-/// Commands of a batch that may fail by themselves before the whole batch does: each costs the others another try.
-pub(crate) const FAIL_ALONE_MAX: usize = 4;
+/// Burst of log lines that the database fails: a command that fails by itself is one, and cannot fill the disk.
+pub(crate) const FAILURE_LOG_BURST: u32 = 20;
+/// Such log lines a second.
+pub(crate) const FAILURE_LOG_RATE: u32 = 1;
 /// Ids that are reserved on disk at a time, and skipped at most after an unclean end. Each time is one more write that
 /// waits for the disk.
 pub(crate) const IDS_RESERVED: i64 = 1_000;

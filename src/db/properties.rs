@@ -362,6 +362,9 @@ fn a_failed_transaction_gives_its_ids_back() {
     other.execute_batch("CREATE TRIGGER fail BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, ''); END").unwrap();
     let fails = Change::TouchSession { session: SessionId(1) };
     // The command that fails takes the first try of the other with it.
-    assert!(fixture.commit(&[(moment, store("first")), (moment, fails)]));
+    assert!(fixture.commit(&[(moment, store("first")), (moment, fails.clone())]));
     assert_eq!(sql::last_id(&fixture.reading).unwrap(), MessageId::new(1));
+    let many = vec![[(moment, store("one more")), (moment, fails)]; 12].concat();
+    assert!(fixture.commit(&many));
+    assert_eq!(sql::last_id(&fixture.reading).unwrap(), MessageId::new(13), "however many fail, the others do not");
 }

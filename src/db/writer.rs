@@ -23,8 +23,11 @@ use super::error::OpenError;
 use super::nonce_days::NonceClock;
 use super::shared::Shared;
 use super::sql;
-use crate::limits::{CLOCKS_KEPT, COMMANDS_PER_COMMIT, FAIL_ALONE_MAX, IDS_RESERVED, MESSAGES_PER_COMMIT};
+use crate::limits::{
+    CLOCKS_KEPT, COMMANDS_PER_COMMIT, FAILURE_LOG_BURST, FAILURE_LOG_RATE, IDS_RESERVED, MESSAGES_PER_COMMIT,
+};
 use crate::model::{MessageId, SessionId, UnixMillis, UserId};
+use crate::rate_limit::{Allowance, Bucket};
 use crate::room::{Event, RoomId};
 
 /// A command to the thread.
@@ -55,6 +58,10 @@ pub(super) struct Writer {
     clocks_kept: Option<Instant>,
     /// Ids up to this one are reserved on disk: see [`reserve`](Self::reserve).
     reserved: MessageId,
+    /// Log lines about failures.
+    failure_log: Bucket,
+    /// Whether the log says that the database fails.
+    told: bool,
 }
 
 /// Why a transaction failed.
@@ -82,6 +89,7 @@ impl Writer {
         // A database that follows a log gets its ids from there and may not skip any, so nothing is ever left to
         // reserve.
         let reserved = MessageId::new(i64::MAX);
+        let (failure_log, told) = (Bucket::full(Instant::now()), false);
         Ok(Self {
             connection,
             shared,
@@ -94,6 +102,8 @@ impl Writer {
             nonce_clock,
             clocks_kept: None,
             reserved,
+            failure_log,
+            told,
         })
     }
 
@@ -147,11 +157,12 @@ impl Writer {
     }
 
     /// Commits the whole batch in one transaction, or nothing of it; but a command that fails by itself, for whatever
-    /// reason, fails alone, and the others are applied again without it. `waiting` is how many commands have gathered
-    /// meanwhile.
-    pub(super) fn commit(&mut self, mut batch: Vec<Step>, waiting: impl FnOnce() -> usize) {
+    /// reason, fails alone: those before it are applied again, and then those after it. `waiting` is how many commands
+    /// have gathered meanwhile.
+    pub(super) fn commit(&mut self, batch: Vec<Step>, waiting: impl Fn() -> usize) {
         let started = Instant::now();
-        for _ in 0..=FAIL_ALONE_MAX {
+        let mut parts = vec![batch];
+        while let Some(mut batch) = parts.pop() {
             let mut failed = None;
             let committed = self.transact(|connection, last_id, effects| {
                 let mut done = Vec::with_capacity(batch.len());
@@ -166,10 +177,15 @@ impl Writer {
             match (committed, failed) {
                 (Some((done, effects)), _) => {
                     let replies = batch.into_iter().map(|step| step.reply);
-                    return self.publish(&effects, replies.zip(done), started, waiting);
+                    self.publish(&effects, replies.zip(done), started, &waiting);
                 }
                 // The next transaction writes a proof first: a disk that is full is not taken for the fault of a command.
-                (None, Some(at)) => drop(batch.remove(at)),
+                (None, Some(at)) => {
+                    let after = batch.split_off(at + 1);
+                    batch.pop();
+                    parts.push(after);
+                    parts.extend((!batch.is_empty()).then_some(batch));
+                }
                 (None, None) => return,
             }
         }
@@ -184,7 +200,8 @@ impl Writer {
         let reads = self.shared.reads.take();
         match self.try_transact(&mut effects, &reads, apply) {
             Ok(done) => {
-                if self.shared.failing.swap(false, Ordering::Relaxed) {
+                self.shared.failing.store(false, Ordering::Relaxed);
+                if std::mem::take(&mut self.told) {
                     tracing::info!("the database works again");
                 }
                 Some((done, effects))
@@ -192,7 +209,10 @@ impl Writer {
             Err(failure) => {
                 self.in_doubt.extend(effects.ended);
                 self.shared.reads.put_back(&reads);
-                if !self.shared.failing.swap(true, Ordering::Relaxed) {
+                self.shared.failing.store(true, Ordering::Relaxed);
+                let allowance = Allowance::per_second(FAILURE_LOG_RATE, FAILURE_LOG_BURST);
+                if !self.told && self.failure_log.take(allowance, Instant::now()).is_ok() {
+                    self.told = true;
                     tracing::error!(%failure, "the database fails: nothing is stored until it works again");
                 }
                 None
