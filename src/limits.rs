@@ -19,6 +19,9 @@ pub(crate) const URI_MAX_BYTES: usize = 2 * 1024;
 pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
 /// Time for a request's head, and for a kept-alive connection to send another request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a trusted proxy's connection: longer than nginx keeps one by itself, so that the proxy ends it, who loses no
+/// request by that. A proxy has the whole head before it sends it.
+pub(crate) const PROXY_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for a request's body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time within which a peer must accept some of an HTTP answer.

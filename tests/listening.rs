@@ -57,6 +57,23 @@ async fn a_unix_socket_serves_what_a_port_does() {
 }
 
 #[tokio::test]
+async fn a_proxys_connection_is_kept_for_longer_than_a_browsers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("chinwag.sock");
+    let server = TestServer::with(&["--listen", &unix(&path)]);
+    let request = server.get("/healthz").bytes();
+    let mut proxys = RawClient::connect_to(bridge(&path).await).await;
+    let mut browsers = RawClient::connect(&server).await;
+    for connection in [&mut proxys, &mut browsers] {
+        connection.send(&request).await;
+        assert_eq!(connection.response().await.status, 200);
+    }
+    browsers.end().await;
+    proxys.send(&request).await;
+    assert_eq!(proxys.try_response().await.map(|response| response.status), Some(200));
+}
+
+#[tokio::test]
 async fn a_slow_reader_on_a_unix_socket_loses_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("chinwag.sock");

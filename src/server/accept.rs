@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::http::{ApiError, HttpStream, override_hyper_error, raw_error_response};
-use crate::limits::{ACCEPT_BACKOFF, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT};
+use crate::limits::{ACCEPT_BACKOFF, HEAD_MAX_BYTES, HEAD_TIMEOUT, HEADERS_MAX, LINGER_TIMEOUT, PROXY_IDLE_TIMEOUT};
 use crate::metrics::Refused;
 use crate::net::{ConnectionPermits, Listener, Peer, Stream};
 use crate::router::route;
@@ -101,9 +101,10 @@ async fn serve(app: Arc<App>, stream: Stream, peer: Peer) {
         let answer = route(Arc::clone(&app), peer.clone(), request);
         async { Ok::<_, Infallible>(answer.await) }
     });
+    let head_timeout = if peer.proxied { PROXY_IDLE_TIMEOUT } else { HEAD_TIMEOUT };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_MAX_BYTES)
         .serve_connection(HttpStream::new(stream, override_hyper_error), service)
