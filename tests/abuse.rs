@@ -269,6 +269,20 @@ async fn a_message_that_is_not_whole_ten_seconds_after_its_first_byte_is_1008_ho
 }
 
 #[tokio::test]
+async fn a_message_must_be_whole_in_time_while_its_sender_reads_nothing_too() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    bob.connect().await.store_all("n", &vec!["\u{1f642}".repeat(3_500); 100]).await;
+    let mut raw = RawClient::far_away(&server).await;
+    raw.upgrade().await;
+    let auth = json!({"type": "auth", "token": ada.token, "last_id": 0}).to_string();
+    // What was missed is 1.4 MB, which is not taken: the server waits to write, and reads no further.
+    raw.send(&[frame(FIN | TEXT, auth.as_bytes()), frame(TEXT, b"begun")].concat()).await;
+    let line = server.logged("disconnected user=ada").await;
+    assert!(line.contains("a message took too long to arrive"), "{line}");
+}
+
+#[tokio::test]
 async fn unfinished_messages_of_one_user_take_a_bounded_number_of_bytes() {
     let server = TestServer::start();
     let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
@@ -287,20 +301,6 @@ async fn unfinished_messages_of_one_user_take_a_bounded_number_of_bytes() {
     assert_eq!(over.close_code().await, 1013);
     bob.connect().await.store("n", "somebody else has room").await;
     let first = held.pop().expect("four are held");
-#[tokio::test]
-async fn a_message_must_be_whole_in_time_while_its_sender_reads_nothing_too() {
-    let server = TestServer::start();
-    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
-    bob.connect().await.store_all("n", &vec!["\u{1f642}".repeat(3_500); 100]).await;
-    let mut raw = RawClient::far_away(&server).await;
-    raw.upgrade().await;
-    let auth = json!({"type": "auth", "token": ada.token, "last_id": 0}).to_string();
-    // What was missed is 1.4 MB, which is not taken: the server waits to write, and reads no further.
-    raw.send(&[frame(FIN | TEXT, auth.as_bytes()), frame(TEXT, b"begun")].concat()).await;
-    let line = server.logged("disconnected user=ada").await;
-    assert!(line.contains("a message took too long to arrive"), "{line}");
-}
-
     drop(first);
     let mut one_more = held.pop().expect("three are held");
     let end = b"";
@@ -382,6 +382,16 @@ async fn a_name_of_the_internet_that_leads_here_reaches_nothing_unless_the_opera
     page.send(format!("{HANDSHAKE}Host: evil.example\r\nOrigin: http://evil.example\r\n\r\n").as_bytes()).await;
     assert_eq!(page.response().await.status, 421);
     assert!(server.logged("evil.example").await.contains("--host"), "the operator is told which flag");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_refused_and_the_log_says_what_may_be_the_matter() {
+    let server = TestServer::start();
+    let mut page = RawClient::connect(&server).await;
+    page.send(format!("{HANDSHAKE}Host: 127.0.0.1:8080\r\nOrigin: https://chat.example\r\n\r\n").as_bytes()).await;
+    assert_eq!(page.response().await.error(), (403, "forbidden_origin".to_owned()));
+    let line = server.logged("https://chat.example").await;
+    assert!(line.contains("host=127.0.0.1:8080") && line.contains("--allow-origin"), "{line}");
 }
 
 #[tokio::test]

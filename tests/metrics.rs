@@ -145,3 +145,14 @@ async fn a_few_connections_for_metrics_are_served_at_once_and_the_others_wait() 
     }
     reading.await.expect("an answer");
 }
+
+#[tokio::test]
+async fn a_page_whose_name_was_made_to_point_here_reads_no_metrics() {
+    let server = TestServer::with(FLAGS);
+    let address = server.metrics_address().await;
+    for (host, status) in [("prometheus", 200), ("192.0.2.1:9100", 200), ("evil.example", 421)] {
+        let mut raw = RawClient::connect_to(address).await;
+        raw.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
+        assert_eq!(raw.response().await.status, status, "{host}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
@@ -34,7 +34,7 @@ pub(crate) async fn serve(app: Arc<App>, listener: Listener) -> Infallible {
         let app = Arc::clone(&app);
         serving.spawn(async move {
             let service = service_fn(|request: hyper::Request<_>| {
-                let answer = answer(&app, request.method(), request.uri().path());
+                let answer = answer(&app, request.method(), request.uri().path(), request.headers().get(HOST));
                 async { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -45,9 +45,12 @@ pub(crate) async fn serve(app: Arc<App>, listener: Listener) -> Infallible {
     }
 }
 
-/// Answers a request on the metrics listener.
-fn answer(app: &App, method: &Method, path: &str) -> Response {
+/// Answers a request on the metrics listener, but none for another host: that is of a page whose name was made to point
+/// here.
+fn answer(app: &App, method: &Method, path: &str, host: Option<&HeaderValue>) -> Response {
+    let is_foreign = |host: &HeaderValue| !host.to_str().is_ok_and(|host| app.config.is_ours(host));
     let mut response = match (method, path) {
+        _ if host.is_some_and(is_foreign) => error_response(&ApiError::UnknownHost),
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let text = app.metrics.render(app.presence.counts());
             #[cfg(feature = "cluster")]

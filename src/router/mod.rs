@@ -236,7 +236,18 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
         let (host, of_origin) = (host.map(without_port), of_origin.map(without_port));
         host.zip(of_origin).is_some_and(|(host, of_origin)| !host.is_empty() && host.eq_ignore_ascii_case(of_origin))
     };
-    if is_allowed(app, origin) || same_host() { Ok(()) } else { Err(ApiError::ForbiddenOrigin) }
+    if is_allowed(app, origin) || same_host() {
+        return Ok(());
+    }
+    if app.rates.refusal_log.take((), Instant::now()).is_ok() {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        tracing::warn!(
+            %origin,
+            %host,
+            "refused a page of another origin than the host: if it is ours, have the proxy pass Host on; else --allow-origin"
+        );
+    }
+    Err(ApiError::ForbiddenOrigin)
 }
 
 /// A host without the default port of its scheme: browsers leave it out, and some proxies do not (RFC 6454 6.2).
