@@ -8,7 +8,6 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,9 +85,8 @@ pub(crate) fn listen(path: &Path) -> Option<Control> {
 fn bind(path: &Path) -> io::Result<Control> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
-    let file = SocketFile::of(path)?;
     // Until this is done, `is_trusted` keeps others out.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let file = SocketFile::of(path, 0o600)?;
     Ok(Control { listener, _file: file })
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::process::geteuid;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 #[cfg(feature = "tls")]
@@ -78,8 +81,7 @@ impl Listener {
             Endpoint::Unix(path) => {
                 remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
-                let file = SocketFile::of(path)?;
-                fs::set_permissions(path, fs::Permissions::from_mode(UNIX_SOCKET_MODE))?;
+                let file = SocketFile::of(path, UNIX_SOCKET_MODE)?;
                 Socket::Unix { listener, _file: Some(file) }.into()
             }
         })
@@ -219,8 +221,19 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), inode: inode(path)? })
+    /// The file of a socket that was just bound at `path`, which is given these permissions. What the owner of the
+    /// directory puts in its place meanwhile is not followed: the file is opened first, and only then looked at.
+    pub(crate) fn of(path: &Path, mode: u32) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.file_type().is_socket() || metadata.uid() != geteuid().as_raw() {
+            return Err(io::Error::other("another file was put in the place of the socket"));
+        }
+        // The only way by which permissions are changed by such a handle.
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(opened, fs::Permissions::from_mode(mode))?;
+        Ok(Self { path: path.into(), inode: (metadata.dev(), metadata.ino()) })
     }
 }
 
@@ -237,4 +250,25 @@ impl Drop for SocketFile {
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_socket_keeps_its_permissions() {
+        let directory = tempfile::tempdir().unwrap();
+        let (secret, path) = (directory.path().join("secret"), directory.path().join("chinwag.sock"));
+        let listener = unix::UnixListener::bind(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let file = SocketFile::of(&path, 0o600).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        drop((file, listener));
+        fs::write(&secret, "").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o400)).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(SocketFile::of(&path, 0o660).is_err());
+        assert_eq!(mode(&secret), 0o400);
+    }
 }
