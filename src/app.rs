@@ -28,7 +28,7 @@ use crate::password::Hasher;
 use crate::push::Push;
 use crate::rate_limit::{Allowance, IpLimiter, Limiter};
 use crate::space::{Space, SpaceLimits};
-use crate::unfinished::UnfinishedBudget;
+use crate::unfinished::{UnfinishedBudget, Uploads};
 
 /// Why a write is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,8 @@ pub(crate) struct App {
     pub(crate) space: Space,
     /// Pictures that are received or wait to be stored.
     pub(crate) images: Semaphore,
+    /// Pictures that are received, by user.
+    pub(crate) uploads: Uploads,
     /// Whether a warning about an ignored `X-Forwarded-For` was logged.
     pub(crate) warned_of_proxy: AtomicBool,
     /// Connections that have not authenticated, by address.
@@ -159,8 +161,8 @@ impl App {
             hasher: Hasher::new(memory::limit()),
             space: Space::new(&config.db, SpaceLimits { min_free: config.min_free, max_database: config.max_db_size }),
             images: Semaphore::new(IMAGES_AT_ONCE),
+            uploads: Uploads::default(),
             warned_of_proxy: AtomicBool::new(false),
-            frame_allowance: message.map(|_| Allowance::per_second(frames, frame_burst)),
             connections_per_ip: Arc::new(ConnectionsPerIp::new(
                 config.address_connections as usize,
                 (places / NETWORK_PLACES) as usize,

@@ -51,12 +51,12 @@ pub(crate) const PAGE_HELD_BYTES: usize = 256 * 1024;
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 /// Unauthenticated connections of one address that are always kept open between requests: those of five browsers.
 pub(crate) const KEPT_OPEN_PER_IP: usize = 32;
-/// The part of all places that authenticated connections of one address leave to others: a quarter. Unlimited if
-/// connections per address are.
-pub(crate) const ADDRESS_PLACES_KEPT: u32 = 4;
 /// The part of all places that strangers of one IPv6 network may have, however wide it is: half. Unlimited if connections
 /// per address are.
 pub(crate) const NETWORK_PLACES: u32 = 2;
+/// The part of all places that authenticated connections of one address leave to others: a quarter. Unlimited if
+/// connections per address are.
+pub(crate) const ADDRESS_PLACES_KEPT: u32 = 4;
 /// The part of all places that is kept for [addresses of users](USER_ADDRESSES_KNOWN): an eighth.
 /// Unlimited if connections per address are.
 pub(crate) const KNOWN_PLACES_KEPT: u32 = 8;
@@ -101,12 +101,12 @@ pub(crate) const HANDSHAKE_BURST: u32 = 100;
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a client's first frame.
 pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
-pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
-/// How long a message or a frame may take from its first byte to its last, as a body may.
 /// Bytes of a client's first frame, which says who it is: a stranger's message is not held for longer. Past it the close
 /// code is 1009.
 pub(crate) const AUTH_MAX_BYTES: usize = 4 * 1024;
+/// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
+pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;
+/// How long a message or a frame may take from its first byte to its last, as a body may.
 pub(crate) const MESSAGE_TIMEOUT: Duration = BODY_TIMEOUT;
 /// Bytes of a message that is not whole yet which count for nobody: one read's worth.
 pub(crate) const UNFINISHED_FREE_BYTES: usize = READ_BUFFER_BYTES;
@@ -481,6 +481,8 @@ pub(crate) const IMAGE_MAX_BYTES: usize = 512 * 1024;
 pub(crate) const IMAGE_MAX_PIXELS: u32 = 4_096;
 /// Pictures that are received, or wait to be stored, at once: eight of the largest are 4 MiB.
 pub(crate) const IMAGES_AT_ONCE: usize = 8;
+/// Those of them that may be of one user.
+pub(crate) const USER_IMAGES_AT_ONCE: usize = 2;
 /// Most pictures of one user that are in no message yet.
 pub(crate) const UNNAMED_IMAGES_MAX: u32 = 16;
 /// Pictures that one user may send at once: those of a day out.
@@ -491,15 +493,15 @@ pub(crate) const IMAGES_AN_HOUR: u32 = 60;
 pub(crate) const IMAGE_PIECE_BYTES: u32 = 64 * 1024;
 /// Pictures that one step of the cleaning removes.
 pub(crate) const CLEAN_IMAGES: u32 = 8;
+/// Bytes of pictures that it removes, unless the first has more: they are overwritten on the disk.
+pub(crate) const CLEAN_IMAGE_BYTES: u32 = 256 * 1024;
 /// Longest text to search for, in characters: a sentence.
 pub(crate) const SEARCH_MAX_CHARS: usize = 100;
 /// Messages that one search looks at: some milliseconds' worth. The client continues from there.
 pub(crate) const SEARCH_ROWS: u32 = 10_000;
 /// The longest that one search looks, if the disk is slow.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_millis(50);
-/// Messages of a search if nobody says.
-/// Bytes of pictures that it removes, unless the first has more: they are overwritten on the disk.
-pub(crate) const CLEAN_IMAGE_BYTES: u32 = 256 * 1024;
+/// Messages of a search by default.
 pub(crate) const SEARCH_DEFAULT_MESSAGES: u32 = 20;
 /// Most messages of a search.
 pub(crate) const SEARCH_MAX_MESSAGES: u32 = 100;

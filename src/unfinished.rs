@@ -1,12 +1,13 @@
-//! The budget for bytes of messages that are not whole yet, for each user and for the server.
+//! What is not whole yet: how many bytes of messages a user, and the server, may hold, and how many pictures a user sends.
 //!
 //! A message may come in fragments with anything between them, so its part that has arrived is kept. A budget for each
 //! connection alone would grow with the number of connections that somebody opens.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{UNFINISHED_BYTES_MAX, UNFINISHED_FREE_BYTES, USER_UNFINISHED_BYTES_MAX};
+use crate::limits::{UNFINISHED_BYTES_MAX, UNFINISHED_FREE_BYTES, USER_IMAGES_AT_ONCE, USER_UNFINISHED_BYTES_MAX};
 use crate::model::UserId;
 
 /// The bytes that all connections hold.
@@ -75,6 +76,43 @@ impl Drop for UnfinishedBytes {
         if let Some((budget, user, held)) = self.0.take() {
             // Giving back is never refused.
             drop(budget.replace(user, held, 0));
+        }
+    }
+}
+
+/// Who sends pictures, and how many at once.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads(Mutex<HashMap<UserId, usize>>);
+
+/// A picture that somebody sends, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Upload<'a>(&'a Uploads, UserId);
+
+impl Uploads {
+    /// Counts a picture; none if its sender sends as many as they may.
+    pub(crate) fn begin(&self, user: UserId) -> Option<Upload<'_>> {
+        let mut sending = self.lock();
+        let count = sending.entry(user).or_default();
+        if *count >= USER_IMAGES_AT_ONCE {
+            return None;
+        }
+        *count += 1;
+        Some(Upload(self, user))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let Self(uploads, user) = self;
+        if let Entry::Occupied(mut sending) = uploads.lock().entry(*user) {
+            *sending.get_mut() -= 1;
+            if *sending.get() == 0 {
+                sending.remove();
+            }
         }
     }
 }

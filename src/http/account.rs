@@ -43,6 +43,13 @@ async fn verified(app: &App, peer: &Peer, session: &Session, claimed: Password) 
     if matches { Ok(hash) } else { Err(ApiError::InvalidCredentials) }
 }
 
+/// The live session of a person who changes something of an account, which counts as something written.
+async fn writer(app: &App, headers: &HeaderMap) -> Result<Session, ApiError> {
+    let session = person(app, headers).await?;
+    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    Ok(session)
+}
+
 async fn change(app: &App, session: &Session, command: AccountCommand) -> Result<AccountOutcome, ApiError> {
     Ok(app.db.change_account(session.id, session.user, command).await?)
 }
@@ -76,14 +83,14 @@ pub(crate) async fn sessions(app: &Arc<App>, headers: &HeaderMap) -> Result<Resp
 
 /// `DELETE /sessions/ID`: ends one of them.
 pub(crate) async fn end_session(app: &Arc<App>, headers: &HeaderMap, ended: SessionId) -> Result<Response, ApiError> {
-    let session = person(app, headers).await?;
+    let session = writer(app, headers).await?;
     change(app, &session, AccountCommand::EndSession { ended }).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 /// `DELETE /sessions`: ends all but this one.
 pub(crate) async fn end_other_sessions(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let session = person(app, headers).await?;
+    let session = writer(app, headers).await?;
     change(app, &session, AccountCommand::EndOtherSessions).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -174,7 +181,7 @@ async fn send_export(app: Arc<App>, user: UserId, mut sender: Sender<Bytes, db::
 
 /// `POST /invites`: a link that lets somebody register.
 pub(crate) async fn invite(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Result<Response, ApiError> {
-    let session = person(app, request.headers()).await?;
+    let session = writer(app, request.headers()).await?;
     let base = base_url(app, peer, request.headers());
     let body = read_json(request).await?;
     let NewInviteBody { uses, expires_in } = protocol::parse_body(&body).ok_or(ApiError::InvalidBody(
@@ -230,7 +237,7 @@ pub(crate) async fn invites(app: &Arc<App>, headers: &HeaderMap) -> Result<Respo
 
 /// `DELETE /invites/ID`: takes one back.
 pub(crate) async fn delete_invite(app: &Arc<App>, headers: &HeaderMap, invite: i64) -> Result<Response, ApiError> {
-    let session = person(app, headers).await?;
+    let session = writer(app, headers).await?;
     may_invite(app, &session)?;
     change(app, &session, AccountCommand::DeleteInvite { invite }).await?;
     Ok(empty(StatusCode::NO_CONTENT))

@@ -34,6 +34,7 @@ pub(crate) async fn store(app: &Arc<App>, request: Request<Incoming>) -> Result<
     if app.space.is_low(app.db.free_bytes()) {
         return Err(ApiError::NoSpace);
     }
+    let _of_user = app.uploads.begin(session.user).ok_or(ApiError::Unavailable)?;
     // Held until the picture is on disk: it bounds how many are in memory.
     let _place = app.images.try_acquire().map_err(|_| ApiError::Unavailable)?;
     app.rates.images.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::messages::{message, step_in_room};
 use crate::db::reads::ReadPositions;
+use crate::limits::REPLAY_MAX_MESSAGES;
 use crate::model::{MessageId, UnixMillis, UserId, Username};
 use crate::room::{MEMBERS_LISTED_MAX, NotifyAbout, RoomId, RoomKind, RoomView, UNREAD_COUNTED_MAX};
 
@@ -201,6 +202,11 @@ pub(in crate::db) fn change_room(
 const SET_MEMBER: &str = "INSERT INTO members (room_id, user_id, event, is_present) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET event = excluded.event, is_present = excluded.is_present";
 
+/// By `members_by_user`, and the rooms' rowid. Of rooms that are no more, the last that somebody was in are told of: with
+/// more than are replayed, a client is told to begin anew.
+const FORGET_GONE: &str = "DELETE FROM members WHERE user_id = ?1 AND room_id IN (SELECT room_id FROM members \
+     WHERE user_id = ?1 AND is_present = 0 AND room_id NOT IN (SELECT id FROM rooms) ORDER BY event DESC LIMIT -1 OFFSET ?2 + 1)";
+
 /// Adds somebody to a room, or removes them.
 pub(in crate::db) fn set_member(
     connection: &Connection,
@@ -210,6 +216,9 @@ pub(in crate::db) fn set_member(
     is_present: bool,
 ) -> rusqlite::Result<()> {
     connection.prepare_cached(SET_MEMBER)?.execute(params![room.0, user.0, event.get(), is_present])?;
+    if !is_present {
+        connection.prepare_cached(FORGET_GONE)?.execute(params![user.0, REPLAY_MAX_MESSAGES])?;
+    }
     Ok(())
 }
 
