@@ -13,22 +13,29 @@ const INTERRUPT: u8 = 3;
 
 /// A password: typed twice at a terminal, or the first line of any other standard input.
 ///
-/// The page composes characters (NFC), and this program cannot: a password that the page might compose is refused,
-/// since nobody could log in there with it.
+/// The page composes what is typed (NFC), and this program does not know how: what the page may send otherwise is
+/// refused, since nobody could log in there by it, and with it some that it would not.
 pub(super) fn new_password() -> anyhow::Result<String> {
     let password = entered()?;
-    if password.chars().any(may_be_composed) {
+    if !password.chars().all(stays_as_it_is) {
         bail!(
-            "this password has a letter and its accent as two characters, which the page joins: type it as one (NFC)"
+            "this password has a character that the page may join with others or replace (NFC): type a letter and its \
+             accent as one, or take another"
         );
     }
     Ok(password)
 }
 
-/// Whether a character may become one with those before it: the accents of the alphabets, the sound marks of Japanese
-/// and the letters that Korean syllables are made of.
-fn may_be_composed(char: char) -> bool {
-    matches!(char, '\u{300}'..='\u{36f}' | '\u{3099}' | '\u{309a}' | '\u{1160}'..='\u{11ff}')
+/// Whether NFC leaves a character as it is, whatever stands beside it: that is known of those of whole blocks, most of what
+/// Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic, Georgian, Korean, Japanese and Chinese are typed in, and of symbols.
+fn stays_as_it_is(char: char) -> bool {
+    matches!(char,
+        '\0'..='\u{2ff}' | '\u{388}'..='\u{482}' | '\u{48a}'..='\u{590}' | '\u{5d0}'..='\u{60f}' | '\u{620}'..='\u{64a}'
+        | '\u{671}'..='\u{6d5}' | '\u{10a0}'..='\u{1112}' | '\u{1e00}'..='\u{1eff}' | '\u{200d}'
+        | '\u{2010}'..='\u{20cf}' | '\u{2100}'..='\u{2125}' | '\u{2190}'..='\u{2328}' | '\u{2400}'..='\u{2ad0}'
+        | '\u{3000}'..='\u{3020}' | '\u{3041}'..='\u{3096}' | '\u{309b}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7a3}' | '\u{fe0f}' | '\u{ff01}'..='\u{ffef}' | '\u{1f000}'..='\u{1faff}'
+        | '\u{20000}'..='\u{2f7ff}')
 }
 
 fn entered() -> anyhow::Result<String> {
