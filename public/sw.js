@@ -167,7 +167,9 @@ function counted({ locale, forms }, n) {
 
 /** A notification was pressed: the room it tells of, in a page that is open or in a new one. */
 async function goTo(room) {
-  const [page] = await clients.matchAll({ type: "window", includeUncontrolled: true });
+  const pages = await clients.matchAll({ type: "window", includeUncontrolled: true });
+  // Another program may have pages of the same origin, under another path.
+  const page = pages.find(({ url }) => url.startsWith(registration.scope));
   if (!page) return clients.openWindow(addressOf("/") + (room ? `#/room/${room}` : ""));
   await page.focus();
   page.postMessage({ go: room });
