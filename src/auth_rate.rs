@@ -64,8 +64,8 @@ impl AuthRate {
         self.take_pair(address, pair(address, Some(username)), Instant::now())
     }
 
-    /// Counts a try of a name from an address, or says how long to wait. The address comes first: past its limit no name
-    /// is noted, so that one address cannot fill the table with names.
+    /// Counts a try of a name from an address, or says how long to wait. The address comes first: past its limit no
+    /// name is noted, so that one address cannot fill the table with names.
     fn take_pair(&self, address: IpAddr, pair: Pair, now: Instant) -> Result<(), Duration> {
         self.addresses.take(address, now)?;
         self.pairs.take(pair, now).inspect_err(|_| self.addresses.put_back(address, now))

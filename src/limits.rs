@@ -19,8 +19,8 @@ pub(crate) const URI_MAX_BYTES: usize = 2 * 1024;
 pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
 /// Time for a request's head, and for a kept-alive connection to send another request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for a trusted proxy's connection: longer than nginx keeps one by itself, so that the proxy ends it, who loses no
-/// request by that. A proxy has the whole head before it sends it.
+/// The same for a trusted proxy's connection: longer than nginx keeps one by itself, so that the proxy ends it, who
+/// loses no request by that. A proxy has the whole head before it sends it.
 pub(crate) const PROXY_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for a request's body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +51,8 @@ pub(crate) const PAGE_HELD_BYTES: usize = 256 * 1024;
 pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 /// Unauthenticated connections of one address that are always kept open between requests: those of five browsers.
 pub(crate) const KEPT_OPEN_PER_IP: usize = 32;
-/// The part of all places that strangers of one IPv6 network may have, however wide it is: half. Unlimited if connections
-/// per address are.
+/// The part of all places that strangers of one IPv6 network may have, however wide it is: half. Unlimited if
+/// connections per address are.
 pub(crate) const NETWORK_PLACES: u32 = 2;
 /// The part of all places that authenticated connections of one address leave to others: a quarter. Unlimited if
 /// connections per address are.
@@ -101,8 +101,8 @@ pub(crate) const HANDSHAKE_BURST: u32 = 100;
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a client's first frame.
 pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a client's first frame, which says who it is: a stranger's message is not held for longer. Past it the close
-/// code is 1009.
+/// Bytes of a client's first frame, which says who it is: a stranger's message is not held for longer. Past it the
+/// close code is 1009.
 pub(crate) const AUTH_MAX_BYTES: usize = 4 * 1024;
 /// Bytes of one WebSocket frame or message from a client; past it the close code is 1009.
 pub(crate) const FRAME_MAX_BYTES: usize = 64 * 1024;

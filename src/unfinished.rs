@@ -1,4 +1,5 @@
-//! What is not whole yet: how many bytes of messages a user, and the server, may hold, and how many pictures a user sends.
+//! What is not whole yet: how many bytes of messages a user, and the server, may hold, and how many pictures a user
+//! sends.
 //!
 //! A message may come in fragments with anything between them, so its part that has arrived is kept. A budget for each
 //! connection alone would grow with the number of connections that somebody opens.

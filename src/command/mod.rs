@@ -188,8 +188,8 @@ impl<'a> Hands<'a> {
         Ok(done?)
     }
 
-    /// Has one of many steps carried out, each of which may be done twice: one that the database has no time for is tried
-    /// again, for a while.
+    /// Has one of many steps carried out, each of which may be done twice: one that the database has no time for is
+    /// tried again, for a while.
     fn step(&self, order: &AdminCommand) -> anyhow::Result<Report> {
         for _ in 1..STEP_TRIES {
             match self.administer(order.clone()) {

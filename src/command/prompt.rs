@@ -26,8 +26,9 @@ pub(super) fn new_password() -> anyhow::Result<String> {
     Ok(password)
 }
 
-/// Whether NFC leaves a character as it is, whatever stands beside it: that is known of those of whole blocks, most of what
-/// Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic, Georgian, Korean, Japanese and Chinese are typed in, and of symbols.
+/// Whether NFC leaves a character as it is, whatever stands beside it: that is known of those of whole blocks, most of
+/// what Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic, Georgian, Korean, Japanese and Chinese are typed in, and of
+/// symbols.
 fn stays_as_it_is(char: char) -> bool {
     matches!(char,
         '\0'..='\u{2ff}' | '\u{388}'..='\u{482}' | '\u{48a}'..='\u{590}' | '\u{5d0}'..='\u{60f}' | '\u{620}'..='\u{64a}'
