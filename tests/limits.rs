@@ -282,16 +282,10 @@ async fn fragments_without_end_hold_up_nobody_and_are_closed_with_1008() {
 #[tokio::test]
 async fn logins_and_registrations_of_an_address_share_a_rate() {
     let server = TestServer::with(&["--auth-rate", "4"]);
+    let account = json!({"username": "ada", "password": PASSWORD});
     let mut statuses = Vec::new();
-    for (route, password) in [
-        ("/register", PASSWORD),
-        ("/login", "a wild guess"),
-        ("/login", "a wild guess"),
-        ("/login", "a wild guess"),
-        ("/login", PASSWORD),
-        ("/register", PASSWORD),
-    ] {
-        let response = server.post(route).json(&json!({"username": "ada", "password": password})).send().await;
+    for route in ["/register", "/login", "/login", "/login", "/login", "/register"] {
+        let response = server.post(route).json(&account).send().await;
         if response.status == 429 {
             assert_eq!(response.error().1, "rate_limited");
             let seconds: u64 = response.header("Retry-After").expect("when").parse().expect("seconds");
@@ -299,7 +293,7 @@ async fn logins_and_registrations_of_an_address_share_a_rate() {
         }
         statuses.push(response.status);
     }
-    assert_eq!(statuses, [201, 401, 401, 401, 429, 429]);
+    assert_eq!(statuses, [201, 200, 200, 200, 429, 429]);
     assert_eq!(server.get("/healthz").send().await.status, 200, "nothing else is rated");
 }
 

@@ -926,14 +926,11 @@ async fn every_answer_forbids_sniffing_framing_and_referrers() {
     let server = TestServer::with(&["--auth-rate", "2"]);
     let ada = Client::register(&server, "ada").await;
     let account = json!({"username": "ada", "password": PASSWORD});
-    let stranger = json!({"username": "nobody", "password": PASSWORD});
     let too_large = json!({"padding": "x".repeat(16 << 10)});
     let mut requests = vec![
         (405, server.post("/healthz")),
         (413, server.post("/login").json(&too_large)),
-        (401, server.post("/login").json(&stranger)),
-        (401, server.post("/login").json(&stranger)),
-        (429, server.post("/login").json(&stranger)),
+        (429, server.post("/login").json(&account)),
         (204, server.request("OPTIONS", "/login")),
         (204, server.post("/logout").by(&ada)),
     ];
