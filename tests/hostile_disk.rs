@@ -165,7 +165,7 @@ fn what_a_restore_finds_in_its_way_is_left_alone() {
     let in_the_way = directory.path().join("chinwag.db.restored");
     symlink(&backup, &in_the_way).expect("a link");
     let line = chinwag(&database, &["restore", text(&backup)]).failed();
-    assert!(line.contains("chinwag.db.restored is in the way"), "{line}");
+    assert!(line.contains("chinwag.db.restored exists and is not ours"), "{line}");
     assert!(in_the_way.is_symlink());
 }
 
