@@ -167,6 +167,14 @@ fn addresses_in(path: &str, content: &str) -> Vec<String> {
     named.filter(|address| !address.is_empty() && !address.starts_with('#')).map(str::to_owned).collect()
 }
 
+/// The paths, below that of the page, of the modules that a script loads when they are first wanted.
+fn loaded_by(content: &str) -> impl Iterator<Item = String> {
+    ["view/", "store/"].into_iter().flat_map(move |folder| {
+        let named = content.split(&format!("\"{folder}")).skip(1).map(str::to_owned).collect::<Vec<_>>();
+        named.into_iter().filter_map(move |rest| Some(format!("{folder}{}", rest.split_once('"')?.0)))
+    })
+}
+
 /// The path of an address that the file at `path` names.
 fn resolved(path: &str, address: &str) -> String {
     let mut segments: Vec<&str> = path.split('/').collect();
@@ -201,7 +209,9 @@ async fn talk_under_a_path(kind: Kind) {
         }
         let file = get(&path).await;
         assert_eq!(file.status, 200, "{path}");
-        for address in addresses_in(&path, &String::from_utf8_lossy(&file.body)) {
+        let content = String::from_utf8_lossy(&file.body);
+        next.extend(loaded_by(&content).map(|module| format!("/chat/{module}")));
+        for address in addresses_in(&path, &content) {
             assert!(!address.starts_with('/') && !address.contains(':'), "{path} names {address}");
             next.push(resolved(&path, &address));
         }
