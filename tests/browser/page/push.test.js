@@ -263,7 +263,7 @@ test("after a logout nothing is pushed to the device, even if the server cannot 
 
 test("a page that is not at https says that notifications need it", async () => {
   // A name that is neither this machine's nor at https is no secure context.
-  const plain = await Server.start(["--host", "chat.test"]);
+  const plain = await Server.start(["--host", "chat.test", "--registration", "open"]);
   const other = await launch({ flags: ["--host-resolver-rules=MAP chat.test 127.0.0.1"] });
   const person = await Person.join(other, `http://chat.test:${plain.port}`, "Jan");
   await person.button("Notifications").click();
