@@ -62,7 +62,8 @@ async fn a_database_of_any_earlier_version_is_upgraded_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_database_of_an_earlier_version_has_its_history_in_the_lobby_as_read_and_no_moderator_until_one_is_made() {
-    for version in VERSIONS {
+    // Rooms, and what one has read, came with version 3.
+    for version in VERSIONS.into_iter().take(2) {
         let mut server = server_on(version).await;
         server.restart();
         let ada = Client::known(&server, "Ada", TOKEN);
