@@ -12,12 +12,12 @@ use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, He
 #[cfg(feature = "cluster")]
 use crate::cluster;
 use crate::config::parse_origin;
-use crate::db::PageQuery;
+use crate::db::{NewMessage, PageQuery};
 use crate::http::percent_decode;
 use crate::http::{assets, is_json, messages, override_hyper_error, proxy, rest};
 use crate::limits::{PAGE_MAX_MESSAGES, REQUEST_ID_MAX_CHARS};
 use crate::model::{CONTENT_MAX_CHARS, Content, Message, MessageId, NONCE_MAX_CHARS, Nonce, UnixMillis, Username};
-use crate::protocol::{Auth, ClientFrame, CredentialsBody, InviteBody, MessageFrame, ServerFrame, encode, parse_body};
+use crate::protocol::{Auth, ClientFrame, CredentialsBody, InviteBody, ServerFrame, encode, parse_body};
 use crate::room::{ALT_MAX_CHARS, REACTIONS};
 use crate::ws::{self, FrameTracker};
 
@@ -34,7 +34,7 @@ pub fn client_frame(bytes: &[u8]) {
         assert!(auth.last_id.is_none_or(|id| id.get() >= 0));
     }
     match ClientFrame::parse(text) {
-        Ok(ClientFrame::Message(MessageFrame { content, nonce, image, .. })) => {
+        Ok(ClientFrame::Message(NewMessage { content, nonce, image, .. })) => {
             let chars = content.as_str().chars().count();
             assert!((usize::from(image.is_none())..=CONTENT_MAX_CHARS).contains(&chars));
             let description = image.as_ref().map_or("", |(_, alt)| alt.as_str());

@@ -14,10 +14,10 @@ use super::response::{Body, Response, as_json, json};
 use super::rest::bearer;
 use super::session::{number, sender, session_of};
 use crate::app::{App, WriteHeld};
-use crate::db::{self, History, IdRange, NewMessage, Page, PageQuery, Session, Write};
+use crate::db::{self, History, IdRange, Page, PageQuery, Session, Write};
 use crate::limits::{FRAME_MAX_BYTES, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES};
 use crate::model::{Content, MessageId, Nonce, UserId};
-use crate::protocol::{self, Attachments, EditBody, HistoryBody, MessageBody, MessageFrame};
+use crate::protocol::{self, Attachments, EditBody, HistoryBody, MessageBody};
 use crate::room::RoomId;
 
 /// A request for a page of history.
@@ -126,11 +126,8 @@ pub(crate) async fn send_message(app: &Arc<App>, request: Request<Incoming>) -> 
     };
     attached.room = one_of(attached.room, room, "the room in the query and the one in the body differ")?;
     let nonce = one_of(nonce, header, NONCES_DIFFER)?;
-    let id = match MessageFrame::new(&content, &attached, nonce) {
-        Ok(MessageFrame { room, content, reply_to, image, nonce }) => {
-            let message = NewMessage { room, content, reply_to, image, nonce };
-            write(app, session, Write::Message(message)).await?
-        }
+    let id = match attached.to_message(&content, nonce) {
+        Ok(message) => write(app, session, Write::Message(message)).await?,
         Err((error, nonce)) => seen_or(app, session.user, nonce, ApiError::InvalidMessage(error)).await?,
     };
     Ok(json(StatusCode::CREATED, protocol::event_body(id)))

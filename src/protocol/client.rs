@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::parse_object;
 use super::server::{AuthFailure, Refusal};
+use crate::db::NewMessage;
 use crate::model::{Content, InvalidContent, MessageId, Nonce};
 use crate::room::{AltText, Emoji, ImageId, RoomId};
 use crate::secret::Token;
@@ -18,7 +19,7 @@ use crate::secret::Token;
 /// A frame from a client that has authenticated.
 #[derive(Debug)]
 pub(crate) enum ClientFrame {
-    Message(MessageFrame),
+    Message(NewMessage),
     Edit {
         message: MessageId,
         content: Content,
@@ -48,17 +49,6 @@ pub(crate) enum ClientFrame {
     },
 }
 
-/// A message as a client sends it.
-#[derive(Debug)]
-pub(crate) struct MessageFrame {
-    pub(crate) room: RoomId,
-    /// Empty only with a picture.
-    pub(crate) content: Content,
-    pub(crate) reply_to: Option<MessageId>,
-    pub(crate) image: Option<(ImageId, AltText)>,
-    pub(crate) nonce: Option<Nonce>,
-}
-
 /// The optional parts of a message.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Attachments {
@@ -68,14 +58,14 @@ pub(crate) struct Attachments {
     alt: Option<String>,
 }
 
-impl MessageFrame {
-    /// Checks the parts of a message. The error is a text for the client.
-    pub(crate) fn new(
+impl Attachments {
+    /// Checks a message with these parts. The error is a text for the client.
+    pub(crate) fn to_message(
+        &self,
         content: &str,
-        attached: &Attachments,
         nonce: Option<Nonce>,
-    ) -> Result<Self, (Cow<'static, str>, Option<Nonce>)> {
-        let image = match (attached.image, AltText::parse(attached.alt.as_deref().unwrap_or_default())) {
+    ) -> Result<NewMessage, (Cow<'static, str>, Option<Nonce>)> {
+        let image = match (self.image, AltText::parse(self.alt.as_deref().unwrap_or_default())) {
             (None, _) => None,
             (Some(image), Some(alt)) => Some((ImageId(image), alt)),
             (Some(_), None) => return Err((INVALID_ALT.into(), nonce)),
@@ -85,8 +75,8 @@ impl MessageFrame {
             Err(InvalidContent::Blank) if image.is_some() => Content::none(),
             Err(error) => return Err((error.to_string().into(), nonce)),
         };
-        let room = attached.room.map_or(RoomId::LOBBY, RoomId);
-        Ok(Self { room, content, reply_to: attached.reply_to.map(MessageId::new), image, nonce })
+        let room = self.room.map_or(RoomId::LOBBY, RoomId);
+        Ok(NewMessage { room, content, reply_to: self.reply_to.map(MessageId::new), image, nonce })
     }
 }
 
@@ -251,7 +241,7 @@ struct ContentField<'a> {
 }
 
 fn message(content: &str, attached: &Attachments, nonce: Option<Nonce>) -> Result<ClientFrame, Refusal> {
-    let message = MessageFrame::new(content, attached, nonce);
+    let message = attached.to_message(content, nonce);
     message.map(ClientFrame::Message).map_err(|(error, nonce)| Refusal::invalid_message(error, nonce))
 }
 
@@ -324,7 +314,7 @@ mod tests {
             assert_eq!(parsed(&as_is), parsed(&escaped));
         }
         let without = ClientFrame::parse(r#"{"nonce":null,"content":"hello","type":"message"}"#);
-        assert!(matches!(without, Ok(ClientFrame::Message(MessageFrame { nonce: None, .. }))), "{without:?}");
+        assert!(matches!(without, Ok(ClientFrame::Message(NewMessage { nonce: None, .. }))), "{without:?}");
     }
 
     #[test]

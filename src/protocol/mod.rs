@@ -17,7 +17,7 @@ pub(crate) use account::{
     BanBody, DeleteAccountBody, NewInviteBody, PasswordBody, invited_body, invites_body, push_export_line,
     sessions_body,
 };
-pub(crate) use client::{Attachments, Auth, ClientFrame, MessageFrame};
+pub(crate) use client::{Attachments, Auth, ClientFrame};
 pub(crate) use found::{image_body, search_body};
 pub use frame::Encoder;
 pub(crate) use frame::encode;

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use super::authenticate::{Authenticated, Resume, authenticate, reject};
 use super::frames::{self, Close, Reader, Received};
 use crate::app::{App, WriteHeld};
-use crate::db::{self, Backlog, BacklogQuery, NewMessage, Sender, Write, WriteError};
+use crate::db::{self, Backlog, BacklogQuery, Sender, Write, WriteError};
 use crate::fan_out::{
     CloseReason, FrameBatchBuilder, FrameKind, OnlineSnapshot, Position, PresenceGuard, Reach, Shard, Span, Subscriber,
     WakeReason,
@@ -28,7 +28,7 @@ use crate::limits::{
 use crate::metrics::Refused;
 use crate::model::{MessageId, Nonce};
 use crate::net::{ConnectionPermits, IpPermit, Stream};
-use crate::protocol::{self, ClientFrame, Encoder, ErrorCode, MessageFrame, Refusal, ServerFrame};
+use crate::protocol::{self, ClientFrame, Encoder, ErrorCode, Refusal, ServerFrame};
 #[cfg(feature = "push")]
 use crate::push::Eye;
 use crate::rate_limit::{Allowance, Bucket};
@@ -339,10 +339,7 @@ impl Connection {
             Err(refusal) => return inbound.hold(refusal),
         };
         match frame {
-            ClientFrame::Message(MessageFrame { room, content, reply_to, image, nonce }) => {
-                let message = NewMessage { room, content, reply_to, image, nonce };
-                self.take_write(Write::Message(message), now, inbound)?;
-            }
+            ClientFrame::Message(message) => self.take_write(Write::Message(message), now, inbound)?,
             ClientFrame::Edit { message, content, nonce } => {
                 self.take_write(Write::Edit { message, content, nonce }, now, inbound)?;
             }
