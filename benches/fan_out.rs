@@ -145,7 +145,7 @@ struct Chat {
 impl Chat {
     fn open(address: SocketAddr, token: &str, receivers: usize) -> Self {
         let mut sockets: Vec<_> = (0..receivers).map(|_| open_socket(address, token)).collect();
-        // The first connection is told that its user came, and whoever is sent to once more is past all greetings.
+        // The first connection is told that its user came, and one that is sent to once more is past all greetings.
         assert!(read_frame(&mut sockets[0]).contains("user_join"));
         let message = frame(&format!(r#"{{"type":"message","content":"{CONTENT}"}}"#));
         sockets[0].write_all(&message).expect("the server reads");

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::{
     CLOSE, CONTINUATION, Client, Connection, FIN, HANDSHAKE, PING, PONG, RawClient, Request, TEXT, TestServer, frame,
-    text, within,
+    text, wait_while, within,
 };
 use serde_json::json;
 
@@ -118,7 +118,7 @@ async fn a_flood_that_is_allowed_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn whoever_comes_and_goes_over_and_over_is_told_to_wait() {
+async fn a_user_who_comes_and_goes_over_and_over_is_told_to_wait() {
     let server = TestServer::with(&["--user-connections", "64"]);
     let ada = Client::register(&server, "ada").await;
     let mut bob = Client::register(&server, "bob").await.connect().await;
@@ -201,7 +201,7 @@ async fn a_request_names_its_host_once() {
 }
 
 #[tokio::test]
-async fn whoever_is_turned_away_is_told_so_with_every_header() {
+async fn a_client_that_is_turned_away_is_told_so_with_every_header() {
     let server = TestServer::with(&["--address-connections", "1"]);
     let mut first = RawClient::connect(&server).await;
     first.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -214,7 +214,7 @@ async fn whoever_is_turned_away_is_told_so_with_every_header() {
 
 /// Answers that are never read fill the socket's buffers and then wait, which ends after ten seconds.
 #[tokio::test]
-async fn whoever_asks_and_does_not_read_the_answers_is_dropped() {
+async fn a_client_that_does_not_read_its_answers_is_dropped() {
     let server = TestServer::start();
     let stream = TcpStream::connect(server.address()).expect("the server accepts");
     let mut sender = stream.try_clone().expect("a second handle");
@@ -344,12 +344,7 @@ async fn unfinished_messages_of_many_users_take_little_memory_and_give_it_back()
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(over > 0 && grown < MEMORY, "{grown} bytes, {over} closed");
     drop(sockets);
-    within("its memory to come back", async {
-        while server.resident_bytes().saturating_sub(before) > MEMORY {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_while("its memory to come back", async || server.resident_bytes().saturating_sub(before) > MEMORY).await;
     people[0].connect().await.store("n", "and goes on").await;
 }
 

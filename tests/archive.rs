@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Client, TestServer, chinwag, chinwag_reading, contents, ids, int, text, within};
+use common::{Client, TestServer, chinwag, chinwag_reading, contents, ids, int, text, wait_while};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -37,12 +37,7 @@ async fn stopped_with(count: usize) -> TestServer {
 
 /// Waits until the server has `count` messages left: it prunes when it likes.
 async fn left(server: &TestServer, count: i64) {
-    within("the rest to be removed", async {
-        while server.number("SELECT count(*) FROM messages") > count {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the rest to be removed", async || server.number("SELECT count(*) FROM messages") > count).await;
     assert_eq!(server.number("SELECT count(*) FROM messages"), count);
 }
 

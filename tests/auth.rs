@@ -40,7 +40,7 @@ async fn auth_success_tells_who_where_and_with_whom() {
     assert_eq!(welcome["username"], "Ada");
     assert_eq!(welcome["last_id"], id);
     assert!(!text(&welcome["epoch"]).is_empty());
-    assert!(int(&welcome["online"]) >= 3, "whoever joins is counted: {welcome}");
+    assert!(int(&welcome["online"]) >= 3, "a user who joins is counted: {welcome}");
     let users: Vec<&str> = welcome["users"].as_array().expect("a list").iter().map(text).collect();
     for name in ["Ada", "bob", "zoe"] {
         assert!(users.contains(&name), "{users:?}");
@@ -118,7 +118,7 @@ async fn a_first_frame_of_another_type_is_unauthorized_and_not_heard() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_authenticate_within_10_s_is_sent_away() {
+async fn a_client_that_does_not_authenticate_within_10_s_is_sent_away() {
     let server = TestServer::start();
     let started = Instant::now();
     let mut silent = Connection::open(&server).await;

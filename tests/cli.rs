@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Client, Connection, PASSWORD, TestServer, run_to_end, within};
+use common::{Client, Connection, PASSWORD, TestServer, run_to_end, wait_while, within};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -205,12 +203,7 @@ async fn variables_are_heard_by_a_server_that_runs() {
 async fn each_shard_has_a_thread() {
     let [two, four] = ["2", "4"].map(|shards| TestServer::with(&["--shards", shards]));
     // The one that prints the greeting has not ended yet, perhaps, in one of them.
-    within("two threads more", async {
-        while four.threads() != two.threads() + 2 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    wait_while("two threads more", async || four.threads() != two.threads() + 2).await;
 }
 
 #[test]

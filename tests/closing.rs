@@ -264,7 +264,7 @@ async fn nothing_said_after_a_close_is_heard() {
 }
 
 #[tokio::test]
-async fn whoever_hangs_up_without_a_close_leaves() {
+async fn a_client_that_hangs_up_without_a_close_leaves() {
     let (server, ada) = server_with_ada().await;
     let mut bob = Client::register(&server, "bob").await.connect().await.settled().await;
     let mut raw = RawClient::authenticated(&server, &ada).await;
@@ -294,7 +294,7 @@ async fn crooked_frames_end_a_connection_before_auth_too() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_answer_a_close_gives_up_their_place_all_the_same() {
+async fn a_client_that_does_not_answer_a_close_gives_up_its_place_all_the_same() {
     let server = TestServer::with(&["--max-connections", "2"]);
     let mut rude = [RawClient::connect(&server).await, RawClient::connect(&server).await];
     let begun = Instant::now();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, Follower, PASSWORD, RawClient, STOP, TestServer, ids, int, text, within};
+use common::{
+    Client, Connection, Dice, Follower, PASSWORD, RawClient, STOP, TestServer, ids, int, text, wait_while, within,
+};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -244,12 +246,7 @@ async fn nonces_of_all_but_the_last_days_are_cleaned_up() {
     server.database().execute_batch(days).expect("an update");
     server.restart();
     let kept = ada.connect().await.store("n", "hello").await;
-    within("the cleaning", async {
-        while server.number("SELECT count(*) FROM nonces") != 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the cleaning", async || server.number("SELECT count(*) FROM nonces") != 3).await;
     assert_eq!(server.number("SELECT max(message_id) FROM nonces"), kept);
 }
 
@@ -425,10 +422,8 @@ fn add_expired_session(server: &TestServer) {
 
 /// Waits until the server that was started again has cleaned up once: what goes then goes together with that session.
 async fn cleaned(server: &TestServer) {
-    within("the first round of cleaning", async {
-        while server.number("SELECT count(*) FROM sessions WHERE last_used_at = 1") > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    wait_while("the first round of cleaning", async || {
+        server.number("SELECT count(*) FROM sessions WHERE last_used_at = 1") > 0
     })
     .await;
 }
@@ -478,12 +473,8 @@ async fn nonces_of_days_far_ahead_go_though_no_process_runs_for_a_day() {
         server.restart();
         ada.connect().await.store(nonce, nonce).await;
     }
-    within("the first to go", async {
-        while server.number("SELECT count(*) FROM nonces WHERE nonce = 'first'") > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the first to go", async || server.number("SELECT count(*) FROM nonces WHERE nonce = 'first'") > 0)
+        .await;
     let days = server.number("SELECT count(DISTINCT day) FROM nonces WHERE nonce IN ('second', 'third', 'fourth')");
     assert_eq!(days, 3);
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Client, PASSWORD, TestServer, contents, int, within};
+use common::{Client, PASSWORD, TestServer, contents, int, wait_while};
 use serde_json::{Value, json};
 
 /// How long the contract allows.
@@ -138,27 +138,15 @@ async fn what_a_deleted_user_wrote_is_erased_to_the_end_though_the_server_ends_i
     let body = json!({"password": PASSWORD, "messages": true});
     let asked = server.request("DELETE", "/account").by(&bob).json(&body);
     let erasing = tokio::spawn(async move { asked.send().await });
-    within("the first of them to go", async {
-        while left(&server) == MESSAGES {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_while("the first of them to go", async || left(&server) == MESSAGES).await;
     server.kill().await;
     erasing.abort();
     assert!(left(&server) > 0, "it was interrupted");
     server.restart();
-    within("the others to go", async {
-        while left(&server) > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the others to go", async || left(&server) > 0).await;
     assert_eq!(server.history(&ada).await, []);
-    within("nothing to be left to do", async {
-        while server.number("SELECT count(*) FROM meta WHERE key LIKE 'erase %'") > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    wait_while("nothing to be left to do", async || {
+        server.number("SELECT count(*) FROM meta WHERE key LIKE 'erase %'") > 0
     })
     .await;
 }

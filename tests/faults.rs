@@ -13,7 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, PASSWORD, RawClient, STOP, TestServer, chinwag, ids, int, skip, text, unix_millis, within,
+    Client, Connection, PASSWORD, RawClient, STOP, TestServer, chinwag, ids, int, skip, text, unix_millis, wait_while,
+    within,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
@@ -203,12 +204,8 @@ async fn an_account_that_is_deleted_with_its_messages_leaves_none_though_the_dat
     database.execute_batch(refuse).expect("a trigger");
     let body = json!({"password": PASSWORD, "messages": true});
     let deleting = tokio::spawn(server.request("DELETE", "/account").by(&bob).json(&body).send());
-    within("the end of the account", async {
-        while server.number("SELECT count(*) FROM users WHERE name = 'bob'") > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the end of the account", async || server.number("SELECT count(*) FROM users WHERE name = 'bob'") > 0)
+        .await;
     assert_eq!(server.history(&ada).await.len(), 1);
     database.execute_batch("DROP TRIGGER held").expect("no trigger");
     assert_eq!(deleting.await.expect("no panic").status, 204);
@@ -230,12 +227,7 @@ async fn what_an_administrator_removes_in_steps_goes_on_after_one_that_the_datab
         let path = server.database_path();
         let removing = tokio::task::spawn_blocking(move || common::chinwag(&path, command));
         let failures = if nonce == "n" { 1 } else { 2 };
-        within("a step that fails", async {
-            while server.log().matches("the database fails").count() < failures {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        wait_while("a step that fails", async || server.log().matches("the database fails").count() < failures).await;
         database.execute_batch("DROP TRIGGER held").expect("no trigger");
         let removed = removing.await.expect("no panic");
         assert!(removed.stderr.contains("trying again"), "{removed:?}");

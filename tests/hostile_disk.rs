@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Client, PASSWORD, Request, TestServer, chinwag, chinwag_in, chinwag_reading, skip, within};
+use common::{Client, PASSWORD, Request, TestServer, chinwag, chinwag_in, chinwag_reading, skip, wait_while, within};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -224,12 +224,7 @@ async fn a_server_whose_log_and_output_nobody_reads_serves_and_stops() {
         }
     });
     let dropped = || read.lock().expect("no panic").matches("lines were dropped").count();
-    within("the count of what was dropped", async {
-        while dropped() == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    wait_while("the count of what was dropped", async || dropped() == 0).await;
     assert_eq!(Request::new(address, "GET", "/healthz").send().await.status, 200);
     kill_process(Pid::from_child(&server), Signal::TERM).expect("the process takes the signal");
     let ended = tokio::task::spawn_blocking(move || server.wait());

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, PASSWORD, RawClient, TestServer, int, unix_millis, within};
+use common::{Client, PASSWORD, RawClient, TestServer, int, unix_millis, wait_while, within};
 use serde_json::{Value, json};
 
 /// A picture as far as anybody looks who does not decode it, of about so many bytes.
@@ -196,12 +196,7 @@ async fn a_picture_that_is_older_than_pictures_are_kept_goes_and_its_message_sta
     server.stop().await;
     server.database().execute("UPDATE images SET created_at = 1000 WHERE id = ?1", [old]).expect("it is there");
     server.restart_with(&["--images-keep-days", "7"]);
-    within("the old picture to go", async {
-        while status_of(&server, &ada, old).await != Some(404) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the old picture to go", async || status_of(&server, &ada, old).await != Some(404)).await;
     assert_eq!(status_of(&server, &ada, young).await, Some(200));
     let page = ada.page("limit=10").await;
     let shown = |index: usize| (int(&page["messages"][index]["id"]), page["messages"][index]["image"]["id"].clone());
@@ -223,12 +218,7 @@ async fn a_picture_waits_an_hour_for_a_message_that_names_it_and_then_goes() {
     assert_eq!(refused.error(), (404, "not_found".to_owned()));
     server.stop().await;
     server.restart();
-    within("the late one to go", async {
-        while server.number("SELECT count(*) FROM images") > 1 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the late one to go", async || server.number("SELECT count(*) FROM images") > 1).await;
     show(&server, &ada, 1, in_time).await;
 }
 
@@ -269,12 +259,7 @@ async fn a_room_that_everybody_left_goes_with_its_messages_and_pictures() {
     let emptied = server.database().execute("UPDATE rooms SET emptied_at = 1000 WHERE emptied_at IS NOT NULL", []);
     assert_eq!(emptied, Ok(1));
     server.restart();
-    within("the room to go", async {
-        while server.number("SELECT count(*) FROM rooms") > 1 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the room to go", async || server.number("SELECT count(*) FROM rooms") > 1).await;
     for table in ["messages", "images"] {
         assert_eq!(server.number(&format!("SELECT count(*) FROM {table}")), 1, "{table}");
     }
@@ -332,12 +317,7 @@ async fn a_conversation_of_accounts_that_are_all_deleted_goes_with_what_is_in_it
     let emptied = server.database().execute("UPDATE rooms SET emptied_at = 1000 WHERE emptied_at IS NOT NULL", []);
     assert_eq!(emptied, Ok(2), "the one that ada reads stays");
     server.restart();
-    within("the rooms to go", async {
-        while server.number("SELECT count(*) FROM rooms") > 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the rooms to go", async || server.number("SELECT count(*) FROM rooms") > 2).await;
     let read = server.get(&format!("/messages?room={stays}")).by(&ada.at(&server)).send().await;
     assert_eq!(read.status, 200);
     assert_eq!(server.number("SELECT count(*) FROM messages"), 1);

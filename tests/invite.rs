@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Client, PASSWORD, TestServer, chinwag, text, within};
+use common::{Client, PASSWORD, TestServer, chinwag, text, wait_while};
 use serde_json::{Value, json};
 
 /// The code of a new invitation, from the link.
@@ -188,7 +186,7 @@ async fn the_code_itself_is_stored_nowhere() {
 const UNSAID: [(&str, &str); 1] = [("CHINWAG_REGISTRATION", "")];
 
 #[tokio::test]
-async fn whoever_comes_by_a_socket_of_systemds_or_by_a_proxy_is_one_of_the_others() {
+async fn people_who_come_by_a_socket_of_systemds_or_a_proxy_need_an_invitation() {
     let socket = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
     let mut servers = vec![TestServer::with_socket(&[], socket)];
     for flag in ["--trusted-proxy=127.0.0.1", "--public-url=https://chat.example/", "--host=chat.example"] {
@@ -233,12 +231,7 @@ async fn who_came_by_an_invitation_is_kept_when_it_has_expired_and_one_that_nobo
     server.stop().await;
     server.database().execute("UPDATE invites SET expires_at = 1000", []).expect("they are changed");
     server.restart();
-    within("the unused one to go", async {
-        while server.number("SELECT count(*) FROM invites") > 1 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the unused one to go", async || server.number("SELECT count(*) FROM invites") > 1).await;
     let list = server.get("/invites").by(&ada.at(&server)).send().await.json();
     let [kept] = &list["invites"].as_array().expect("a list")[..] else { panic!("the used one alone: {list}") };
     assert_eq!((&kept["created_by"], &kept["users"]), (&json!("ada"), &json!(["zoe"])));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     CONTINUATION, Client, Connection, PASSWORD, RawClient, Request, Response, TEXT, TestServer, chinwag, frame, int,
-    text, within,
+    text, wait_while, within,
 };
 use serde_json::json;
 
@@ -309,7 +309,7 @@ async fn wrong_passwords_count_against_the_rate() {
 }
 
 #[tokio::test]
-async fn whoever_shares_an_address_with_somebody_who_guesses_gets_in() {
+async fn a_user_at_the_address_of_somebody_who_guesses_gets_in() {
     let server = TestServer::with(&["--auth-rate", "3"]);
     let neighbour = Client::register(&server, "bob").await;
     let guess = json!({"username": "ada", "password": "a wild guess"});
@@ -821,12 +821,7 @@ async fn what_is_removed_makes_room_for_new_text() {
     let post = async || server.post("/messages").by(&ada).json(&json!({"content": "hello"})).send().await.status;
     assert_eq!(post().await, 507);
     chinwag(&server.database_path(), &["prune", "--older-than", "0m"]).ok();
-    within("room", async {
-        while post().await != 201 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("room", async || post().await != 201).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{Client, Connection, RawClient, Request, TestServer, metric, within};
+use common::{Client, Connection, RawClient, Request, TestServer, metric, wait_while, within};
 use serde_json::json;
 
 const FLAGS: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
@@ -129,13 +129,8 @@ async fn a_few_connections_for_metrics_are_served_at_once_and_the_others_wait() 
     for _ in 0..2 * AT_ONCE {
         idle.spawn(RawClient::connect_to(address).await.end());
     }
-    within("those who ask nothing to be accepted", async {
-        while server.descriptors() < before + AT_ONCE {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    // Whoever asks comes in when some of them have been let go, one for one.
+    wait_while("those who ask nothing to be accepted", async || server.descriptors() < before + AT_ONCE).await;
+    // One that asks comes in when one of them has been let go.
     let reading = tokio::spawn(read(address));
     while !reading.is_finished() {
         let held = server.descriptors().saturating_sub(before);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Client, Connection, Dice, FIN, PING, PONG, RawClient, TEXT, TestServer, frame, gather, int, raise_descriptor_limit,
-    text, unix_millis, within,
+    text, unix_millis, wait_while, within,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn change(kind: &str, name: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn whoever_joins_is_counted_listed_and_told_like_everyone() {
+async fn a_user_who_joins_is_counted_listed_and_told_like_everyone() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     let bob = Client::register(&server, "Bob").await;
@@ -185,7 +185,7 @@ async fn any_frame_is_a_sign_of_life() {
 }
 
 #[tokio::test]
-async fn joins_and_leaves_add_up_whoever_comes_and_goes() {
+async fn joins_and_leaves_add_up_over_many_comings_and_goings() {
     const PEOPLE: usize = 12;
     let server = TestServer::start();
     let people = server.seed_people(PEOPLE + 1).await;
@@ -355,10 +355,5 @@ async fn somebody_who_leaves_was_last_seen_then() {
     assert!(last_seen().await.is_some(), "she has logged in");
     let left_at = unix_millis();
     connection.close().await;
-    within("her leave to be stored", async {
-        while last_seen().await < Some(left_at) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("her leave to be stored", async || last_seen().await < Some(left_at)).await;
 }

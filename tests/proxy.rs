@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CLOSE, Client, FIN, PASSWORD, RawClient, Request, Response, TestServer, within};
+use common::{CLOSE, Client, FIN, PASSWORD, RawClient, Request, Response, TestServer, wait_while, within};
 use serde_json::json;
 
 /// Tries to log in as somebody who does not exist, forwarded for `addresses`.
@@ -63,12 +63,7 @@ async fn behind_a_trusted_proxy_unauthenticated_sockets_are_counted_by_client() 
     assert_eq!(status, 503);
     assert_eq!(server.get("/healthz").send().await.status, 200, "the proxy's own connections are not counted");
     first.reset();
-    within("the place to be free again", async {
-        while upgrade_for(&server, "198.51.100.1").await.1 != 101 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_while("the place to be free again", async || upgrade_for(&server, "198.51.100.1").await.1 != 101).await;
 }
 
 /// Enters as `client`, forwarded for `address`: the connection, or the status or the close code that it was refused
@@ -170,12 +165,7 @@ async fn sockets_of_many_networks_of_one_ipv6_customer_are_counted_together() {
     assert_eq!(upgrade_for(&server, "2001:db8:0:400::1").await.1, 503, "a fifth /56 of one /48");
     assert_eq!(upgrade_for(&server, "2001:db8:1::1").await.1, 101, "another customer");
     inside.pop().expect("the last").reset();
-    within("a place in the /48", async {
-        while upgrade_for(&server, "2001:db8:0:400::1").await.1 != 101 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_while("a place in the /48", async || upgrade_for(&server, "2001:db8:0:400::1").await.1 != 101).await;
 }
 
 #[tokio::test]

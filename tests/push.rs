@@ -8,7 +8,7 @@ mod push_service;
 
 use std::time::Duration;
 
-use common::{Client, PASSWORD, Request, Response, TestServer, chinwag, int, metric, text, within};
+use common::{Client, PASSWORD, Request, Response, TestServer, chinwag, int, metric, text, wait_while};
 use push_service::{Answer, Browser, HOST, Push, PushService};
 use serde_json::{Value, json};
 
@@ -109,12 +109,7 @@ impl Setting {
     }
 
     async fn until_metric(&self, name: &str, value: f64) {
-        within("the metric", async {
-            while self.metric(name).await < value {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
+        wait_while("the metric", async || self.metric(name).await < value).await;
     }
 
     fn subscriptions(&self) -> i64 {
@@ -289,12 +284,7 @@ async fn a_subscription_that_its_push_service_does_not_know_is_forgotten() {
         setting.service.answer(&[Answer::Status(status, "")]);
         setting.say(&ada, 1, "hello").await;
         setting.next();
-        within("the end of the subscription", async {
-            while setting.subscriptions() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        wait_while("the end of the subscription", async || setting.subscriptions() > 0).await;
     }
 }
 
@@ -495,7 +485,7 @@ async fn the_key_outlives_the_server_and_is_not_exported() {
     let variable = setting.variable.clone();
     setting.server.restart_with_environment(&[("CHINWAG_PUSH_TEST", &variable)]);
     assert_eq!(setting.server.get("/push").by(&ada).send().await.json(), key);
-    // And whoever had subscribed is told as before.
+    // And those who had subscribed are told as before.
     setting.say(&ada, 1, "still here").await;
     assert_eq!(setting.next_text(), "still here");
 }

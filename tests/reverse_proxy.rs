@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Client, HANDSHAKE, PASSWORD, RawClient, Request, TestServer, reserved_port, within};
+use common::{Client, HANDSHAKE, PASSWORD, RawClient, Request, TestServer, reserved_port, wait_while, within};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -84,12 +84,7 @@ impl Kind {
         let process = command.stdin(Stdio::null()).spawn().expect("nginx and Caddy are installed");
         // It owns the process before anything can fail.
         let proxy = Proxy { process, address, _port: port, _directory: directory };
-        within("the proxy to listen", async {
-            while TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        wait_while("the proxy to listen", async || TcpStream::connect(address).await.is_err()).await;
         proxy
     }
 

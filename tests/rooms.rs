@@ -139,7 +139,7 @@ async fn once_a_removal_is_answered_nothing_of_the_room_reaches_the_removed() {
 }
 
 #[tokio::test]
-async fn whoever_was_removed_meanwhile_is_told_that_and_nothing_else() {
+async fn a_member_removed_meanwhile_is_told_that_and_nothing_else() {
     let server = TestServer::start();
     let (ada, bob, _) = three(&server).await;
     let room = private_room(&server, &ada, &["bob"]).await;
@@ -155,7 +155,7 @@ async fn whoever_was_removed_meanwhile_is_told_that_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn whoever_is_added_hears_of_the_room_and_of_what_comes_after() {
+async fn a_new_member_hears_of_the_room_and_of_what_comes_after() {
     let server = TestServer::start();
     let (ada, bob, _) = three(&server).await;
     let room = private_room(&server, &ada, &[]).await;
@@ -169,7 +169,7 @@ async fn whoever_is_added_hears_of_the_room_and_of_what_comes_after() {
 }
 
 #[tokio::test]
-async fn whoever_was_removed_and_added_again_meanwhile_can_tell_by_the_room() {
+async fn a_member_removed_and_added_again_meanwhile_can_tell_by_the_room() {
     let server = TestServer::start();
     let (ada, bob, _) = three(&server).await;
     let room = private_room(&server, &ada, &["bob"]).await;

@@ -4,9 +4,8 @@ mod common;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
-use common::{Client, TestServer, binary, chinwag, int, skip, text, unix_millis, within};
+use common::{Client, TestServer, binary, chinwag, int, skip, text, unix_millis, wait_while, within};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -74,12 +73,7 @@ async fn a_bots_token_does_not_expire_when_a_persons_does() {
     server.stop().await;
     make_old(&server);
     server.restart();
-    within("the person's to go", async {
-        while server.number("SELECT count(*) FROM sessions") > 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the person's to go", async || server.number("SELECT count(*) FROM sessions") > 2).await;
     builder.page("limit=1").await;
     let mut connection = builder.connect().await;
     // It was used.

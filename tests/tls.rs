@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, RawClient, Request, TestServer, run_to_end, text, within};
+use common::{Client, PATIENCE, RawClient, Request, TestServer, run_to_end, text, wait_while, within};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{
     AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundOpaqueMessage, OutboundPlainMessage,
@@ -357,12 +357,7 @@ async fn a_renewed_certificate_is_in_use_without_a_restart_and_a_broken_one_is_n
     let server = identity.server();
     assert!(identity.is_served(&server).await);
     identity.renew();
-    within("the new certificate", async {
-        while !identity.is_served(&server).await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    wait_while("the new certificate", async || !identity.is_served(&server).await).await;
     // A key that was looked at before its certificate was there is complained of, too.
     let complaints = || server.log().matches("keeping the old one").count();
     let before = complaints();

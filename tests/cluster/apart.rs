@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::Engine;
-use crate::common::{Client, contents, int, skip, unix_millis, within};
+use crate::common::{Client, contents, int, skip, unix_millis, wait_while};
 use crate::faults::told_of_join;
 use crate::nodes::Cluster;
 
@@ -97,10 +97,8 @@ async fn a_node_that_is_cut_off_shows_what_it_has_writes_nothing_and_catches_up(
     let (mut here, mut there) = (ada.connect().await, bob.at(island).connect().await);
     let mut ended = eve.at(island).connect().await;
     told_of_join(&mut here, "bob").await;
-    within("the island to know who is elsewhere", async {
-        while !bob.at(island).connect().await.welcome["users"].as_array().expect("a list").contains(&json!("ada")) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    wait_while("the island to know who is elsewhere", async || {
+        !bob.at(island).connect().await.welcome["users"].as_array().expect("a list").contains(&json!("ada"))
     })
     .await;
     let id = here.store("before", "before").await;

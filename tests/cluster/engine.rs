@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 use crate::bare::Nats;
-use crate::common::{PATIENCE, chinwag, reserved_port, skip, within};
+use crate::common::{PATIENCE, chinwag, reserved_port, skip, wait_while, within};
 
 /// The servers that keep a log. They end with the value.
 pub(crate) struct Engine {
@@ -163,12 +163,7 @@ impl Engine {
 
     /// Waits until JetStream answers: all of its servers have found each other and chosen who leads.
     pub(crate) async fn ready(&self) {
-        within("JetStream", async {
-            while !self.is_ready().await {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
+        wait_while("JetStream", async || !self.is_ready().await).await;
     }
 
     async fn is_ready(&self) -> bool {
@@ -266,11 +261,6 @@ impl Engine {
         arguments.extend(flags.iter().map(String::as_str));
         arguments.extend(more);
         // Servers that have just found each other may not agree yet on where a stream goes.
-        within("the log", async {
-            while chinwag(path, &arguments).code != 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        })
-        .await;
+        wait_while("the log", async || chinwag(path, &arguments).code != 0).await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::Engine;
 use crate::common::{
-    Client, Connection, Dice, Follower, TestServer, gather, int, metric, raise_descriptor_limit, within,
+    Client, Connection, Dice, Follower, TestServer, gather, int, metric, raise_descriptor_limit, wait_while, within,
 };
 use crate::load::{Account, Load};
 use crate::log::start_again;
@@ -423,19 +423,9 @@ async fn more_people_than_fit_into_one_answer_are_known_at_a_node_that_comes_lat
     let directory = cluster.backup_of(0);
     cluster.join(directory, &[]);
     let watcher = watcher.at(&cluster.nodes[1]);
-    within("all of them", async {
-        while watcher.connect().await.welcome["online"] != CROWD + 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    wait_while("all of them", async || watcher.connect().await.welcome["online"] != CROWD + 1).await;
     drop(crowd);
-    within("the last of them to leave", async {
-        while watcher.connect().await.welcome["online"] != 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    wait_while("the last of them to leave", async || watcher.connect().await.welcome["online"] != 1).await;
 }
 
 #[tokio::test]

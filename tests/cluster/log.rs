@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::Engine;
-use crate::common::{Client, Dice, Ended, chinwag, contents, int, text, within};
+use crate::common::{Client, Dice, Ended, chinwag, contents, int, text, wait_while, within};
 use crate::faults::seed;
 use crate::load::Load;
 use crate::nodes::{Cluster, position};
@@ -189,12 +189,7 @@ async fn flipped_bits_of_one_replica_are_read_around() {
     cluster.engine.end(damaged, Signal::KILL);
     std::fs::remove_dir_all(cluster.engine.store(damaged)).expect("a store");
     cluster.engine.restart(damaged);
-    within("the server to have everything again", async {
-        while !cluster.engine.is_in_step().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    wait_while("the server to have everything again", async || !cluster.engine.is_in_step().await).await;
     let base = cluster.copy_of_the_base();
     cluster.join(base, &[]);
     load.settle(&cluster).await;

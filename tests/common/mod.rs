@@ -63,6 +63,16 @@ pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
     outcome.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }
 
+/// Waits as long as `it_is`, which another process changes in its own time; panics if it stays so.
+pub(crate) async fn wait_while(what: &str, mut it_is: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while it_is().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 /// Says that a test passes without having tested anything, unless `CHINWAG_NO_SKIP` forbids that, as `.ci/run` does.
 pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("CHINWAG_NO_SKIP").is_none(), "nothing is to be skipped, but {why}");

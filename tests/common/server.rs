@@ -16,7 +16,7 @@ use tokio::net::TcpSocket;
 
 use super::command::end_of;
 use super::http::Request;
-use super::{Client, Message, PATIENCE, binary, metric, text, unix_millis, within};
+use super::{Client, Message, PATIENCE, binary, metric, text, unix_millis, wait_while, within};
 
 /// The first line of standard output begins with this; the scheme and the address follow.
 const GREETING: &str = "chinwag is listening on ";
@@ -235,10 +235,8 @@ impl TestServer {
             stat.is_err()
                 || stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
         };
-        within("every thread to stand still", async {
-            while !std::fs::read_dir(&tasks).expect("a running process is in /proc").all(is_still) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        wait_while("every thread to stand still", async || {
+            !std::fs::read_dir(&tasks).expect("a running process is in /proc").all(is_still)
         })
         .await;
     }
@@ -450,12 +448,7 @@ impl TestServer {
 
     /// Waits until `/healthz` answers with `status`: the one thing about the server that can only be asked again.
     pub(crate) async fn healthy(&self, status: u16) {
-        within("the health asked for", async {
-            while self.get("/healthz").send().await.status != status {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        wait_while("the health asked for", async || self.get("/healthz").send().await.status != status).await;
     }
 }
 
