@@ -11,7 +11,7 @@ const LOGINS: &str = "SELECT logins FROM users WHERE name = 'ada'";
 async fn each_login_is_counted_and_an_attempt_is_not() {
     let server = TestServer::start();
     Client::register(&server, "ada").await;
-    assert_eq!(server.number(LOGINS), 1, "whoever registers here logs in once");
+    assert_eq!(server.number(LOGINS), 1, "registering here logs in once");
     for (password, logins) in [("not hers at all", 1), (PASSWORD, 2)] {
         server.post("/login").json(&json!({"username": "ada", "password": password})).send().await;
         assert_eq!(server.number(LOGINS), logins, "{password}");

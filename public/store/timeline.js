@@ -96,7 +96,7 @@ export class Timeline extends EventTarget {
 
   /**
    * Nobody looks any more. What is shown first when somebody does again is enough, and is there at once. False if it is not here:
-   * whoever read far back comes back to the end.
+   * a reader who was far back comes back to the end.
    */
   rest() {
     this.following = true;

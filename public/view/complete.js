@@ -1,4 +1,4 @@
-// Completes names after `@` in the composer: those of the room first, then whoever the server knows. Loaded when somebody first
+// Completes names after `@` in the composer: those of the room first, then other people on the server. Loaded when somebody first
 // writes an `@`.
 //
 //   new Completion(app, box, panel)       `box` is the textarea, `panel` where the names are shown

@@ -124,7 +124,7 @@ impl Options {
             .with_root_certificates(roots)
             .with_no_client_auth();
         if let Some(open) = self.log.iter().find(|address| !address.is_tls() && !address.is_loopback()) {
-            tracing::warn!(server = %open, "whoever can read the network between here and there reads all messages: use tls://");
+            tracing::warn!(server = %open, "anybody on the network between here and there can read all messages: use tls://");
         }
         Ok(Servers { addresses: self.log.clone(), key, tls: Arc::new(tls) })
     }

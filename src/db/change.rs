@@ -224,7 +224,7 @@ impl Reply {
         }
     }
 
-    /// Answers whoever waits.
+    /// Answers the caller that waits.
     pub(super) fn answer(self, done: Done) {
         match (self, done) {
             (Self::None, _) => {}

@@ -1,4 +1,4 @@
-// The dialog "New message": a conversation with one person, whoever is picked.
+// The dialog "New message": a conversation with one person.
 
 import { t } from "../../i18n/index.js";
 import { openDialog } from "./dialog.js";

@@ -379,7 +379,7 @@ test("an archived room can be read, not written", async () => {
   for (const person of [ada, grace]) await room(person, /^Lobby/).click();
 });
 
-test("a new message opens a conversation with whoever is picked", async () => {
+test("a new message opens a conversation with the person who is picked", async () => {
   await ada.button("New message").click();
   const opened = dialog(ada, "New message");
   await field(opened, "To whom?").fill("gra");
@@ -511,7 +511,7 @@ test("another end is taken, an invitation is ended, and what goes wrong is said"
 test("who may not invite is told so", async () => {
   await grace.button("Invite people").first().click();
   await dialog(grace, "Invite people")
-    .getByText(/Whoever opens this address|only moderators can invite/)
+    .getByText(/Anyone who opens this address|only moderators can invite/)
     .first()
     .waitFor();
 });

@@ -267,7 +267,7 @@ test("a page that is not at https says that notifications need it", async () => 
   const other = await launch({ flags: ["--host-resolver-rules=MAP chat.test 127.0.0.1"] });
   const person = await Person.join(other, `http://chat.test:${plain.port}`, "Jan");
   await person.button("Notifications").click();
-  await person.text("Browsers show notifications only for pages opened over HTTPS. Ask whoever runs this server.").waitFor();
+  await person.text("Browsers show notifications only for pages opened over HTTPS. Ask the person who runs this server.").waitFor();
   await other.close();
   await plain.close();
 });

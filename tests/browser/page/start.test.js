@@ -22,7 +22,7 @@ test("it is said whose server it is, and whom to ask for a forgotten password", 
   const ada = await Person.visit(browser, server.url, { name: "Ada" });
   await ada.heading("The Lindens").waitFor();
   await ada.until(() => document.title === "The Lindens");
-  await ada.page.getByText("Forgotten a password? Whoever runs this server").waitFor();
+  await ada.page.getByText("Forgotten a password? The person who runs this server").waitFor();
   await ada.signUp();
   await ada.rooms().getByText("The Lindens", { exact: true }).waitFor();
   await ada.until(() => document.title === "Lobby · The Lindens");

@@ -290,7 +290,7 @@ test("typing is sent at most every two seconds and only with a connection", () =
   assert.equal(FakeSocket.last.of("typing").length, 2);
 });
 
-test("whoever has sent the message is no longer typing", () => {
+test("somebody who has sent the message is no longer typing", () => {
   online();
   connection.typing(true);
   connection.typing(true);

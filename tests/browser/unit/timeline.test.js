@@ -223,7 +223,7 @@ test("scrolled back to the first message and forth again, all is there once and 
   assert.equal(ids(timeline).at(-1), 5_001);
 });
 
-test("whoever reads further up is not flooded, and finds everything on the way down", async () => {
+test("a reader further up is not flooded, and finds everything on the way down", async () => {
   const history = new FakeHistory(50);
   const timeline = on(history);
   await timeline.forget(50);
