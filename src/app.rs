@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::model::{MessageId, UserId};
+use crate::model::UserId;
 use crate::net::{ConnectionsPerIp, KnownAddresses, Peer};
 use crate::password::Hasher;
 #[cfg(feature = "push")]
@@ -224,24 +224,10 @@ impl App {
         })
     }
 
-    /// Refunds rate tokens for writes that turn out to be repeats: an event not newer than `before`, or than one
-    /// already returned, is a repeat. `written` are the events of the writes with a nonce, in order, each with its
-    /// bytes of text; `before` was the last event when they were sent.
-    pub(crate) fn forgive_repeats(
-        &self,
-        user: UserId,
-        before: MessageId,
-        written: impl IntoIterator<Item = (MessageId, usize)>,
-        now: Instant,
-    ) {
-        let (mut last, mut repeats, mut bytes) = (before, 0, 0_usize);
-        for (event, text_bytes) in written {
-            if event <= last {
-                (repeats, bytes) = (repeats + 1, bytes.saturating_add(text_bytes));
-            } else {
-                last = event;
-            }
-        }
+    /// Refunds the rate tokens of repeats, given the bytes of text of each.
+    pub(crate) fn forgive_repeats(&self, user: UserId, repeated: impl Iterator<Item = usize>, now: Instant) {
+        let (repeats, bytes) =
+            repeated.fold((0, 0_usize), |(repeats, sum), bytes| (repeats + 1, sum.saturating_add(bytes)));
         if repeats > 0 {
             self.rates.writes.put_back(&user, repeats, now);
             self.rates.bytes.put_back(&user, tokens(bytes), now);

@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, Connection, Dice, RawClient, TestServer, chinwag, int, text, within};
 use serde_json::{Value, json};
@@ -256,6 +256,34 @@ async fn a_nonce_sent_again_costs_no_token_of_the_rate() {
     assert_eq!(connection.store("n3", "c").await, ids[1], "also when there is none left");
     let again = server.post("/messages").by(&ada).header("Idempotency-Key", "n2").json(&json!({"content": "b"}));
     assert_eq!(int(&again.send().await.json()["id"]), ids[0]);
+}
+
+#[tokio::test]
+async fn a_reaction_that_changes_nothing_costs_a_token_like_any_other() {
+    let server = TestServer::with(&["--message-rate", "2"]);
+    let mut connection = join(&Client::register(&server, "ada").await).await;
+    let started = Instant::now();
+    let message = connection.store("n1", "hello").await;
+    let mut stored = 1;
+    for number in 0.. {
+        let nonce = number.to_string();
+        let react = json!({"type": "react", "message": message, "emoji": "👍", "on": true, "nonce": nonce});
+        connection.send(&react).await;
+        let answer = loop {
+            match connection.next().await {
+                frame if frame["nonce"] == *nonce => break frame,
+                _ => {}
+            }
+        };
+        if answer["type"] == "error" {
+            assert_eq!(answer["code"], "rate_limited");
+            break;
+        }
+        stored += 1;
+        // Two a second come free meanwhile.
+        let most = 6 + started.elapsed().as_millis() / 500;
+        assert!(stored <= most, "{stored} in {:?}", started.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::account::{AccountCommand, AccountOutcome};
 use super::admin::{AdminCommand, AdminError, AdminOutcome};
-use super::data::{NewImage, Prune, Pruned, Sender, Write, WriteRules};
+use super::data::{NewImage, Prune, Pruned, Sender, Write, WriteOutcome, WriteRules};
 use super::error::{AccountError, Error, ImageError, RoomError, WriteError};
 use super::expiry::Belief;
 use super::nonce_days::NonceDays;
@@ -19,7 +19,7 @@ use super::nonce_days::NonceDays;
 use super::push::PushChange;
 use super::room_changes::{RoomCommand, RoomOutcome};
 use crate::limits::MESSAGES_PER_COMMIT;
-use crate::model::{MessageId, SessionId, UnixMillis, UserId, Username};
+use crate::model::{SessionId, UnixMillis, UserId, Username};
 use crate::room::ImageId;
 use crate::secret::Digest;
 
@@ -163,8 +163,8 @@ pub(super) enum Done {
     Swept(Swept),
 }
 
-/// The event that each of a sender's writes was, or why it was refused.
-pub(super) type Written = Result<Vec<Result<MessageId, WriteError>>, Error>;
+/// What became of each of a sender's writes, or why it was refused.
+pub(super) type Written = Result<Vec<Result<WriteOutcome, WriteError>>, Error>;
 
 /// What a sweep left.
 #[derive(Debug, Clone, Copy)]

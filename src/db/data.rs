@@ -104,6 +104,15 @@ pub struct Sender {
     pub is_bot: bool,
 }
 
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteOutcome {
+    /// Its event; for a repeat, the event of the first.
+    pub event: MessageId,
+    /// Whether it had the nonce of an earlier write, so that nothing was stored.
+    pub is_repeat: bool,
+}
+
 /// A message to be stored.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]

@@ -76,7 +76,7 @@ pub use account::{AccountCommand, AccountOutcome};
 pub use admin::{AdminCommand, AdminError, AdminOutcome};
 pub use data::{
     Commit, Committed, Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, NewImage, NewMessage,
-    OnCommit, Options, Page, PageQuery, Person, Sender, Session, Write, WriteRules,
+    OnCommit, Options, Page, PageQuery, Person, Sender, Session, Write, WriteOutcome, WriteRules,
 };
 pub use error::{
     AccountError, Error, ImageError, ImportError, LockError, OpenError, RoomError, SnapshotError, WriteError,
@@ -348,9 +348,13 @@ impl Db {
         self.apply_for_a_stranger(Change::EndSession { digest }, Reply::LoggedOut).await
     }
 
-    /// Stores one sender's writes, in order. Returns the event of each; for a repeat, by its nonce, the event of the
-    /// first (promise 5). Returns when all of them are on disk (promise 1).
-    pub async fn write(&self, sender: Sender, writes: Vec<Write>) -> Result<Vec<Result<MessageId, WriteError>>, Error> {
+    /// Stores one sender's writes, in order, each nonce once (promise 5). Returns when all of them are on disk
+    /// (promise 1).
+    pub async fn write(
+        &self,
+        sender: Sender,
+        writes: Vec<Write>,
+    ) -> Result<Vec<Result<WriteOutcome, WriteError>>, Error> {
         let bytes = writes.iter().map(Write::bytes).sum::<usize>();
         let bytes = u32::try_from(bytes).map_err(|_| Error::Unavailable)?;
         let queued = Arc::clone(&self.queue_bytes).try_acquire_many_owned(bytes).map_err(|_| Error::Unavailable)?;

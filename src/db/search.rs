@@ -163,7 +163,7 @@ mod tests {
         }
 
         async fn write(&self, write: Write) -> MessageId {
-            self.db.write(self.ada.clone(), vec![write]).await.unwrap()[0].unwrap()
+            self.db.write(self.ada.clone(), vec![write]).await.unwrap()[0].unwrap().event
         }
 
         async fn say(&self, room: RoomId, content: &str) -> MessageId {

@@ -60,14 +60,17 @@ impl Held {
         self.waits.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
-    fn store(&self, content: &str) -> impl Future<Output = Result<Vec<Result<MessageId, WriteError>>, Error>> + use<> {
+    fn store(
+        &self,
+        content: &str,
+    ) -> impl Future<Output = Result<Vec<Result<WriteOutcome, WriteError>>, Error>> + use<> {
         self.store_content(Content::parse(content).unwrap())
     }
 
     fn store_content(
         &self,
         content: Content,
-    ) -> impl Future<Output = Result<Vec<Result<MessageId, WriteError>>, Error>> + use<> {
+    ) -> impl Future<Output = Result<Vec<Result<WriteOutcome, WriteError>>, Error>> + use<> {
         let writes = vec![Write::Message(NewMessage::plain(content, None))];
         let (db, sender) = (self.db.clone(), self.ada.clone());
         async move { db.write(sender, writes).await }
@@ -95,7 +98,7 @@ async fn begin<T: Send + 'static>(
 async fn senders_are_answered_before_the_shards_are_waited_for() {
     let held = Held::open().await;
     // The hook stands still, as it does while it waits for shards that are behind, and nobody lets it go on.
-    assert_eq!(held.store("first").await, Ok(vec![Ok(MessageId::new(1))]));
+    assert_eq!(held.store("first").await, Ok(vec![Ok(WriteOutcome { event: MessageId::new(1), is_repeat: false })]));
     held.waits.recv_timeout(Duration::from_secs(30)).expect("the message is being published");
 }
 

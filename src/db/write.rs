@@ -4,7 +4,7 @@
 //! order, so that no answer tells a message in a room that one may not read from one that never existed.
 
 use super::apply::Execution;
-use super::data::{NewMessage, Pruned, Sender, Write, WriteRules};
+use super::data::{NewMessage, Pruned, Sender, Write, WriteOutcome, WriteRules};
 use super::error::WriteError;
 use super::sql::{self, Access, Attached, StoreMessage, Target};
 use crate::model::{Content, Message, MessageId, UserId, Username};
@@ -40,14 +40,14 @@ struct Mentions {
 const NOBODY: UserId = UserId(0);
 
 impl Execution<'_> {
-    /// Applies one of a sender's writes. Returns its event; for a repeat, the event of the first.
+    /// Applies one of a sender's writes.
     pub(super) fn write(
         &mut self,
         store: &mut StoreMessage<'_>,
         sender: &Sender,
         write: &Write,
         rules: WriteRules,
-    ) -> rusqlite::Result<Result<MessageId, WriteError>> {
+    ) -> rusqlite::Result<Result<WriteOutcome, WriteError>> {
         // A plain message into the lobby cannot be refused, so its nonce is looked up and claimed in one statement.
         if let Write::Message(message) = write
             && message.is_plain()
@@ -57,7 +57,7 @@ impl Execution<'_> {
         if let Some(nonce) = write.nonce()
             && let Some(first) = store.seen(sender.user, nonce, &self.moment.nonce_days)?
         {
-            return Ok(Ok(first));
+            return Ok(Ok(WriteOutcome { event: first, is_repeat: true }));
         }
         let written = match write {
             Write::Message(message) => self.store_message(sender, message, rules)?,
@@ -68,7 +68,7 @@ impl Execution<'_> {
         if let (Ok(event), Some(nonce)) = (&written, write.nonce()) {
             store.claim_nonce(sender.user, nonce, *event, &self.moment.nonce_days)?;
         }
-        Ok(written)
+        Ok(written.map(|event| WriteOutcome { event, is_repeat: false }))
     }
 
     fn store_plain(
@@ -76,16 +76,16 @@ impl Execution<'_> {
         store: &mut StoreMessage<'_>,
         sender: &Sender,
         message: &NewMessage,
-    ) -> rusqlite::Result<MessageId> {
+    ) -> rusqlite::Result<WriteOutcome> {
         let id = self.last_id.next();
         if let Some(nonce) = &message.nonce
             && let Some(first) = store.claim_nonce(sender.user, nonce, id, &self.moment.nonce_days)?
         {
-            return Ok(first);
+            return Ok(WriteOutcome { event: first, is_repeat: true });
         }
         store.insert(id, sender.user, &message.content, self.moment.now)?;
         self.push_message(id, &LOBBY, sender, message.content.clone(), None);
-        Ok(id)
+        Ok(WriteOutcome { event: id, is_repeat: false })
     }
 
     fn store_message(

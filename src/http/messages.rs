@@ -14,7 +14,7 @@ use super::response::{Body, Response, as_json, json};
 use super::rest::bearer;
 use super::session::{number, sender, session_of};
 use crate::app::{App, WriteHeld};
-use crate::db::{self, History, IdRange, Page, PageQuery, Session, Write};
+use crate::db::{self, History, IdRange, Page, PageQuery, Session, Write, WriteOutcome};
 use crate::limits::{FRAME_MAX_BYTES, PAGE_DEFAULT_MESSAGES, PAGE_MAX_MESSAGES};
 use crate::model::{Content, MessageId, Nonce, UserId};
 use crate::protocol::{self, Attachments, EditBody, HistoryBody, MessageBody};
@@ -181,12 +181,9 @@ async fn write(app: &App, session: Session, write: Write) -> Result<MessageId, A
         };
         return seen_or(app, user, nonce, error).await;
     }
-    let before = app.db.last_id();
     let written = app.db.write(sender(session), vec![write]).await?;
-    let event = written.into_iter().next().ok_or(ApiError::Unavailable)??;
-    if nonce.is_some() {
-        app.forgive_repeats(user, before, [(event, bytes)], now);
-    }
+    let WriteOutcome { event, is_repeat } = written.into_iter().next().ok_or(ApiError::Unavailable)??;
+    app.forgive_repeats(user, is_repeat.then_some(bytes).into_iter(), now);
     Ok(event)
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use super::authenticate::{Authenticated, Resume, authenticate, reject};
 use super::frames::{self, Close, Reader, Received};
 use crate::app::{App, WriteHeld};
-use crate::db::{self, Backlog, BacklogQuery, Sender, Write, WriteError};
+use crate::db::{self, Backlog, BacklogQuery, Sender, Write, WriteError, WriteOutcome};
 use crate::fan_out::{
     CloseReason, FrameBatchBuilder, FrameKind, OnlineSnapshot, Position, PresenceGuard, Reach, Shard, Span, Subscriber,
     WakeReason,
@@ -412,17 +412,16 @@ impl Connection {
         if !inbound.writes.is_empty() {
             let (session, user) = (self.subscriber.session(), self.subscriber.user());
             let sender = Sender { session, user, username: self.presence.username().clone(), is_bot: self.is_bot };
-            let before = self.app.db.last_id();
             let written = self.app.db.write(sender, std::mem::take(&mut inbound.writes)).await;
             let taken = std::mem::take(&mut inbound.taken);
             match written {
                 Ok(written) => {
-                    let named = taken.iter().zip(&written).filter(|(taken, _)| taken.nonce.is_some());
-                    let named = named.filter_map(|(taken, event)| Some((*event.as_ref().ok()?, taken.bytes)));
-                    self.app.forgive_repeats(user, before, named, now);
-                    for (Taken { nonce, .. }, event) in taken.into_iter().zip(written) {
-                        match (nonce, event) {
-                            (Some(nonce), Ok(id)) => inbound.acknowledge(&nonce, id),
+                    let repeated =
+                        taken.iter().zip(&written).filter(|(_, outcome)| outcome.is_ok_and(|it| it.is_repeat));
+                    self.app.forgive_repeats(user, repeated.map(|(taken, _)| taken.bytes), now);
+                    for (Taken { nonce, .. }, outcome) in taken.into_iter().zip(written) {
+                        match (nonce, outcome) {
+                            (Some(nonce), Ok(WriteOutcome { event, .. })) => inbound.acknowledge(&nonce, event),
                             (None, Ok(_)) => {}
                             (nonce, Err(error)) => self.refuse(&refusal_of(error, nonce), now, inbound),
                         }

@@ -321,8 +321,9 @@ impl Cut<'_> {
         let store = async |nonce: &str, content: &str| {
             let content = Content::parse(content).expect("a text");
             let message = Write::Message(NewMessage::plain(content, Nonce::parse(nonce)));
-            let ids = db.write(sender.clone(), vec![message]).await;
-            ids.map(|ids| ids[0].expect("a plain message is not refused").get())
+            let stored = db.write(sender.clone(), vec![message]).await;
+            stored
+                .map(|stored| stored[0].expect("a plain message is not refused").event.get())
                 .map_err(|error| format!("nothing can be stored: {error}"))
         };
         let of_ada: Vec<_> = stored.iter().filter(|(_, content)| content.starts_with(STAYS)).collect();
