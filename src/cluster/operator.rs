@@ -15,6 +15,8 @@ use crate::db::{Offline, OpenError};
 use crate::model::Epoch;
 use crate::secret::random_name;
 
+/// The most time that servers take to elect a leader.
+const ELECTION: Duration = Duration::from_secs(10);
 /// Time for a monitor's answer.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most bytes of it.
@@ -106,9 +108,24 @@ pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> 
         Err(error) => return Err(error.into()),
     }
     let identity = Identity { log: random_name(), epoch: epoch_of(&database)? };
-    jetstream::create_stream(&connection, &identity, replicas).await?;
+    match jetstream::create_stream(&connection, &identity, replicas).await {
+        Ok(_) => {}
+        Err(ApiError::Nats(_)) if appears(&connection, &identity).await => {}
+        Err(error) => return Err(error.into()),
+    }
     database.follow(&identity.log)?;
     Ok(Made { log: identity.log, epoch: identity.epoch, replicas })
+}
+
+/// Whether a stream whose making was not answered is there within the time that an election takes: to say that it failed
+/// would leave a log that no database follows.
+async fn appears(connection: &Connection, identity: &Identity) -> bool {
+    let found = async {
+        while !jetstream::stream_info(connection).await.is_ok_and(|info| info.identity().as_ref() == Some(identity)) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(ELECTION, found).await.is_ok()
 }
 
 fn epoch_of(database: &Offline) -> rusqlite::Result<String> {

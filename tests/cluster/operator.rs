@@ -1,7 +1,9 @@
 //! The commands that make a cluster, look at it, and take a database out of it.
 
+use rustix::process::Signal;
+
 use crate::Engine;
-use crate::common::chinwag;
+use crate::common::{chinwag, wait_while};
 
 #[tokio::test]
 async fn init_makes_a_log_once_and_says_what_there_is() {
@@ -23,6 +25,29 @@ async fn init_makes_a_log_once_and_says_what_there_is() {
     assert!(status.contains("entries    1 to 0") || status.contains("entries    0 to 0"), "{status}");
     assert!(chinwag(&path, &["cluster", "leave"]).ok().contains("no longer follows the log"));
     assert!(chinwag(&path, &["cluster", "leave"]).failed().contains("follows no log"));
+}
+
+#[tokio::test]
+async fn init_finds_the_log_that_it_made_when_the_answer_is_late() {
+    let Some(engine) = Engine::three().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chinwag.db");
+    let leader = engine.meta_leader().await.expect("they have chosen one");
+    let others: Vec<_> = (0..engine.len()).filter(|number| *number != leader).collect();
+    others.iter().for_each(|other| engine.signal(*other, Signal::STOP));
+    let asked = engine.requests(leader).await;
+    let flags = engine.flags_from(leader);
+    let init = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || {
+            chinwag(&path, &["cluster", "init"].into_iter().chain(flags.iter().map(String::as_str)).collect::<Vec<_>>())
+        }
+    });
+    // Whether there is one, that it be made, and whether there is one now.
+    wait_while("three requests", async || engine.requests(leader).await < asked + 3).await;
+    others.iter().for_each(|other| engine.signal(*other, Signal::CONT));
+    assert!(init.await.unwrap().ok().contains("log"));
+    assert!(chinwag(&path, &["cluster", "leave"]).ok().contains("no longer follows the log"));
 }
 
 #[tokio::test]
