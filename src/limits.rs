@@ -19,8 +19,8 @@ pub(crate) const URI_MAX_BYTES: usize = 2 * 1024;
 pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
 /// Time for a request's head, and for a kept-alive connection to send another request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for a trusted proxy's connection: longer than nginx keeps one by itself, so that the proxy ends it, who
-/// loses no request by that. A proxy has the whole head before it sends it.
+/// The same for a trusted proxy's connection, and longer than nginx keeps one idle: if the server ended it first, a
+/// request that the proxy sends at that moment would be lost. A proxy sends a head only when it has all of it.
 pub(crate) const PROXY_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for a request's body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,7 +159,8 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are discarded meanwhile.
 pub(crate) const LINGER_MAX_BYTES: usize = 256 * 1024;
-/// Connections over the limit that get a response at the same time; more are closed without one.
+/// Connections over the limit that are kept at the same time until they have read their response; more are sent it and
+/// closed at once.
 pub(crate) const REFUSALS_AT_ONCE: usize = 32;
 
 // --- Fan-out -------------------------------------------------------------------------------------------------------
@@ -202,9 +203,9 @@ pub(crate) const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
 // --- Catch-up ------------------------------------------------------------------------------------------------------
 
-/// Messages that are replayed; a connection further behind gets a `resync`.
+/// Events that are replayed; a connection further behind gets a `resync`.
 pub(crate) const REPLAY_MAX_MESSAGES: u32 = 1_000;
-/// Messages that a catch-up reads at a time.
+/// Events that a catch-up reads at a time.
 pub(crate) const CHUNK_MAX_MESSAGES: u32 = 256;
 /// Bytes of text that a catch-up reads at a time.
 pub(crate) const CHUNK_MAX_BYTES: usize = 64 * 1024;
@@ -224,7 +225,7 @@ const _: () =
     assert!(WRITE_QUEUE_BYTES > 16 * READ_BUDGET_BYTES, "the messages of one read always fit, and those of many do");
 /// Commands in one transaction.
 pub(crate) const COMMANDS_PER_COMMIT: usize = 1_024;
-/// Messages in one transaction, approximately: a command is not split.
+/// Writes of senders in one transaction, approximately: a command is not split.
 pub(crate) const MESSAGES_PER_COMMIT: usize = 4_096;
 /// Requests that wait for the reader thread.
 pub(crate) const READ_QUEUE: usize = 4_096;

@@ -1,13 +1,13 @@
-//! Which node pushes, and what it has to know of the others for that.
+//! Which node sends the pushes, and what it must know of the other nodes.
 //!
-//! Every node derives from the log whom a message is to be pushed to, and keeps that until it is done. One of them does
-//! it: of the nodes that push the first by its id, which is the one that has been there longest. It asks the others
-//! who looks at the page there, and tells them what is done; so a node that takes its place goes on with the rest. What
-//! was done and not told is done once more, and nothing is left out.
+//! Every node derives from the log which devices a message is to be pushed to, and keeps that list until the pushes are
+//! sent. One node sends them: among those that push, the one with the lowest id, which has run longest. It asks the
+//! other nodes who looks at the page there, and tells them which pushes it has sent, so that a node that takes its place
+//! goes on with the rest. A push that was sent but not yet told of is sent once more; none is left out.
 //!
-//! A node takes the place once it has been the first for as long as makes another one gone: by then it has heard of
-//! those before it, and the other's last push is longer ago than two pushes must be apart. And it pushes only what it
-//! finds still to be done after it has passed the [barrier](super::barrier): a node that is cut off pushes nothing.
+//! A node takes that place only after it has been the first for as long as it takes to count another node as gone: by
+//! then it has heard of the nodes before it, and the last push of the other is long enough ago. It sends only what is
+//! still due after it has passed the [barrier](super::barrier), so a node that is cut off sends nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::limits::push::PUSH_QUEUE_MAX;
 use crate::model::{MessageId, UserId};
 use crate::room::RoomId;
 
-/// Where the node that pushes tells what is done.
+/// Where the node that pushes tells the others what it has sent.
 const TOLD_SUBJECT: &str = "chinwag.told";
 /// Below it a node is asked, by its id, who looks at the page there.
 const SIGHT_SUBJECT: &str = "chinwag.sight";
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Says when a page in sight of a user was last heard from.
 pub(crate) type Eyes = Box<dyn Fn(UserId) -> Option<Instant> + Send + Sync>;
 
-/// What a device was told of, or need not be told of any more: a room, up to a message.
+/// Up to which message of a room a device was pushed to, or need not be any more.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     device: DeviceId,
@@ -41,7 +41,7 @@ struct Told {
     up_to: MessageId,
 }
 
-/// Whether a user looks at the page at a node that has shown messages up to one.
+/// The question whether a user looks at the page at a node that has shown the messages up to this one.
 #[derive(Debug, Serialize, Deserialize)]
 struct InSight {
     user: UserId,
@@ -59,8 +59,8 @@ struct Heard {
 pub(super) struct Pushing {
     takes_part: AtomicBool,
     is_ours: AtomicBool,
-    /// Up to where devices were told of rooms, by whichever node. Of [`PUSH_QUEUE_MAX`], as many as may wait, the one
-    /// that is furthest behind makes room.
+    /// Up to which message of a room each device was pushed to, by any node. At most [`PUSH_QUEUE_MAX`] are kept, as many
+    /// as may wait; then the one that is furthest behind is dropped.
     told: Mutex<BTreeMap<(DeviceId, RoomId), MessageId>>,
 }
 
@@ -89,7 +89,7 @@ impl Pushing {
     }
 }
 
-/// Whose turn it is to push, as it is seen on one connection.
+/// Whether it is this node that pushes, as seen on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Since when this node has been the first.
@@ -97,7 +97,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Looks whether it is this node's; `settled` is how long it must have been the first.
+    /// Decides it; `settled` is how long this node must have been the first.
     pub(super) fn look(&mut self, node: &Node, settled: Duration) {
         let is_first = node.pushing.takes_part() && !node.peers().iter().any(|(id, peer)| peer.pushes && *id < node.id);
         self.first_since = is_first.then(|| self.first_since.unwrap_or_else(Instant::now));
@@ -109,7 +109,7 @@ impl Turn {
     }
 }
 
-/// Answers other nodes who looks at the page here, and takes in what they have told, for good.
+/// Answers the other nodes' questions about who looks at the page here, and notes what they have sent. Never returns.
 pub(super) async fn keep(node: Arc<Node>, db: Db, eyes: Eyes) {
     loop {
         let connection = node.link.connected().await;
@@ -145,13 +145,13 @@ fn answer(connection: &Connection, question: &Message, db: &Db, eyes: &Eyes) -> 
     else {
         return Ok(());
     };
-    // Who looks at a page that has not got the message has not seen it.
+    // A page that has not been sent the message does not show it.
     let heard_at = if db.last_id() < up_to { None } else { eyes(user) };
     let ago = heard_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
     connection.publish(reply, &serde_json::to_vec(&Heard { ago }).expect("a number"))
 }
 
-/// The duty to push, which is one node's at a time.
+/// The duty to push, which one node has at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Duty {
     node: Arc<Node>,
@@ -163,33 +163,34 @@ impl Duty {
         Self { node, db }
     }
 
-    /// Whether it is this node's, and all that was written is applied here.
+    /// Whether this node has it, and has applied all that was written.
     pub(crate) async fn is_ours(&self) -> bool {
         let is_ours = || self.node.pushing.is_ours.load(Ordering::Relaxed);
         is_ours() && self.db.pass_barrier().await.is_ok() && is_ours()
     }
 
-    /// What of some news a device has not been told of by any node.
+    /// The part of some news that no node has told the device yet.
     pub(crate) fn untold(&self, device: DeviceId, news: News) -> Option<News> {
         let told = self.node.pushing.told().get(&(device, news.room)).copied();
         let news = News { after: told.map_or(news.after, |told| told.max(news.after)), ..news };
         (news.after < news.up_to).then_some(news)
     }
 
-    /// Tells the other nodes that a device was told of some news, or need not be.
+    /// Tells the other nodes that the device was told of some news, or need not be.
     pub(crate) fn has_told(&self, device: DeviceId, News { room, up_to, .. }: News) {
         let told = Told { device, room, up_to };
         self.node.pushing.note(&told);
         if let Some(connection) = self.node.link.current() {
-            // If it cannot be said, another node may tell the device once more.
+            // If this is lost, another node may tell the device once more.
             connection.publish(TOLD_SUBJECT, &serde_json::to_vec(&told).expect("numbers")).ok();
         }
     }
 
-    /// When a page in sight of a user, which has shown messages up to one, was last heard from at another node.
+    /// When a page that the user looks at, and that has shown the messages up to this one, was last heard from at another
+    /// node.
     ///
     /// # Errors
-    /// If a node does not say. It soon does, or is gone.
+    /// If a node does not answer: it soon does, or is counted as gone.
     pub(crate) async fn heard_elsewhere(&self, user: UserId, up_to: MessageId) -> Result<Option<Instant>, Error> {
         let connection = self.node.link.current().ok_or(Error::Lost)?;
         let question = serde_json::to_vec(&InSight { user, up_to }).expect("numbers");

@@ -135,7 +135,7 @@ fn look(path: &Path) -> anyhow::Result<Snapshot> {
     Snapshot::open(path).with_context(|| format!("cannot open the database {}", path.display()))
 }
 
-/// What carries out orders: the server that has the database open, or this process if there is none.
+/// What carries out a command: the server that has the database open, or this process if there is none.
 enum Hands<'a> {
     Server(&'a Path),
     Ours(Box<Ours>),

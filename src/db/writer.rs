@@ -54,7 +54,7 @@ pub(super) struct Writer {
     /// Sessions ended by commits that failed. If such a commit reached the disk anyway, their sockets must be closed.
     in_doubt: HashSet<SessionId>,
     nonce_clock: NonceClock,
-    /// When what is to outlive the process of the clocks was last written.
+    /// When the state of the clocks that must outlive the process was last written.
     clocks_kept: Option<Instant>,
     /// Ids up to this one are reserved on disk: see [`reserve`](Self::reserve).
     reserved: MessageId,
@@ -146,7 +146,7 @@ impl Writer {
         Moment { now, expiry, expired_at: expired_at(expiry), nonce_days: self.nonce_clock.days() }
     }
 
-    /// What is to outlive the process of the clocks, when it is time to write that down.
+    /// The state of the clocks that must outlive the process, if it is time to write it.
     fn clocks_to_keep(&mut self) -> Option<Change> {
         let now = Instant::now();
         let is_due = self.clocks_kept.is_none_or(|at| now.duration_since(at) >= CLOCKS_KEPT);

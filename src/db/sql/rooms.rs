@@ -202,8 +202,8 @@ pub(in crate::db) fn change_room(
 const SET_MEMBER: &str = "INSERT INTO members (room_id, user_id, event, is_present) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET event = excluded.event, is_present = excluded.is_present";
 
-/// By `members_by_user`, and the rooms' rowid. Of rooms that are no more, the last that somebody was in are told of:
-/// with more than are replayed, a client is told to begin anew.
+/// By `members_by_user`, and the rooms' rowid. Of the removed rooms that a user was in, only the last are kept, one more
+/// than a replay has events: a client that missed that many gets a `resync` anyway.
 const FORGET_GONE: &str = "DELETE FROM members WHERE user_id = ?1 AND room_id IN (SELECT room_id FROM members \
      WHERE user_id = ?1 AND is_present = 0 AND room_id NOT IN (SELECT id FROM rooms) ORDER BY event DESC LIMIT -1 OFFSET ?2 + 1)";
 
