@@ -110,7 +110,7 @@ pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> 
     let identity = Identity { log: random_name(), epoch: epoch_of(&database)? };
     match jetstream::create_stream(&connection, &identity, replicas).await {
         Ok(_) => {}
-        Err(ApiError::Nats(_)) if appears(&connection, &identity).await => {}
+        Err(ApiError::Nats(_)) if appears(options, &identity).await => {}
         Err(error) => return Err(error.into()),
     }
     database.follow(&identity.log)?;
@@ -119,9 +119,13 @@ pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> 
 
 /// Whether a stream whose making was not answered is there within the time that an election takes: to say that it failed
 /// would leave a log that no database follows.
-async fn appears(connection: &Connection, identity: &Identity) -> bool {
+async fn appears(options: &Options, identity: &Identity) -> bool {
+    let is_there = async || {
+        let connection = connect(options).await?;
+        Ok::<_, OperatorError>(jetstream::stream_info(&connection).await?.identity().as_ref() == Some(identity))
+    };
     let found = async {
-        while !jetstream::stream_info(connection).await.is_ok_and(|info| info.identity().as_ref() == Some(identity)) {
+        while !matches!(is_there().await, Ok(true)) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -16,28 +16,30 @@ use crate::nodes::Cluster;
 
 /// The line between a node and a server of the log, which can be cut as a network is: nothing arrives, and nobody is
 /// told. Threads of its own carry what is said, since a test may wait for a process without giving way to tasks.
-struct Relay {
-    port: u16,
+pub(crate) struct Relay {
+    pub(crate) port: u16,
+    opened: Arc<AtomicUsize>,
     to_the_log: Arc<Gate>,
     to_the_node: Arc<Gate>,
 }
 
 #[derive(Default)]
-struct Gate {
+pub(crate) struct Gate {
     is_shut: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn set(&self, is_shut: bool) {
+    pub(crate) fn set(&self, is_shut: bool) {
         *self.is_shut.lock().expect("no panic") = is_shut;
         self.changed.notify_all();
     }
 
-    /// Carries bytes for as long as both ends live.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
+    /// Carries bytes for as long as both ends live. `look` sees them first.
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            look(&buffer[..length]);
             let is_shut = self.is_shut.lock().expect("no panic");
             drop(self.changed.wait_while(is_shut, |is_shut| *is_shut).expect("no panic"));
             if to.write_all(&buffer[..length]).is_err() {
@@ -51,20 +53,33 @@ impl Gate {
 
 impl Relay {
     fn to(server: u16) -> Relay {
+        Self::watched(server, |_, _| {})
+    }
+
+    /// `look` sees what is said to the log before it arrives there. The gate is that of the answers.
+    pub(crate) fn watched(server: u16, look: impl Fn(&[u8], &Gate) + Clone + Send + 'static) -> Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
-        let relay = Relay { port, to_the_log: Arc::default(), to_the_node: Arc::default() };
+        let relay = Relay { port, opened: Arc::default(), to_the_log: Arc::default(), to_the_node: Arc::default() };
+        let opened = Arc::clone(&relay.opened);
         let (there, back) = (Arc::clone(&relay.to_the_log), Arc::clone(&relay.to_the_node));
         std::thread::spawn(move || {
             for node in listener.incoming().flatten() {
+                opened.fetch_add(1, Ordering::Relaxed);
                 let Ok(log) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
-                let (there, back) = (Arc::clone(&there), Arc::clone(&back));
+                let (there, back, gate, look) =
+                    (Arc::clone(&there), Arc::clone(&back), Arc::clone(&back), look.clone());
                 let (node_too, log_too) = (node.try_clone().expect("a socket"), log.try_clone().expect("a socket"));
-                std::thread::spawn(move || there.carry(node, log));
-                std::thread::spawn(move || back.carry(log_too, node_too));
+                std::thread::spawn(move || there.carry(node, log, |bytes| look(bytes, &gate)));
+                std::thread::spawn(move || back.carry(log_too, node_too, |_| {}));
             }
         });
         relay
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
     }
 
     fn cut(&self) {
@@ -72,7 +87,7 @@ impl Relay {
         self.to_the_node.set(true);
     }
 
-    fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.to_the_log.set(false);
         self.to_the_node.set(false);
     }

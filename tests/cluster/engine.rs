@@ -178,11 +178,6 @@ impl Engine {
         true
     }
 
-    /// How many requests about JetStream a server has been asked.
-    pub(crate) async fn requests(&self, number: usize) -> u64 {
-        self.monitored(number, "/jsz").await.and_then(|jsz| jsz["api"]["total"].as_u64()).unwrap_or(0)
-    }
-
     async fn monitored(&self, number: usize, target: &str) -> Option<serde_json::Value> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let port = self.servers[number].monitor;
