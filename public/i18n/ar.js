@@ -245,6 +245,7 @@ export default {
     "password.changed": "تغيّرت كلمة المرور، وسُجّل الخروج من أجهزتك الأخرى.",
     "password.current": "كلمة المرور الحالية",
     "password.new": "كلمة المرور الجديدة",
+    "password.show": "إظهار كلمتي المرور",
     "password.wrong": "ليست هذه كلمة مرورك.",
     "people.button": "الأشخاص",
     "people.here": "هنا",

@@ -219,6 +219,7 @@ export default {
     "password.changed": "Dein Passwort ist geändert. Deine anderen Geräte sind abgemeldet.",
     "password.current": "Bisheriges Passwort",
     "password.new": "Neues Passwort",
+    "password.show": "Passwörter anzeigen",
     "password.wrong": "Das ist nicht dein Passwort.",
     "people.button": "Personen",
     "people.here": "da",

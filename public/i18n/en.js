@@ -213,6 +213,7 @@ export default {
     "password.changed": "Your password is changed. Your other devices are logged out.",
     "password.current": "Current password",
     "password.new": "New password",
+    "password.show": "Show passwords",
     "password.wrong": "That is not your password.",
     "people.button": "People",
     "people.here": "here",

@@ -222,6 +222,7 @@ export default {
     "password.changed": "Tu contraseña ha cambiado. La sesión se ha cerrado en tus otros dispositivos.",
     "password.current": "Contraseña actual",
     "password.new": "Contraseña nueva",
+    "password.show": "Mostrar contraseñas",
     "password.wrong": "Esa no es tu contraseña.",
     "people.button": "Personas",
     "people.here": "en línea",

@@ -222,6 +222,7 @@ export default {
     "password.changed": "Votre mot de passe est changé. Vos autres appareils sont déconnectés.",
     "password.current": "Mot de passe actuel",
     "password.new": "Nouveau mot de passe",
+    "password.show": "Afficher les mots de passe",
     "password.wrong": "Ce n’est pas votre mot de passe.",
     "people.button": "Personnes",
     "people.here": "en ligne",

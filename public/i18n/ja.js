@@ -210,6 +210,7 @@ export default {
     "password.changed": "パスワードを変更しました。ほかの端末はログアウトされました。",
     "password.current": "現在のパスワード",
     "password.new": "新しいパスワード",
+    "password.show": "パスワードを表示",
     "password.wrong": "パスワードが違います。",
     "people.button": "メンバー",
     "people.here": "オンライン",

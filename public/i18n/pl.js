@@ -235,6 +235,7 @@ export default {
     "password.changed": "Twoje hasło jest zmienione. Inne twoje urządzenia zostały wylogowane.",
     "password.current": "Obecne hasło",
     "password.new": "Nowe hasło",
+    "password.show": "Pokaż hasła",
     "password.wrong": "To nie jest twoje hasło.",
     "people.button": "Osoby",
     "people.here": "online",

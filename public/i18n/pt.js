@@ -222,6 +222,7 @@ export default {
     "password.changed": "Sua senha foi trocada. Seus outros dispositivos saíram da conta.",
     "password.current": "Senha atual",
     "password.new": "Senha nova",
+    "password.show": "Mostrar senhas",
     "password.wrong": "Essa não é a sua senha.",
     "people.button": "Pessoas",
     "people.here": "online",

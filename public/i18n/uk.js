@@ -225,6 +225,7 @@ export default {
     "password.changed": "Пароль змінено. На інших пристроях ви вийшли.",
     "password.current": "Теперішній пароль",
     "password.new": "Новий пароль",
+    "password.show": "Показати паролі",
     "password.wrong": "Це не ваш пароль.",
     "people.button": "Люди",
     "people.here": "тут",

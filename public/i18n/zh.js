@@ -210,6 +210,7 @@ export default {
     "password.changed": "密码已更改。你的其他设备已登出。",
     "password.current": "当前密码",
     "password.new": "新密码",
+    "password.show": "显示密码",
     "password.wrong": "密码不正确。",
     "people.button": "成员",
     "people.here": "在线",

@@ -9,6 +9,7 @@
 //   isHidden(), isInSight()          of the page
 //   copy(text)                       into the clipboard
 //   passwordIn(input)                what was typed, ready to be sent; no field for a password is read otherwise
+//   revealPasswords(form)            lets the form's button `.reveal` show what was typed into its fields for passwords
 //   template(id)                     a translated copy of a `<template>`
 
 import { translate, worded } from "../i18n/index.js";
@@ -74,6 +75,22 @@ function initialsOf(name) {
 
 /** The same letters, however this keyboard composes them: the server compares bytes. */
 export const passwordIn = (input) => input.value.normalize("NFC");
+
+/** A password that is shown is text: nothing may correct it, or send it to where spelling is checked. */
+const AS_TYPED = { spellcheck: "false", autocapitalize: "none", autocorrect: "off" };
+
+export function revealPasswords(form) {
+  const button = form.querySelector(".reveal");
+  const inputs = form.querySelectorAll("[type=password]");
+  const show = (isShown) => {
+    for (const input of inputs) input.type = isShown ? "text" : "password";
+    button.setAttribute("aria-pressed", String(isShown));
+  };
+  for (const input of inputs) for (const [name, value] of Object.entries(AS_TYPED)) input.setAttribute(name, value);
+  button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
+  // What is sent as text a browser may offer again, to anybody.
+  form.addEventListener("submit", () => show(false));
+}
 
 export const isHidden = () => document.hidden || document.visibilityState === "hidden";
 

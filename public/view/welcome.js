@@ -6,7 +6,7 @@
 import { ApiError, inWords, register } from "../api.js";
 import { t } from "../i18n/index.js";
 import { Store } from "../store/prefs.js";
-import { passwordIn } from "./dom.js";
+import { passwordIn, revealPasswords } from "./dom.js";
 
 const INVITE_KEY = "chinwag.invite";
 
@@ -37,7 +37,7 @@ export class LoginForm {
       event.preventDefault();
       this.#submit(event.submitter?.value === "register");
     });
-    view.querySelector(".reveal").addEventListener("click", ({ currentTarget }) => this.#reveal(currentTarget));
+    revealPasswords(this.#form);
     addEventListener("hashchange", this.#takeInvite);
     this.#takeInvite();
   }
@@ -88,13 +88,6 @@ export class LoginForm {
     (registers ? login : create).before(registers ? create : login);
     this.#field("password").autocomplete = registers ? "new-password" : "current-password";
     this.#view.querySelector("#invited").hidden = this.#invite === null;
-  }
-
-  #reveal(button) {
-    const password = this.#field("password");
-    const show = password.type === "password";
-    password.type = show ? "text" : "password";
-    button.setAttribute("aria-pressed", String(show));
   }
 
   async #submit(registering) {

@@ -6,6 +6,7 @@
 //   choices(text, hint, options, value, change)       a line of a few `[value, words]`, one of them chosen
 //   select(label, options, value, change)             a list of many
 //   field({ label, hint, ...attributes })             a form's field: `.element`, `.input`, `.say(words)`
+//   reveal(text)                                      the button of a form's `revealPasswords`
 //   button(text, { kind, press })                     busy while `press` runs
 //   alert()                                           where it is said what went wrong: `.element`, `.say(words)`
 //   saying(alert, action)                             runs it, and says what went wrong; resolves to whether it went well
@@ -116,6 +117,9 @@ export function field({ label, hint, ...attributes }) {
   input.addEventListener("input", () => say(""));
   return { element, input, say };
 }
+
+export const reveal = (text) =>
+  el("button", { type: "button", class: "reveal button plain compact", "aria-pressed": "false", text });
 
 export function button(text, { kind = "", press, name = null, sign = null }) {
   const made = el(

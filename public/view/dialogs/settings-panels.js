@@ -1,10 +1,10 @@
 // What is behind the tabs of "Settings": each returns the elements of its panel.
 
 import { LANGUAGES, clock, compare, date, stamp, t } from "../../i18n/index.js";
-import { avatar, el, icon, passwordIn, tile } from "../dom.js";
+import { avatar, el, icon, passwordIn, revealPasswords, tile } from "../dom.js";
 import { inWords } from "../../api.js";
 import { busy, confirm, openDialog } from "./dialog.js";
-import { alert, button, choices, field, group, line, saying, select, toggle } from "./parts.js";
+import { alert, button, choices, field, group, line, reveal, saying, select, toggle } from "./parts.js";
 
 const PASSWORD_LEAST = 8;
 const MINUTES_A_DAY = 24 * 60;
@@ -98,8 +98,10 @@ function passwordForm(app) {
     current.element,
     fresh.element,
     trouble.element,
-    el("div", { class: "row" }, change),
+    // One for both fields: two buttons of one name would be told apart by their place only.
+    el("div", { class: "row" }, reveal(t("password.show")), change),
   );
+  revealPasswords(form);
 
   async function save() {
     trouble.say("");
@@ -138,6 +140,8 @@ function deleteAccount(app) {
     el("p", { text: t("you.deleteText") }),
     el("label", { class: "check" }, withMessages, el("span", { text: t("you.deleteMessages") })),
     password.element,
+    // In the field of so narrow a dialog it would cover the end of a long password.
+    el("div", { class: "row" }, reveal(t("login.show"))),
     trouble.element,
     el(
       "div",
@@ -151,6 +155,7 @@ function deleteAccount(app) {
       yes,
     ),
   );
+  revealPasswords(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (password.input.value === "") return password.say(t("login.noPassword"));

@@ -217,6 +217,77 @@ test("a password is the same letters however they are composed, wherever it is t
   await zoe.leave();
 });
 
+/** Of the fields for passwords whether what is in them can be read. */
+const typesOf = (within) => within.locator("[autocomplete$=-password]").evaluateAll((inputs) => inputs.map(({ type }) => type));
+
+test("the passwords of a change are shown as long as one wants to see them", async () => {
+  const opened = await settings(grace, "You");
+  await opened.getByLabel("Current password").fill(PASSWORD);
+  await opened.getByLabel("New password").fill("another good one");
+  const show = button(opened, "Show passwords");
+  for (const [pressed, type] of [["false", "password"], ["true", "text"], ["false", "password"]]) {
+    await becomes(() => show.getAttribute("aria-pressed"), pressed);
+    await becomes(() => typesOf(opened), [type, type]);
+    await becomes(() => opened.getByLabel("New password").inputValue(), "another good one");
+    await show.click();
+  }
+});
+
+test("passwords that are shown are hidden again once they are sent", async () => {
+  const opened = await settings(grace, "You");
+  await opened.getByLabel("Current password").fill("something else");
+  await opened.getByLabel("New password").fill("another good one");
+  await button(opened, "Show passwords").click();
+  await becomes(() => typesOf(opened), ["text", "text"]);
+  await opened.getByLabel("New password").press("Enter");
+  await opened.getByText("That is not your password.").waitFor();
+  await becomes(() => typesOf(opened), ["password", "password"]);
+  await becomes(() => button(opened, "Show passwords").getAttribute("aria-pressed"), "false");
+});
+
+test("passwords that are shown are hidden when Settings is opened again", async () => {
+  const opened = await settings(grace, "You");
+  await button(opened, "Show passwords").click();
+  await becomes(() => typesOf(opened), ["text", "text"]);
+  await grace.page.keyboard.press("Escape");
+  await opened.waitFor({ state: "detached" });
+  await settings(grace, "You");
+  await becomes(() => typesOf(opened), ["password", "password"]);
+});
+
+test("the keyboard shows the passwords of a change, after them and before they are sent", async () => {
+  const opened = await settings(grace, "You");
+  await opened.getByLabel("New password").focus();
+  await grace.page.keyboard.press("Tab");
+  await grace.hasFocus("Show passwords");
+  await grace.page.keyboard.press("Space");
+  await becomes(() => typesOf(opened), ["text", "text"]);
+  await grace.hasFocus("Show passwords");
+  await grace.page.keyboard.press("Tab");
+  await grace.hasFocus("Change password");
+});
+
+test("the password that deletes an account is shown as long as one wants to see it", async () => {
+  await button(await settings(grace, "You"), "Delete account").click();
+  const asked = alertdialog(grace);
+  await asked.getByLabel("Password").fill(PASSWORD);
+  for (const type of ["password", "text", "password"]) {
+    await becomes(() => typesOf(asked), [type]);
+    await button(asked, "Show password").click();
+  }
+});
+
+test("the password that deletes an account is hidden again once it is sent", async () => {
+  await button(await settings(grace, "You"), "Delete account").click();
+  const asked = alertdialog(grace);
+  await asked.getByLabel("Password").fill("something else");
+  await button(asked, "Show password").click();
+  await becomes(() => typesOf(asked), ["text"]);
+  await button(asked, "Delete my account").click();
+  await asked.getByText("That is not your password.").waitFor();
+  await becomes(() => typesOf(asked), ["password"]);
+});
+
 test("a device that is ended is logged out", async () => {
   const { token } = await server.post("/login", { username: "grace", password: PASSWORD });
   const opened = await settings(grace, "Devices");

@@ -42,6 +42,25 @@ test("the password is shown as long as one wants to see it", async () => {
   await bob.leave();
 });
 
+test("a password that is shown is hidden again once the form is sent", async () => {
+  const cleo = await Person.visit(browser, server.url, { name: "Cleo" });
+  await cleo.fill();
+  await cleo.button("Show password").click();
+  await becomes(() => cleo.password().getAttribute("type"), "text");
+  await cleo.button("Log in").click();
+  await cleo.alert().filter({ hasText: "do not belong together" }).waitFor();
+  await becomes(() => cleo.password().getAttribute("type"), "password");
+  await becomes(() => cleo.button("Show password").getAttribute("aria-pressed"), "false");
+  await cleo.leave();
+});
+
+test("nothing corrects a password that is shown, nor reads it to check its spelling", async () => {
+  const dora = await Person.visit(browser, server.url, { name: "Dora" });
+  await becomes(() => dora.password().evaluate(({ spellcheck, autocapitalize }) => [spellcheck, autocapitalize]), [false, "none"]);
+  await becomes(() => dora.password().getAttribute("autocorrect"), "off");
+  await dora.leave();
+});
+
 test("the button that shows the password leaves it its place, in every language", async () => {
   for (const [code] of LANGUAGES) {
     const ida = await Person.visit(browser, server.url, { locale: code, viewport: { width: 320, height: 720 } });
