@@ -37,7 +37,15 @@ export function openDialog({ title, class: className = "", closable = true, role
     event.preventDefault();
     dialog.close();
   });
-  element.addEventListener("pointerdown", ({ target }) => target === element && dialog.close());
+  // Its padding and its scrollbar are the element's too. Closed at the end of the press, or the press would take the focus away
+  // again, and a finger's would go on to what is beneath.
+  const isBeside = ({ target, clientX: x, clientY: y }) => {
+    const { left, right, top, bottom } = element.getBoundingClientRect();
+    return target === element && (x < left || x > right || y < top || y > bottom);
+  };
+  let beganBeside = false;
+  element.addEventListener("pointerdown", (event) => (beganBeside = isBeside(event)));
+  element.addEventListener("click", (event) => beganBeside && isBeside(event) && dialog.close());
   document.body.append(element);
   element.showModal();
   return dialog;

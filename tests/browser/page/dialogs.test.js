@@ -76,10 +76,32 @@ test("two presses open one dialog", async () => {
   await dialog(ada, "Lobby").waitFor({ state: "detached" });
 });
 
-test("a press beside a dialog closes it", async () => {
+test("a press beside a dialog closes it, and the focus is where it was", async () => {
   const opened = await ada.settings();
   await ada.page.mouse.click(5, 5);
   await opened.waitFor({ state: "detached" });
+  await ada.hasFocus("Settings");
+});
+
+test("a press on a dialog's own edge leaves it open, and what was typed in it", async () => {
+  await ada.button("New room").click();
+  const opened = dialog(ada, "New room");
+  await field(opened, "Name").fill("Half a name");
+  const { x, y, height } = await opened.boundingBox();
+  await ada.page.mouse.click(x + 6, y + height / 2);
+  await becomes(() => field(opened, "Name").inputValue(), "Half a name");
+});
+
+test("a press that ends beside a dialog, as where text is selected, leaves it open", async () => {
+  await ada.button("New room").click();
+  const name = field(dialog(ada, "New room"), "Name");
+  await name.fill("Half a name");
+  const { x, y } = await name.boundingBox();
+  await ada.page.mouse.move(x + 60, y + 10);
+  await ada.page.mouse.down();
+  await ada.page.mouse.move(5, 300);
+  await ada.page.mouse.up();
+  await becomes(() => name.inputValue(), "Half a name");
 });
 
 test("? opens the help, and is a letter where one writes", async () => {
