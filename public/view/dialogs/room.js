@@ -2,7 +2,7 @@
 
 import { t } from "../../i18n/index.js";
 import { avatar, el } from "../dom.js";
-import { confirm, openDialog } from "./dialog.js";
+import { busy, confirm, openDialog } from "./dialog.js";
 import { peoplePicker } from "./people-picker.js";
 import { alert, button, choices, field, group, saying } from "./parts.js";
 import { LOBBY } from "../../store/rooms.js";
@@ -35,7 +35,7 @@ export function open(app, { id }) {
       topic: field({ label: t("room.topic"), maxlength: TOPIC_LENGTH, value: topic }),
     };
     const before = Object.fromEntries(Object.entries(inputs).map(([name, { input }]) => [name, input.value]));
-    const save = button(t("room.save"), { kind: "primary", press: () => saying(trouble, saveFacts) });
+    const save = el("button", { class: "button compact primary", text: t("room.save") });
     async function saveFacts() {
       const changed = Object.entries(inputs).filter(([name, { input }]) => input.value.trim() !== before[name]);
       if (changed.some(([name, { input }]) => name === "name" && input.value.trim() === ""))
@@ -59,7 +59,7 @@ export function open(app, { id }) {
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      save.click();
+      busy(save, () => saying(trouble, saveFacts));
     });
     return form;
   }

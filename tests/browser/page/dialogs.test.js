@@ -421,6 +421,19 @@ test("a name that is taken is said beside the name, and what was filled in stays
   await ada.hasFocus("Name");
 });
 
+test("Enter in a room's topic saves it", async () => {
+  const { id } = await server.ask(await ada.token(), "POST", "/rooms", { name: "Cellar", kind: "open" });
+  assert.ok(id);
+  await ada.open("Cellar");
+  await ada.button("Room").click();
+  const topic = field(dialog(ada, "Cellar"), "Topic");
+  await topic.fill("Mind the steps");
+  await topic.press("Enter");
+  await dialog(ada, "Cellar").waitFor({ state: "detached" });
+  await ada.page.locator(".room-bar").getByText("Mind the steps").waitFor();
+  await room(ada, /^Lobby/).click();
+});
+
 test("a private room is there for those invited, until they are removed", async () => {
   await newRoom(ada, "Surprise", "grace");
   await room(grace, /^Surprise/).waitFor();
