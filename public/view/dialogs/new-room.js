@@ -60,11 +60,7 @@ export function open(app) {
       emoji: emoji.input.value.trim() || undefined,
       topic: topic.input.value.trim() || undefined,
     };
-    if (wanted.name === "") {
-      name.say(t("room.noName"));
-      name.input.focus();
-      return;
-    }
+    if (wanted.name === "") return name.say(t("room.noName"));
     if (kind === "private") wanted.members = [...members];
     try {
       const room = await app.api.createRoom(wanted);
@@ -72,14 +68,11 @@ export function open(app) {
       dialog.close();
       app.go(room.id);
     } catch (error) {
-      if (error.code === "name_taken") {
-        name.say(inWords(error));
-        name.input.focus();
-      } else {
+      if (error.code === "name_taken") name.say(inWords(error));
+      else
         trouble.say(
           error.code === "forbidden" ? t("newRoom.forbidden") : error.code ? inWords(error) : t("error.other"),
         );
-      }
     }
   }
 

@@ -5,7 +5,7 @@
 //   toggle(text, hint, on, change)                    a line with a switch; `change(on)` may return what it is then
 //   choices(text, hint, options, value, change)       a line of a few `[value, words]`, one of them chosen
 //   select(label, options, value, change)             a list of many
-//   field({ label, hint, ...attributes })             a form's field: `.element`, `.input`, `.say(words)`
+//   field({ label, hint, ...attributes })             a form's field: `.element`, `.input`, and `.say(words)`, what is to be corrected in it
 //   reveal(text)                                      the button of a form's `revealPasswords`
 //   button(text, { kind, press })                     busy while `press` runs
 //   alert()                                           where it is said what went wrong: `.element`, `.say(words)`
@@ -111,8 +111,9 @@ export function field({ label, hint, ...attributes }) {
   );
   const say = (words) => {
     error.say(words);
-    if (words) input.setAttribute("aria-invalid", "true");
-    else input.removeAttribute("aria-invalid");
+    if (!words) return input.removeAttribute("aria-invalid");
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
   };
   input.addEventListener("input", () => say(""));
   return { element, input, say };

@@ -239,6 +239,16 @@ test("a password is the same letters however they are composed, wherever it is t
   await zoe.leave();
 });
 
+test("the focus goes to the field of Settings that is to be corrected", async () => {
+  const opened = await settings(grace, "You");
+  await button(opened, "Change password").click();
+  await grace.hasFocus("Current password");
+  await opened.getByLabel("Current password").fill(PASSWORD);
+  await opened.getByLabel("New password").fill("short");
+  await button(opened, "Change password").click();
+  await grace.hasFocus("New password");
+});
+
 /** Of the fields for passwords whether what is in them can be read. */
 const typesOf = (within) => within.locator("[autocomplete$=-password]").evaluateAll((inputs) => inputs.map(({ type }) => type));
 
