@@ -300,11 +300,15 @@ export class Chat {
       this.#nav.current = id;
       this.#dressRoom(true);
       this.#showTyping();
-      // A phone's keyboard comes up only when it is wanted.
-      if (this.#narrow.matches) this.#find("#log").focus({ preventScroll: true });
-      else this.composer.focus();
+      this.#focusHome();
     }
     if (message !== null) this.#goToMessage(message);
+  }
+
+  /** Where the focus belongs when nothing else has it. A phone's keyboard comes up only when it is wanted. */
+  #focusHome() {
+    if (this.#narrow.matches) this.#find("#log").focus({ preventScroll: true });
+    else this.composer.focus();
   }
 
   #leave(id) {
@@ -537,7 +541,10 @@ export class Chat {
     click("#search-button", () => this.open("search"));
     click("#room-button", () => this.open("room", this.room));
     click("#try-now", () => this.connection.tryNow());
-    click("#chat-error button", () => this.say(null));
+    click("#chat-error button", () => {
+      this.say(null);
+      this.#focusHome();
+    });
     click("#say-hello", () => this.composer.insert("👋"));
     click("#add-picture", () => this.open("picture"));
     click("#emoji", ({ currentTarget }) => this.open("emoji", currentTarget, (emoji) => this.composer.insert(emoji)));
@@ -745,7 +752,9 @@ export class Chat {
   #showStrip() {
     const { state } = this.connection;
     const strip = this.#find(".strip");
+    const hadFocus = strip.contains(document.activeElement);
     strip.hidden = state === "online" || state === "connecting";
+    if (strip.hidden && hadFocus) this.#focusHome();
     if (strip.hidden) return;
     const waiting = this.outbox.entries.filter(({ state }) => state === "pending").length;
     strip.querySelector("b").textContent = t(`strip.${state}`);

@@ -154,7 +154,11 @@ function dressPicture(article, { image }, context) {
 }
 
 function dressReactions(article, { reactions }, { self }) {
-  article.querySelector(".reactions")?.remove();
+  const before = article.querySelector(".reactions");
+  const focused = before?.contains(document.activeElement) ? document.activeElement.dataset.emoji : null;
+  // The focus goes over to what takes the place of its button before that is gone.
+  if (focused !== null) article.focus({ preventScroll: true });
+  before?.remove();
   if (!Array.isArray(reactions) || reactions.length === 0) return;
   const buttons = reactions.map(({ emoji, count, mine, names }) =>
     el(
@@ -165,6 +169,7 @@ function dressReactions(article, { reactions }, { self }) {
     ),
   );
   article.querySelector(".bubble").after(el("div", { class: "reactions" }, ...buttons));
+  if (focused !== null) buttons.find(({ dataset }) => dataset.emoji === focused)?.focus({ preventScroll: true });
 }
 
 /** "👍 2, you and Ada" */

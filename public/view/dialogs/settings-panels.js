@@ -371,7 +371,9 @@ export function devices(app) {
       !(await confirm({ title: t("devices.endOthersTitle"), text: t("devices.endText"), yes: t("devices.endOthers") }))
     )
       return;
-    if (await saying(trouble, () => app.api.endOtherSessions())) await load();
+    if (!(await saying(trouble, () => app.api.endOtherSessions()))) return;
+    await load();
+    if (others.hidden) focusPanel();
   }
 
   async function end({ id, client }, pressed) {
@@ -385,8 +387,11 @@ export function devices(app) {
       return;
     if (!(await saying(trouble, () => app.api.endSession(id)))) return;
     await load();
-    if (!pressed.isConnected) list.closest("[role=tabpanel]")?.focus();
+    if (!pressed.isConnected) focusPanel();
   }
+
+  /** The button that was pressed is gone. */
+  const focusPanel = () => list.closest("[role=tabpanel]")?.focus();
 
   function device(session) {
     const { client, current, last_used_at, created_at } = session;

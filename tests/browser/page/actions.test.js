@@ -98,6 +98,20 @@ test("the focus goes back to a message that is not deleted after all, and to the
   await grace.hasFocus("Messages");
 });
 
+test("the focus stays with a reaction that is pressed, and with its message when it is taken back", async () => {
+  await grace.say("to be praised");
+  const reaction = (name) => grace.article("to be praised").getByRole("button", { name, exact: true });
+  await ada.act("to be praised", "👍");
+  await reaction("👍 1, ada").press("Enter");
+  await reaction("👍 2, you and ada").waitFor();
+  await grace.hasFocus("👍 2, you and ada");
+  await grace.page.keyboard.press("Enter");
+  await grace.hasFocus("👍 1, ada");
+  await ada.article("to be praised").getByRole("button", { name: "👍 1, you", exact: true }).press("Enter");
+  await reaction("👍 1, ada").waitFor({ state: "detached" });
+  await grace.page.locator("article:focus").filter({ hasText: "to be praised" }).waitFor();
+});
+
 test("a moderator deletes what others wrote", async () => {
   await grace.say("not for here");
   await ada.sees("not for here");

@@ -341,6 +341,8 @@ test("all other devices are logged out at once, and this one is not", async () =
   await button(opened, "End all others").click();
   await button(alertdialog(grace), "End all others").click();
   await eventually(async () => assert.equal(await list.getByRole("listitem").count(), 1));
+  // The button is gone, since there are no others.
+  await opened.locator("[role=tabpanel]:focus").waitFor();
   await list.getByText("This device").waitFor();
   for (const token of others) assert.equal((await server.messages(token))?.length, undefined);
   await grace.page.keyboard.press("Escape");

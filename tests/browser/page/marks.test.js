@@ -173,6 +173,8 @@ for (const width of [320, 1280]) {
     await tried;
     await server.start();
     for (const person of [ada, grace]) await person.online();
+    // The button is gone; on a phone no keyboard comes up.
+    await ada.page.locator(width === 320 ? "[role=log]:focus" : "textarea:focus").waitFor();
     await ada.page.setViewportSize({ width: 1280, height: 800 });
   });
 }

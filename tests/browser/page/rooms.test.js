@@ -148,6 +148,7 @@ test("who is taken out of a room is told, and sees nothing more of it", async ()
   await grace.alert().filter({ hasText: "cannot read that room" }).waitFor();
   await grace.link("Party").waitFor({ state: "detached" });
   await grace.button("Dismiss").click();
+  await grace.hasFocus("Message");
 });
 
 test("in an archived room nothing can be written", async () => {
