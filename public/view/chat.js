@@ -289,6 +289,8 @@ export class Chat {
   /** Opens a room, or another part of it. */
   #enter(id, message = null) {
     if (this.#nav.isOpen) this.#nav.open(false, true);
+    // A person's card may have led here, and lies over what it led to.
+    this.#peopleView.open(false);
     if (this.#roomsKnown && !this.rooms.get(id)) return this.go(LOBBY, null, { replace: true });
     const isOther = this.list === null || id !== this.#roomId;
     if (isOther) {
@@ -590,6 +592,7 @@ export class Chat {
     this.drafts.set(this.#roomId, text);
     this.connection.typing(writing, this.#roomId);
     this.list?.keepPlace();
+    if (this.#peopleView.isOpen) this.#peopleView.open(false);
   }
 
   async #complete() {

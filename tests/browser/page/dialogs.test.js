@@ -519,6 +519,20 @@ test("a person's card mentions them, and opens a conversation with them", async 
   await room(ada, /^Lobby/).click();
 });
 
+for (const action of ["Message", "Mention"]) {
+  test(`on a phone the list of people makes way for what a card leads to: ${action}`, async () => {
+    await ada.page.setViewportSize({ width: 390, height: 844 });
+    await ada.button("People").click();
+    await button(ada.people(), "grace").click();
+    await button(dialog(ada, "grace"), action).click();
+    await becomes(() => ada.button("People").getAttribute("aria-expanded"), "false");
+    await ada.people().waitFor({ state: "hidden" });
+    await ada.box().fill("");
+    await ada.page.setViewportSize({ width: 1280, height: 800 });
+    await room(ada, /^Lobby/).click();
+  });
+}
+
 test("a moderator bans from the card, and lifts the ban there", async () => {
   const rude = await Person.join(browser, server.url, "rude");
   await button(ada.people(), "rude").click();
