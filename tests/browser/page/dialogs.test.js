@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { after, afterEach, before, test } from "node:test";
 
 import german from "../../../public/i18n/de.js";
+import { LANGUAGES } from "../../../public/i18n/index.js";
 import { PASSWORD, Person, Robot, Server, assertAccessible, becomes, eventually, launch } from "../harness.js";
 
 let server, browser, ada, grace;
@@ -692,6 +693,22 @@ test("the emoji used last are offered first, and nothing else that is stored", a
   await ada.button("Emoji").click();
   const recent = dialog(ada, "Emoji").getByRole("region", { name: "Used last" });
   await becomes(() => recent.getByRole("button").allTextContents(), ["😃", "🎉", "👍"]);
+});
+
+test("the words beside a button of Settings are no column of letters on a narrow phone, in any language", async () => {
+  const session = await grace.page.evaluate(() => localStorage.getItem("chinwag.session"));
+  for (const [code] of LANGUAGES) {
+    const ida = await Person.visit(browser, server.url, { locale: code, viewport: { width: 320, height: 720 } });
+    await ida.page.evaluate((session) => localStorage.setItem("chinwag.session", session), session);
+    await ida.page.reload();
+    await ida.page.locator(".rooms-button").click();
+    await ida.page.locator("#settings").click();
+    const words = ida.page.locator(".settings .line:has(> .button) .words");
+    await words.first().waitFor();
+    const widths = () => words.evaluateAll((all) => all.map(({ offsetWidth }) => offsetWidth));
+    await eventually(async () => assert.ok(Math.min(...(await widths())) >= 120, `${code}: ${await widths()}`));
+    await ida.leave();
+  }
 });
 
 for (const [colorScheme, width] of [
