@@ -97,6 +97,8 @@ class Actions {
     }
     for (const action of this.#of(message)) this.#bar.append(this.#tool(action));
     this.#bar.addEventListener("keydown", (event) => this.#keyInBar(event));
+    // A bar that has the focus stays: pressed by a pointer it must not take it, or no other message would show its own.
+    this.#bar.addEventListener("mousedown", (event) => event.preventDefault());
     article.append(this.#bar);
   }
 
@@ -131,7 +133,7 @@ class Actions {
     const buttons = this.#emoji.map((emoji) => this.#reaction(article, emoji));
     this.#bar.append(...buttons);
     // The focus goes over before what had it is gone, or the bar would go with it.
-    buttons[0].focus();
+    if (this.#bar.contains(document.activeElement)) buttons[0].focus();
     for (const element of before) element.remove();
   }
 

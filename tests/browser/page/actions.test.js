@@ -112,6 +112,22 @@ test("the focus stays with a reaction that is pressed, and with its message when
   await grace.page.locator("article:focus").filter({ hasText: "to be praised" }).waitFor();
 });
 
+for (const first of ["👍", "React"]) {
+  test(`what is pressed on one message leaves its place to the actions of another: ${first}`, async () => {
+    for (const text of ["pressed on", "pointed at"]) {
+      await grace.say(text + first);
+      await ada.sees(text + first);
+    }
+    await ada.box().focus();
+    await ada.act(`pressed on${first}`, first);
+    await ada.article(`pointed at${first}`).hover();
+    await ada.article(`pointed at${first}`).getByRole("toolbar", { name: "Message actions" }).waitFor();
+    await ada.hasFocus("Message");
+    // The next message may come to stand where the pointer is, and would not be pointed at without a movement.
+    await ada.page.mouse.move(0, 0);
+  });
+}
+
 test("a moderator deletes what others wrote", async () => {
   await grace.say("not for here");
   await ada.sees("not for here");
