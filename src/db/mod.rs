@@ -55,7 +55,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::config::Retention;
 use crate::limits::{
@@ -110,6 +110,9 @@ pub struct Db {
     commands: mpsc::Sender<Command>,
     /// Bytes of messages that may still wait for the writer.
     queue_bytes: Arc<Semaphore>,
+    /// Held by the picture that is with the writer. Those behind it wait here, so that a message waits for one picture at
+    /// most: on a slow card each takes as long as thousands of messages.
+    image_turn: Arc<Mutex<()>>,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
     /// Requests for a barrier; `None` if this is the only node.
@@ -195,6 +198,7 @@ impl Db {
         let db = Self {
             commands,
             queue_bytes,
+            image_turn: Arc::default(),
             requests,
             shared,
             #[cfg(feature = "cluster")]
@@ -402,6 +406,8 @@ impl Db {
     /// Stores a picture, for a message that its owner sends next.
     pub async fn store_image(&self, session: SessionId, owner: UserId, image: NewImage) -> Result<ImageId, ImageError> {
         let change = Change::StoreImage { session, owner, image, at_most: UNNAMED_IMAGES_MAX };
+        let turn = tokio::time::timeout(STORE_TIMEOUT, self.image_turn.lock()).await;
+        let _turn = turn.map_err(|_| ImageError::Unavailable)?;
         self.apply(change, Reply::ImageStored).await.unwrap_or(Err(ImageError::Unavailable))
     }
 

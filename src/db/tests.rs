@@ -20,6 +20,8 @@ struct Held {
     ada: Sender,
     token: Token,
     ended: Arc<Mutex<Vec<SessionId>>>,
+    /// How many events each commit had.
+    commits: Arc<Mutex<Vec<usize>>>,
     /// Each commit takes one to go on; all go on when it is dropped.
     go_on: blocking::Sender<()>,
     /// Says that a commit waits to go on.
@@ -34,14 +36,18 @@ impl Held {
         let (go_on, gone_on) = blocking::channel();
         let (waiting, waits) = blocking::channel();
         let ended = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&ended);
+        let commits = Arc::new(Mutex::new(Vec::new()));
+        let (noted, counted) = (Arc::clone(&ended), Arc::clone(&commits));
         let on_commit = move |committed: Committed<'_>| match committed {
             Committed::SessionsEnded(sessions) => noted.lock().unwrap_or_else(PoisonError::into_inner).extend(sessions),
-            Committed::Stored(commit) if !commit.events.is_empty() => {
-                waiting.send(()).ok();
-                gone_on.recv().ok();
+            Committed::Stored(commit) => {
+                counted.lock().unwrap_or_else(PoisonError::into_inner).push(commit.events.len());
+                if !commit.events.is_empty() {
+                    waiting.send(()).ok();
+                    gone_on.recv().ok();
+                }
             }
-            Committed::Stored(_) | Committed::Membership(_) | Committed::TurnedUp(_) => {}
+            Committed::Membership(_) | Committed::TurnedUp(_) => {}
         };
         let path = directory.path().join("chinwag.db");
         let (db, threads) = Db::open(&path, Options::default(), Box::new(on_commit)).unwrap();
@@ -51,7 +57,7 @@ impl Held {
         let token = Token::random();
         let session = db.login_user(user, String::new(), token.digest(), String::new()).await.unwrap().unwrap();
         let ada = Sender { session, user, username, is_bot: false };
-        Self { db, ada, token, ended, go_on, waits, _threads: threads, _directory: directory }
+        Self { db, ada, token, ended, commits, go_on, waits, _threads: threads, _directory: directory }
     }
 
     /// Stores a message, whose commit then stands still.
@@ -100,6 +106,30 @@ async fn senders_are_answered_before_the_shards_are_waited_for() {
     // The hook stands still, as it does while it waits for shards that are behind, and nobody lets it go on.
     assert_eq!(held.store("first").await, Ok(vec![Ok(WriteOutcome { event: MessageId::new(1), is_repeat: false })]));
     held.waits.recv_timeout(Duration::from_secs(30)).expect("the message is being published");
+}
+
+#[tokio::test]
+async fn a_message_waits_for_one_picture_at_most() {
+    let held = Held::open().await;
+    held.stand_still().await;
+    let before = held.commits.lock().unwrap().len();
+    let store_image = || {
+        let (db, Sender { session, user, .. }) = (held.db.clone(), held.ada.clone());
+        let image = NewImage { subtype: "png".into(), width: 1, height: 1, bytes: vec![0; 1_000] };
+        async move { db.store_image(session, user, image).await.map_err(|_| Error::Unavailable) }
+    };
+    let (pictures, _) = begin((0..3).map(|_| store_image())).await;
+    let (messages, _) = begin(std::iter::once(held.store("behind three pictures"))).await;
+    drop(held.go_on);
+    for picture in pictures {
+        picture.await.unwrap().unwrap();
+    }
+    for message in messages {
+        message.await.unwrap().unwrap();
+    }
+    let commits = held.commits.lock().unwrap()[before..].to_vec();
+    assert!(commits.iter().position(|events| *events == 1) <= Some(1), "{commits:?}");
+    assert_eq!(commits.iter().sum::<usize>(), 1);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ impl NatsServer {
         let process = Command::new(program)
             .arg("--config")
             .arg(&self.config)
-            .env("GOMEMLIMIT", "64MiB")
+            .env("GOMEMLIMIT", "128MiB")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
