@@ -117,7 +117,8 @@ const query = (params) => new URLSearchParams(Object.entries(params).filter(([, 
 
 async function request(method, path, { token, body, keepalive = false, as = "json", cache = "no-store", timeout = ANSWER_TIMEOUT_MS } = {}) {
   const headers = { Accept: as === "json" ? "application/json" : "*/*" };
-  if (token) headers.Authorization = `Bearer ${token}`;
+  // Authorization may be for the login of a proxy in front.
+  if (token) headers["Chinwag-Token"] = token;
   const isBlob = body instanceof Blob;
   if (body && !isBlob) headers["Content-Type"] = "application/json";
   const abort = new AbortController();

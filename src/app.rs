@@ -14,10 +14,11 @@ use crate::config::Config;
 use crate::db::{Db, Write};
 use crate::fan_out::{Clock, Hub, Presence, Shard};
 use crate::limits::{
-    ADDRESS_PLACES_KEPT, BYTE_BURST, BYTE_RATE, CATCH_UPS_AT_ONCE, CONNECT_BURST, CONNECT_RATE, CONNECTION_LOG_BURST,
-    CONNECTION_LOG_RATE, DIRECT_ROOMS_AN_HOUR, FRAME_BURST, FRAME_RATE, FRAMES_PER_MESSAGE, HANDSHAKE_BURST,
-    HANDSHAKE_RATE, IMAGE_BURST, IMAGES_AN_HOUR, IMAGES_AT_ONCE, KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS,
-    NETWORK_PLACES, PASSWORD_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE, SEARCH_BURST, SEARCH_RATE,
+    ACTIVITY_BURST, ACTIVITY_RATE, ADDRESS_PLACES_KEPT, BYTE_BURST, BYTE_RATE, CATCH_UPS_AT_ONCE, CONNECT_BURST,
+    CONNECT_RATE, CONNECTION_LOG_BURST, CONNECTION_LOG_RATE, DIRECT_ROOMS_AN_HOUR, EXPORTS_AN_HOUR, FRAME_BURST,
+    FRAME_RATE, FRAMES_PER_MESSAGE, HANDSHAKE_BURST, HANDSHAKE_RATE, IMAGE_BURST, IMAGES_AN_HOUR, IMAGES_AT_ONCE,
+    KNOWN_PLACES_KEPT, MESSAGE_BURST_SECONDS, NETWORK_PLACES, PASSWORD_RATE, REFUSAL_LOG_BURST, REFUSAL_LOG_RATE,
+    ROOM_BURST, ROOM_CHANGE_BURST, ROOM_CHANGE_RATE, ROOMS_AN_HOUR, SEARCH_BURST, SEARCH_RATE,
 };
 use crate::memory;
 use crate::metrics::Metrics;
@@ -58,6 +59,14 @@ pub(crate) struct Rates {
     bytes: Limiter<UserId>,
     /// New direct rooms, by user.
     pub(crate) direct_rooms: Limiter<UserId>,
+    /// Other new rooms, by user.
+    pub(crate) rooms: Limiter<UserId>,
+    /// Changes of rooms and of their members, by user.
+    pub(crate) room_changes: Limiter<UserId>,
+    /// Typing and read marks, by user.
+    pub(crate) activity: Limiter<UserId>,
+    /// Exports, by user.
+    pub(crate) exports: Limiter<UserId>,
     /// Pictures, by user.
     pub(crate) images: Limiter<UserId>,
     /// Searches, by user.
@@ -90,6 +99,10 @@ impl Rates {
             writes: Limiter::new(if_messages(Allowance::per_second(config.message_rate, burst))),
             bytes: Limiter::new(if_messages(Allowance::per_second(BYTE_RATE, BYTE_BURST))),
             direct_rooms: Limiter::new(if_messages(direct)),
+            rooms: Limiter::new(if_messages(Allowance::new(ROOMS_AN_HOUR, hour, ROOM_BURST))),
+            room_changes: Limiter::new(if_messages(Allowance::per_second(ROOM_CHANGE_RATE, ROOM_CHANGE_BURST))),
+            activity: Limiter::new(if_messages(Allowance::per_second(ACTIVITY_RATE, ACTIVITY_BURST))),
+            exports: Limiter::new(if_messages(Allowance::new(EXPORTS_AN_HOUR, hour, EXPORTS_AN_HOUR))),
             images: Limiter::new(if_messages(Allowance::new(IMAGES_AN_HOUR, hour, IMAGE_BURST))),
             searches: Limiter::new(if_messages(Allowance::per_second(SEARCH_RATE, SEARCH_BURST))),
             refusal_log: Limiter::new(Some(Allowance::per_second(REFUSAL_LOG_RATE, REFUSAL_LOG_BURST))),

@@ -328,6 +328,20 @@ pub(crate) const USER_ROOMS_MAX: u32 = 500;
 pub(crate) const STORE_READS_INTERVAL: Duration = Duration::from_secs(3);
 /// New direct rooms of one user per hour.
 pub(crate) const DIRECT_ROOMS_AN_HOUR: u32 = 20;
+/// Other rooms that one user may make at once: a class has one for each subject.
+pub(crate) const ROOM_BURST: u32 = 100;
+/// Rooms that one user may make in an hour after that. An empty one is removed within a day, a few in a minute.
+pub(crate) const ROOMS_AN_HOUR: u32 = 30;
+/// Changes of rooms and members that one user may make at once: everybody whom they concern reads the room again.
+pub(crate) const ROOM_CHANGE_BURST: u32 = 200;
+/// Those in a second after that.
+pub(crate) const ROOM_CHANGE_RATE: u32 = 1;
+/// Marks of typing and of reading that are taken from one user in a second, over all connections; more are ignored.
+pub(crate) const ACTIVITY_RATE: u32 = 20;
+/// Those that may come at once.
+pub(crate) const ACTIVITY_BURST: u32 = 200;
+/// Exports that one user may begin in an hour: each reads all messages.
+pub(crate) const EXPORTS_AN_HOUR: u32 = 10;
 /// Members that a room is created with; more are added one by one.
 pub(crate) const NEW_MEMBERS_MAX: usize = 200;
 /// Positions of readers that are kept in memory.

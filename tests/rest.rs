@@ -727,6 +727,25 @@ async fn a_message_is_exported_as_it_is_now_also_from_a_room_that_its_author_has
     assert_eq!(exported, [first, second]);
 }
 
+#[tokio::test]
+async fn an_export_is_begun_ten_times_an_hour() {
+    let server = TestServer::with(&["--message-rate", "10"]);
+    let ada = Client::register(&server, "ada").await;
+    for _ in 0..10 {
+        assert_eq!(server.get("/export").by(&ada).send().await.status, 200);
+    }
+    assert_eq!(server.get("/export").by(&ada).send().await.status, 429);
+}
+
+#[tokio::test]
+async fn a_token_in_a_header_of_its_own_leaves_authorization_to_a_proxy() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let get = |token: &str| server.get("/rooms").header("Authorization", "Basic YTpi").header("Chinwag-Token", token);
+    assert_eq!(get(&ada.token).send().await.status, 200);
+    assert_eq!(get("made up").send().await.status, 401);
+}
+
 /// A square picture as far as anybody looks who does not decode it.
 fn png(pixels: usize, bytes: usize) -> Vec<u8> {
     const WITHOUT_DATA: usize = 57;

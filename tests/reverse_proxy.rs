@@ -296,6 +296,23 @@ async fn tell_the_clients_address(kind: Kind) {
 
 #[tokio::test]
 #[ignore = "needs nginx and Caddy"]
+async fn behind_a_proxy_that_asks_for_a_password_of_its_own_a_session_has_its_own_header() {
+    let server = TestServer::with(&["--trusted-proxy", "127.0.0.1"]);
+    let ada = Client::register(&server, "ada").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let users = directory.path().join("users");
+    std::fs::write(&users, "somebody:{PLAIN}secret\n").expect("a file");
+    let asking = format!("location / {{\nauth_basic here; auth_basic_user_file {};", users.display());
+    let example = Kind::Nginx.example().replace("location / {", &asking);
+    let proxy = Kind::Nginx.start_with(&server.address().to_string(), &example).await;
+    for (account, status) in [("c29tZWJvZHk6c2VjcmV0", 200), ("c29tZWJvZHk6d3Jvbmc=", 401)] {
+        let rooms = Request::new(proxy.address, "GET", "/rooms").header("Authorization", &format!("Basic {account}"));
+        assert_eq!(rooms.header("Chinwag-Token", &ada.token).send().await.status, status);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs nginx and Caddy"]
 async fn a_proxy_over_a_unix_socket_is_trusted_unasked() {
     for (kind, prefix) in [(Kind::Nginx, "unix:"), (Kind::Caddy, "unix/")] {
         trust_over_a_unix_socket(kind, prefix).await;

@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, RawClient, TestServer, chinwag, int, text, within};
+use common::{Client, Connection, Dice, RawClient, Request, TestServer, chinwag, int, text, within};
 use serde_json::{Value, json};
 
 /// A client that knows rooms.
@@ -284,6 +284,62 @@ async fn a_reaction_that_changes_nothing_costs_a_token_like_any_other() {
         let most = 6 + started.elapsed().as_millis() / 500;
         assert!(stored <= most, "{stored} in {:?}", started.elapsed());
     }
+}
+
+/// Sends `request` until it is refused as too fast, and returns how often it was not; more often than `at_once` and those
+/// that come free `per_second` is a failure.
+async fn until_too_fast(request: impl Fn(u64) -> Request, at_once: u64, per_second: u64) -> u64 {
+    let started = Instant::now();
+    for number in 0.. {
+        if request(number).send().await.status == 429 {
+            return number;
+        }
+        let most = at_once + started.elapsed().as_millis() as u64 * per_second / 1_000;
+        assert!(number < most, "{number} in {:?}", started.elapsed());
+    }
+    unreachable!("there is a limit")
+}
+
+#[tokio::test]
+async fn rooms_are_made_and_changed_at_a_bounded_rate() {
+    let server = TestServer::with(&["--message-rate", "1000"]);
+    let ada = Client::register(&server, "ada").await;
+    let make = |number| server.post("/rooms").by(&ada).json(&json!({"name": format!("{number}"), "kind": "private"}));
+    let room = int(&make(0).send().await.json()["id"]);
+    assert!(until_too_fast(make, 100, 1).await >= 99);
+    let change = |number| {
+        let topic = json!({"topic": format!("{number}")});
+        server.request("PATCH", &format!("/rooms/{room}")).by(&ada).json(&topic)
+    };
+    // Each room that was made was a change, some of which came free meanwhile.
+    until_too_fast(change, 200, 1).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_or_not_found_costs_a_token_too() {
+    let server = TestServer::with(&["--message-rate", "2"]);
+    Client::register(&server, "moderator").await;
+    for path in ["/direct", "/users/moderator/ban", "/users/moderator/unban"] {
+        let name = format!("member-{}", path.len());
+        let member = Client::register(&server, &name).await;
+        let ask = |_| server.post(path).by(&member).json(&json!({"username": "nobody"}));
+        assert!(until_too_fast(ask, 6, 2).await >= 6, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn read_marks_past_the_rate_are_ignored() {
+    let server = TestServer::with(&["--message-rate", "1000"]);
+    let ada = Client::register(&server, "ada").await;
+    let (mut phone, mut laptop) = (join(&ada).await, join(&ada).await);
+    let ids = phone.store_all("n", &vec!["x".to_owned(); 1_000]).await;
+    let started = Instant::now();
+    for id in &ids {
+        phone.send(&json!({"type": "read", "room": 1, "id": id})).await;
+    }
+    let end = phone.store("end", "end").await;
+    let marks = until(&mut laptop, end).await.iter().filter(|frame| frame["type"] == "read").count() as u128;
+    assert!((200..=200 + started.elapsed().as_millis() / 50).contains(&marks), "{marks}");
 }
 
 #[tokio::test]

@@ -152,6 +152,7 @@ pub(crate) async fn finish_erasures(app: Arc<App>) {
 /// `GET /export`: everything that one has written, in all rooms, as JSON Lines.
 pub(crate) async fn export(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
     let session = person(app, headers).await?;
+    app.rates.exports.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let (sender, pieces) = Channel::new(1);
     tokio::spawn(send_export(Arc::clone(app), session.user, sender));
     let mut response = Response::new(Body::Right(pieces));
@@ -170,8 +171,8 @@ async fn send_export(app: Arc<App>, user: UserId, mut sender: Sender<Bytes, db::
         };
         let mut piece = Vec::new();
         found.messages.iter().for_each(|message| protocol::push_export_line(message, &mut piece));
-        // Fails when the client has gone.
-        if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {
+        // Fails when the client has gone. An empty piece is not sent, and tells that too.
+        if sender.send_data(piece.into()).await.is_err() {
             return;
         }
         let Some(next) = found.next else { return };
@@ -245,7 +246,7 @@ pub(crate) async fn delete_invite(app: &Arc<App>, headers: &HeaderMap, invite: i
 
 /// `POST /users/NAME/ban`: keeps somebody out, and deletes their messages on request.
 pub(crate) async fn ban(app: &Arc<App>, request: Request<Incoming>, username: Username) -> Result<Response, ApiError> {
-    let session = person(app, request.headers()).await?;
+    let session = writer(app, request.headers()).await?;
     let body = read_json(request).await?;
     let BanBody { messages } = protocol::parse_body(&body)
         .ok_or(ApiError::InvalidBody("the body must be a JSON object with the boolean \"messages\" if any"))?;
@@ -261,7 +262,7 @@ pub(crate) async fn ban(app: &Arc<App>, request: Request<Incoming>, username: Us
 
 /// `POST /users/NAME/unban`: lets somebody in again.
 pub(crate) async fn unban(app: &Arc<App>, headers: &HeaderMap, username: Username) -> Result<Response, ApiError> {
-    let session = person(app, headers).await?;
+    let session = writer(app, headers).await?;
     change(app, &session, AccountCommand::Unban { username: username.clone() }).await?;
     tracing::info!(user = %session.username, unbanned = %username, "unbanned");
     Ok(empty(StatusCode::NO_CONTENT))

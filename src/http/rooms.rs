@@ -50,8 +50,13 @@ pub(crate) async fn create(app: &Arc<App>, request: Request<Incoming>) -> Result
         members: members.collect::<Result<_, _>>()?,
         by_moderators: app.config.rooms == Whose::Moderators,
     };
-    let outcome = change_room(app, &session, command).await?;
-    answer(app, &session, outcome, StatusCode::CREATED).await
+    let now = Instant::now();
+    app.rates.rooms.take(session.user, now).map_err(ApiError::RateLimited)?;
+    let made = change_room(app, &session, command).await;
+    if made.is_err() {
+        app.rates.rooms.put_back(&session.user, 1, now);
+    }
+    answer(app, &session, made?, StatusCode::CREATED).await
 }
 
 /// `POST /direct`: the room of two people, made if there is none.
@@ -61,12 +66,14 @@ pub(crate) async fn direct(app: &Arc<App>, request: Request<Incoming>) -> Result
     let DirectBody { username } = protocol::parse_body(&body)
         .ok_or(ApiError::InvalidBody("the body must be a JSON object with the string \"username\""))?;
     let username = Username::parse(&username).ok_or(ApiError::NotFound)?;
+    // To find it is the writer's work too.
+    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
     let open = |make| {
         let command = RoomCommand::OpenDirect { username: username.clone(), make };
         app.db.change_room(session.id, session.user, command)
     };
     let outcome = match open(false).await {
-        // Making one is limited, finding it is not.
+        // Making one is limited further.
         Err(RoomError::NotFound) => {
             let now = Instant::now();
             app.rates.direct_rooms.take(session.user, now).map_err(ApiError::RateLimited)?;
@@ -134,9 +141,11 @@ pub(crate) async fn notify(app: &Arc<App>, request: Request<Incoming>, room: Roo
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Changes a room, within the user's rate of writes: each change is sent to all its readers.
+/// Changes a room, within the user's rates: each change is sent to all its readers.
 async fn change_room(app: &App, session: &Session, command: RoomCommand) -> Result<RoomOutcome, ApiError> {
-    app.rates.writes.take(session.user, Instant::now()).map_err(ApiError::RateLimited)?;
+    let now = Instant::now();
+    app.rates.writes.take(session.user, now).map_err(ApiError::RateLimited)?;
+    app.rates.room_changes.take(session.user, now).map_err(ApiError::RateLimited)?;
     Ok(app.db.change_room(session.id, session.user, command).await?)
 }
 

@@ -455,6 +455,9 @@ impl Connection {
     /// Takes typing and read marks, and ignores those of rooms that the user does not read.
     async fn pass_on_activity(&self, inbound: &mut Inbound, now: Instant) {
         for (room, activity) in std::mem::take(&mut inbound.activity) {
+            if self.app.rates.activity.take(self.subscriber.user(), now).is_err() {
+                continue;
+            }
             let Some(audience) = self.audience_of(room).await else { continue };
             let (user, username) = (self.subscriber.user(), self.presence.username());
             match activity {
