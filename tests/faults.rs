@@ -340,7 +340,10 @@ async fn without_a_descriptor_left_it_neither_spins_nor_forgets_those_inside() {
     // A loop that spins takes all of a core, however slow the machine.
     assert!(used * 10 < begun.elapsed() * 7, "it spins: {used:?} of {:?}", begun.elapsed());
     server.logged("cannot accept connections").await;
-    assert_eq!(server.log().matches("cannot accept connections").count(), 1, "{}", server.log());
+    // Once for each time: the server itself may open a file and close it again, which leaves a place for one.
+    let log = server.log();
+    let times = |words| log.matches(words).count();
+    assert!(times("cannot accept connections") <= times("accepting connections again") + 1, "{log}");
     prlimit(Some(server.pid()), Resource::Nofile, before).expect("the limit may be raised again");
     drop(crowd);
     server.healthy(200).await;
