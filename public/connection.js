@@ -12,8 +12,11 @@ const SILENCE_MS = 30_000;
 /** How long a connection, a ping or a message may go unanswered before another connection is opened. */
 const ANSWER_MS = 10_000;
 const TYPING_EVERY_MS = 2_000;
-/** How often a message is offered to a server that cannot store it before the person is asked. */
-const STORE_ATTEMPTS = 3;
+/**
+ * How often a message is offered to a server that cannot store it before the person is asked. The wait grows by a second each
+ * time, so this is ten seconds: a cluster takes up to that long to have another leader, and no person could do more about it.
+ */
+const STORE_ATTEMPTS = 5;
 /** Close codes that ask us to keep away for a while: policy (1008) and overload (1013). */
 const KEEP_AWAY = [1008, 1013];
 
