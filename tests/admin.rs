@@ -84,6 +84,14 @@ async fn a_password_that_the_page_would_send_in_other_characters_is_refused() {
     assert_eq!(login_status(&server, "ada", kept).await, 200);
 }
 
+#[tokio::test]
+async fn what_an_editor_puts_in_front_of_a_file_is_no_part_of_the_password() {
+    let server = TestServer::start();
+    chinwag_reading(&server.database_path(), &["user", "add", "ada"], &format!("\u{feff}{PASSWORD}\n")).ok();
+    assert_eq!(login_status(&server, "ada", PASSWORD).await, 200);
+    assert_ne!(login_status(&server, "ada", &format!("\u{feff}{PASSWORD}")).await, 200, "it was not stored with it");
+}
+
 #[test]
 fn a_password_is_never_an_argument() {
     let directory = tempfile::tempdir().expect("a temporary directory");
