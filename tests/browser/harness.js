@@ -170,6 +170,8 @@ export class Wire {
   /** Bytes that came from the server, and requests that went to it. */
   received = 0;
   requests = 0;
+  /** What becomes of the bytes of the page. */
+  change = (data) => data;
 
   #server;
   #sockets = new Set();
@@ -188,7 +190,7 @@ export class Wire {
       for (const [from, to] of [[near, far], [far, near]]) {
         from.cut = false;
         this.#sockets.add(from);
-        from.on("data", (data) => from.cut || to.write(data));
+        from.on("data", (data) => from.cut || to.write(from === near ? this.change(data) : data));
         from.on("error", () => {});
         from.on("close", () => {
           this.#sockets.delete(from);

@@ -80,6 +80,43 @@ test("a session that ended at a proxy in front is told of, and what was written 
   await pam.leave();
 });
 
+test("a proxy that drops the port, so that every socket is refused, is told of, until it is put right", async () => {
+  const wire = await Wire.to(server.port);
+  const ned = await Person.join(browser, wire.url, "Ned");
+  const context = ned.page.context();
+  await context.setOffline(true);
+  await ned.is(/^Offline/);
+  const refused = [];
+  ned.page.on("websocket", (socket) => socket.on("socketerror", (words) => refused.push(words)));
+  wire.change = (data) => Buffer.from(data.toString("latin1").replace(/^(Host: 127\.0\.0\.1):\d+\r$/im, "$1\r"), "latin1");
+  await context.setOffline(false);
+  await ned.alert().filter({ hasText: "The server answers, but refuses the live connection." }).waitFor();
+  await ned.is(/^Reconnecting/);
+  // By the server itself, for what it takes for another site's page.
+  await eventually(() => assert.ok(refused.some((words) => words.includes("403")), JSON.stringify(refused)));
+  wire.change = (data) => data;
+  await ned.button("Try now").click();
+  await ned.online();
+  await ned.leave();
+  wire.close();
+});
+
+test("a proxy that knows people by its own cookie gets it with every request", async () => {
+  const context = await browser.newContext();
+  await context.addCookies([{ name: "proxy", value: "signed-in", url: server.url }]);
+  const requests = [];
+  context.on("request", (request) => requests.push(request));
+  const ola = await Person.open(context, server.url);
+  ola.name = "Ola";
+  await ola.signUp();
+  for (const path of ["/about", "/register", "/login", "/rooms", "/messages"]) {
+    const asked = () => requests.filter((request) => new URL(request.url()).pathname === path);
+    await eventually(() => assert.notEqual(asked().length, 0, path));
+    for (const request of asked()) assert.equal((await request.allHeaders()).cookie, "proxy=signed-in", path);
+  }
+  await ola.leave();
+});
+
 test("messages written offline show as pending and go by themselves", async () => {
   const fay = await Person.join(browser, server.url, "Fay");
   const context = fay.page.context();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Person, Robot, Server, becomes, eventually, launch } from "../harness.js";
+import { Person, Robot, Server, becomes, eventually, launch, setHidden } from "../harness.js";
 
 let server, browser;
 
@@ -45,6 +45,41 @@ test("two tabs are one person, and each shows everything once", async () => {
   await first.box().pressSequentially("typing in one");
   await robot.hears(({ type, username }) => type === "typing" && username === "Ada");
   await becomes(() => second.page.getByText("is typing").count(), 0);
+  robot.leave();
+  await first.leave();
+});
+
+test("what one tab shows is not told of by the other", async () => {
+  const [first, second] = await twoTabs("Kai");
+  const robot = await Robot.join(server, "Lou");
+  await first.page.evaluate(() => {
+    window.told = [];
+    window.Notification = class {
+      static permission = "default";
+      static requestPermission = async () => (Notification.permission = "granted");
+      constructor(_title, { body }) {
+        told.push(body);
+      }
+      close() {}
+    };
+  });
+  await first.button("Notifications").click();
+  await first.until(() => document.querySelector("#notifications").ariaPressed === "true");
+  // Timers wait from here on until they are let go: on a slow machine the other tab may need longer than it is given.
+  await first.page.evaluate(() => {
+    const { setTimeout } = window;
+    const waiting = [];
+    window.setTimeout = (run, ms, ...rest) => (ms < 100 ? waiting.push(() => run(...rest)) : setTimeout(run, ms, ...rest));
+    window.letGo = () => waiting.splice(0).forEach((run) => run());
+  });
+  await setHidden(first.page, true);
+  const id = await robot.say("shown in the other");
+  for (const tab of [first, second]) await tab.sees("shown in the other");
+  await first.until((id) => JSON.parse(localStorage.getItem("chinwag.seen"))?.id >= id && (letGo(), true), id);
+  await setHidden(second.page, true);
+  await robot.say("shown in neither");
+  await first.sees("shown in neither");
+  await becomes(() => first.page.evaluate(() => (letGo(), told)), ["shown in neither"]);
   robot.leave();
   await first.leave();
 });
