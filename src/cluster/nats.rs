@@ -312,6 +312,11 @@ impl Connection {
             return Err(ConnectError::Protocol);
         }
         let mut socket: Box<dyn Socket> = if server.tls {
+            // The server says nothing more before the handshake. What came with its INFO is somebody's on the path, and
+            // would be read as if it had come over TLS.
+            if !buffer.is_empty() {
+                return Err(ConnectError::Protocol);
+            }
             let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Protocol)?;
             Box::new(TlsConnector::from(Arc::clone(&servers.tls)).connect(name, tcp).await?)
         } else if info.tls_required {
@@ -710,6 +715,28 @@ mod tests {
             assert!(parse(&mut BytesMut::from(bad)).is_err(), "{bad}");
         }
         assert!(parse(&mut BytesMut::from(&vec![b'x'; LINE_MAX_BYTES][..])).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_the_clear_with_the_info_of_a_server_with_tls_is_not_taken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("tls://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let said = b"INFO {\"headers\":true,\"tls_required\":true}\r\nMSG chinwag.presence 1 2\r\n{}\r\nPONG\r\n";
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(said).await.unwrap();
+            // Until the other side hangs up, before it says anything.
+            socket.read(&mut [0]).await.unwrap_or(0)
+        });
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let servers = Servers { addresses: Vec::new(), key: None, tls: Arc::new(tls) };
+        let opened = Connection::open(&address, &servers).await;
+        assert!(matches!(opened, Err(ConnectError::Protocol)), "{opened:?}");
+        assert_eq!(server.await.unwrap(), 0, "no handshake was begun");
     }
 
     #[test]
