@@ -184,20 +184,25 @@ impl Node {
         self.peers().keys().next().is_none_or(|other| self.id < *other)
     }
 
-    /// Takes note of why no entries are applied; said once.
+    /// Takes note of why no entries are applied; said once. What is wrong with this node itself stays: it ends.
     pub(crate) fn fail(&self, failure: Failure) {
-        if self.failure.borrow().as_ref() != Some(&failure) {
-            tracing::error!(
-                reason = failure.reason(),
-                "this node applies no more entries of the log, and writes nothing"
-            );
-            self.failure.send_replace(Some(failure));
-        }
+        self.failure.send_if_modified(|known| {
+            let is_new = !matches!(known, Some(Failure::Node(_))) && known.as_ref() != Some(&failure);
+            if is_new {
+                tracing::error!(
+                    reason = failure.reason(),
+                    "this node applies no more entries of the log, and writes nothing"
+                );
+                *known = Some(failure);
+            }
+            is_new
+        });
     }
 
-    /// Takes note that entries are applied.
+    /// Takes note that the log can be read. That says nothing of what is wrong with this node itself.
     pub(crate) fn recover(&self) {
-        if self.failure.send_if_modified(|known| known.take().is_some()) {
+        let log_failed = |failure: &mut Failure| matches!(failure, Failure::Log(_));
+        if self.failure.send_if_modified(|known| known.take_if(log_failed).is_some()) {
             tracing::info!("this node applies the entries of the log again");
         }
     }
@@ -205,5 +210,34 @@ impl Node {
     /// Whether entries can be published.
     pub(crate) fn is_sound(&self) -> bool {
         self.failure.borrow().is_none()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::db::{Db, Offline, Options};
+
+    /// A node without a connection, and its database's thread ends.
+    pub(crate) fn lone() -> Node {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("chinwag.db");
+        Offline::open(&path).unwrap().follow("log").unwrap();
+        let (_, _, replica) = Db::open_replica(&path, Options::default(), Box::new(|_| {})).unwrap();
+        let servers = crate::cluster::Options { log: vec!["127.0.0.1".parse().unwrap()], ..Default::default() };
+        let (link, _) = Link::keep(servers.servers().unwrap());
+        Node::new(link, replica.followed, replica.progress)
+    }
+
+    #[test]
+    fn an_entry_that_is_read_mends_the_log_and_not_the_node() {
+        let (node, reason) = (lone(), || String::from("why"));
+        node.fail(Failure::Log(reason()));
+        node.recover();
+        assert!(node.is_sound());
+        node.fail(Failure::Node(reason()));
+        node.recover();
+        node.fail(Failure::Log(reason()));
+        assert_eq!(*node.failure.borrow(), Some(Failure::Node(reason())));
     }
 }
