@@ -4,6 +4,7 @@
 //! sequence is demanded, and what is missing is read again with a new consumer, perhaps from another server. A gap that
 //! stays is the end of this node's place in the log.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,15 +51,18 @@ impl From<ApiError> for Trouble {
     }
 }
 
-/// Reads for good, or until the node stops. `started` is told the last entry that there was when the log could first be
+/// Reads for good, or until the node stops or its writer thread has ended. `started` is told the last entry that there was when the log could first be
 /// read.
 pub(super) async fn follow(node: Arc<Node>, entries: mpsc::Sender<Entry>, started: mpsc::Sender<u64>) {
+    let writer = entries.clone();
     let mut follower =
         Follower { node: Arc::clone(&node), entries, sent: node.followed.position.applied, started: Some(started) };
     let mut stopping = node.stopping.subscribe();
     tokio::select! {
         _ = stopping.wait_for(|stopping| *stopping) => {}
-        () = follower.follow() => {}
+        // As long as there are senders it ends only by a bug, which nobody else would notice before the next entry.
+        () = writer.closed() => node.fail(Failure::Node("the thread that applies the log has ended".into())),
+        never = follower.follow() => match never {},
     }
 }
 
@@ -71,10 +75,9 @@ struct Follower {
 }
 
 impl Follower {
-    /// Ends only with the writer thread.
-    async fn follow(&mut self) {
+    async fn follow(&mut self) -> Infallible {
         let (mut tries, mut stuck_at) = (0, None);
-        while !self.entries.is_closed() {
+        loop {
             let connection = self.node.link.connected().await;
             let trouble = tokio::select! {
                 trouble = self.read(&connection) => trouble,
@@ -108,7 +111,7 @@ impl Follower {
         }
     }
 
-    async fn try_read(&mut self, connection: &Connection) -> Result<std::convert::Infallible, Trouble> {
+    async fn try_read(&mut self, connection: &Connection) -> Result<Infallible, Trouble> {
         self.look_at_the_log(connection).await?;
         let mut consumer = self.consume(connection).await?;
         loop {
@@ -234,5 +237,19 @@ impl Follower {
             self.node.take_replies(body.number)
         });
         Ok(Entry { seq, at, digest: Sha256::digest(payload).into(), body, replies: replies.unwrap_or_default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_writer_thread_is_noticed_before_the_next_entry() {
+        let node = Arc::new(crate::cluster::node::tests::lone());
+        let (entries, _) = mpsc::channel(1);
+        let (started, _) = mpsc::channel(1);
+        follow(Arc::clone(&node), entries, started).await;
+        assert!(matches!(*node.failure.borrow(), Some(Failure::Node(_))));
     }
 }

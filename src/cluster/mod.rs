@@ -19,7 +19,7 @@ mod presence;
 mod publisher;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::Args;
 use rustls::pki_types::CertificateDer;
@@ -144,11 +144,15 @@ pub enum StartError {
     Log(String),
 }
 
+/// What is said of a task that is gone, which is better noticed at once than by its consequences.
+const TASK_ENDED: &str = "a task of the node ended unexpectedly";
+
 /// This node's part in the cluster: the tasks that publish and follow, which end with the value.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     node: Arc<Node>,
-    tasks: JoinSet<()>,
+    /// They end when the node stops, and before that by a bug only.
+    tasks: Mutex<JoinSet<()>>,
     /// What is needed to meet the other nodes, until they are met.
     unmet: Option<(Db, Reads)>,
 }
@@ -185,21 +189,23 @@ impl Cluster {
         tasks.spawn(barrier::pass(db.clone(), barriers));
         let mut failure = node.failure.subscribe();
         tokio::select! {
-            () = reach(&node, &mut start) => {}
+            biased;
             failure = failure.wait_for(Option::is_some) => {
                 let failure = failure.ok().and_then(|failure| failure.clone());
                 return Err(StartError::Log(failure.map_or_else(String::new, |failure| failure.reason().to_owned())));
             }
+            _ = tasks.join_next() => return Err(StartError::Log(TASK_ENDED.into())),
+            () = reach(&node, &mut start) => {}
         }
         tracing::info!(node = %node.id, log = node.followed.log, applied = node.progress.position().applied, "in the cluster");
-        Ok(Self { node, tasks, unmet: Some((db, reads)) })
+        Ok(Self { node, tasks: Mutex::new(tasks), unmet: Some((db, reads)) })
     }
 
     /// Tells other nodes who is here, and listens to who is there. `rules` are the flags that must be the same
     /// everywhere.
     pub(crate) fn meet_others(&mut self, presence: Arc<Presence>, rules: String) {
         if let Some((db, reads)) = self.unmet.take() {
-            self.tasks.spawn(presence::keep(Arc::clone(&self.node), presence, rules, db, reads));
+            self.tasks().spawn(presence::keep(Arc::clone(&self.node), presence, rules, db, reads));
         }
     }
 
@@ -207,7 +213,7 @@ impl Cluster {
     #[cfg(feature = "push")]
     pub(crate) fn take_part_in_pushing(&mut self, db: Db, eyes: duty::Eyes) {
         self.node.pushing.take_part();
-        self.tasks.spawn(duty::keep(Arc::clone(&self.node), db, eyes));
+        self.tasks().spawn(duty::keep(Arc::clone(&self.node), db, eyes));
     }
 
     /// The duty to push, for the one who pushes.
@@ -244,11 +250,22 @@ impl Cluster {
         }
     }
 
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Resolves, with the reason, when this node must not go on.
     pub(crate) async fn ended(&self) -> String {
         let mut failure = self.node.failure.subscribe();
-        let failure = failure.wait_for(|failure| matches!(failure, Some(Failure::Node(_)))).await;
-        failure.ok().and_then(|failure| failure.clone()).map_or_else(String::new, |failure| failure.reason().to_owned())
+        tokio::select! {
+            // A task that ends because of a failure has said so.
+            biased;
+            failure = failure.wait_for(|failure| matches!(failure, Some(Failure::Node(_)))) => {
+                let failure = failure.ok().and_then(|failure| failure.clone());
+                failure.map_or_else(String::new, |failure| failure.reason().to_owned())
+            }
+            _ = std::future::poll_fn(|context| self.tasks().poll_join_next(context)) => TASK_ENDED.into(),
+        }
     }
 }
 
@@ -283,4 +300,18 @@ fn read_key(path: &Path) -> Result<NKey, OptionsError> {
     // Tools write comments and dashes around a seed.
     let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
     seed.and_then(NKey::parse).ok_or_else(|| OptionsError::NoSeed(name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_node() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("a bug") });
+        let cluster = Cluster { node: Arc::new(node::tests::lone()), tasks: Mutex::new(tasks), unmet: None };
+        assert_eq!(cluster.ended().await, TASK_ENDED);
+    }
 }
