@@ -240,7 +240,7 @@ impl Message {
     }
 }
 
-/// Identifies a history: generated with the database, and again when a backup is restored.
+/// Identifies a history: generated with the database, and again when a backup is restored or a log is begun anew.
 ///
 /// Ids of another epoch are ids of other messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -217,12 +217,13 @@ impl Node {
 pub(crate) mod tests {
     use super::*;
     use crate::db::{Db, Offline, Options};
+    use crate::model::Epoch;
 
     /// A node without a connection, and its database's thread ends.
     pub(crate) fn lone() -> Node {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("chinwag.db");
-        Offline::open(&path).unwrap().follow("log").unwrap();
+        Offline::open(&path).unwrap().follow("log", &Epoch::random()).unwrap();
         let (_, _, replica) = Db::open_replica(&path, Options::default(), Box::new(|_| {})).unwrap();
         let servers = crate::cluster::Options { log: vec!["127.0.0.1".parse().unwrap()], ..Default::default() };
         let (link, _) = Link::keep(servers.servers().unwrap());

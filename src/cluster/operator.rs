@@ -89,7 +89,7 @@ async fn connect(options: &Options) -> Result<Connection, OperatorError> {
 }
 
 /// Makes the log of a new cluster, and attaches the database at `path` to it as the first; no server may have that
-/// open. `anew` replaces an existing log, also one that the database followed before.
+/// open. `anew` replaces an existing log, also one that the database followed before, and begins a new history.
 pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> Result<Made, OperatorError> {
     let mut database = Offline::open(path)?;
     if let Some(followed) = database.followed()?
@@ -107,13 +107,16 @@ pub async fn init(options: &Options, path: &Path, replicas: u32, anew: bool) -> 
         Err(error) if error.is_no_stream() => {}
         Err(error) => return Err(error.into()),
     }
-    let identity = Identity { log: random_name(), epoch: epoch_of(&database)? };
+    // What an older log had may be missing here: its ids will be given again, to other events, so clients must discard
+    // what they have.
+    let epoch = if anew { Epoch::random() } else { database.epoch()? };
+    let identity = Identity { log: random_name(), epoch: epoch.as_str().to_owned() };
     match jetstream::create_stream(&connection, &identity, replicas).await {
         Ok(_) => {}
         Err(ApiError::Nats(_)) if appears(options, &identity).await => {}
         Err(error) => return Err(error.into()),
     }
-    database.follow(&identity.log)?;
+    database.follow(&identity.log, &epoch)?;
     Ok(Made { log: identity.log, epoch: identity.epoch, replicas })
 }
 
@@ -130,10 +133,6 @@ async fn appears(options: &Options, identity: &Identity) -> bool {
         }
     };
     tokio::time::timeout(ELECTION, found).await.is_ok()
-}
-
-fn epoch_of(database: &Offline) -> rusqlite::Result<String> {
-    database.epoch().map(|epoch: Epoch| epoch.as_str().to_owned())
 }
 
 /// Detaches the database at `path`, which no server may have open, from its log. Returns the log's id.

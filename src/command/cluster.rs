@@ -17,7 +17,7 @@ pub(crate) enum ClusterCommand {
         /// How many of the NATS servers keep the log: 3, or 1 if losing that machine may lose everything
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
         replicas: u32,
-        /// Replace an existing log: the other nodes then need a backup of this database
+        /// Replace an existing log: other nodes then need a backup of this database, and clients load everything again
         #[arg(long)]
         anew: bool,
     },

@@ -98,14 +98,16 @@ impl Offline {
         followed(&self.connection)
     }
 
-    /// Makes it follow a log from its beginning: entries are applied to what the database holds now.
-    pub fn follow(&mut self, log: &str) -> rusqlite::Result<()> {
+    /// Makes it follow a log from its beginning: entries are applied to what the database holds now, as the history
+    /// `epoch`.
+    pub fn follow(&mut self, log: &str, epoch: &Epoch) -> rusqlite::Result<()> {
         // All nodes give the same ids, so from here on none can skip ids that a power cut may have taken.
         sql::skip_reserved(&mut self.connection)?;
         let transaction = self.connection.transaction()?;
         sql::release_ids(&transaction)?;
         sql::forget_log(&transaction)?;
         set(&transaction, "log", log)?;
+        sql::set_epoch(&transaction, epoch)?;
         // Nonces from before are remembered in the cluster, too.
         set(&transaction, "nonce_days", join(&sql::nonce_days(&transaction)?))?;
         set_position(&transaction, Position::default())?;
@@ -192,7 +194,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut database = Offline::open(&directory.path().join("chinwag.db")).unwrap();
         sql::reserve_ids(&database.connection, MessageId::new(500)).unwrap();
-        database.follow("log").unwrap();
+        database.follow("log", &Epoch::random()).unwrap();
         assert_eq!(sql::last_id(&database.connection).unwrap(), MessageId::new(500));
         assert_eq!(get::<i64>(&database.connection, "reserved").unwrap(), None);
     }
