@@ -1,7 +1,7 @@
 //! Which node sends the pushes, and what it must know of the other nodes.
 //!
 //! Every node derives from the log which devices a message is to be pushed to, and keeps that list until the pushes are
-//! sent. One node sends them: among those that push, the one with the lowest id, which has run longest. It asks the
+//! sent. One node sends them: among those that push and are well, the one with the lowest id, which has run longest. It asks the
 //! other nodes who looks at the page there, and tells them which pushes it has sent, so that a node that takes its place
 //! goes on with the rest. A push that was sent but not yet told of is sent once more; none is left out.
 //!
@@ -97,9 +97,12 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Decides it; `settled` is how long this node must have been the first.
-    pub(super) fn look(&mut self, node: &Node, settled: Duration) {
-        let is_first = node.pushing.takes_part() && !node.peers().iter().any(|(id, peer)| peer.pushes && *id < node.id);
+    /// Decides it; `settled` is how long this node must have been the first, and well.
+    pub(super) fn look(&mut self, node: &Node, is_well: bool, settled: Duration) {
+        let peers = node.peers();
+        let is_behind_another = peers.iter().any(|(id, peer)| peer.pushes && peer.is_well && *id < node.id);
+        drop(peers);
+        let is_first = is_well && node.pushing.takes_part() && !is_behind_another;
         self.first_since = is_first.then(|| self.first_since.unwrap_or_else(Instant::now));
         let is_ours = self.first_since.is_some_and(|since| since.elapsed() >= settled);
         if node.pushing.is_ours.swap(is_ours, Ordering::Relaxed) != is_ours {
@@ -210,6 +213,24 @@ impl Duty {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::node::{Peer, tests::lone};
+
+    #[test]
+    fn a_node_that_says_it_is_not_well_is_not_waited_for() {
+        let (node, mut turn) = (lone(), Turn::default());
+        node.pushing.take_part();
+        let mut look = |is_well, peer_is_well| {
+            let peer = Peer { pushes: true, is_well: peer_is_well, ..Peer::heard_at(Instant::now()) };
+            node.peers().insert("0".into(), peer);
+            turn.look(&node, is_well, Duration::ZERO);
+            (node.pushing.is_ours.load(Ordering::Relaxed), node.is_first())
+        };
+        assert_eq!(look(true, true), (false, false));
+        assert_eq!(look(true, false), (true, true));
+        assert_eq!(look(true, true), (false, false));
+        // Who is not well itself passes no barrier; and later it starts to wait as one that has just come.
+        assert!(!look(false, false).0);
+    }
 
     #[test]
     fn of_too_much_that_was_told_the_oldest_is_forgotten() {

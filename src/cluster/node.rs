@@ -50,6 +50,9 @@ pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
     /// Whether its database is as ours where both were last compared.
     pub(crate) agrees: bool,
+    /// Whether it applies entries, as far as it has said: one that cannot does nothing for all, and must not be waited
+    /// for.
+    pub(crate) is_well: bool,
     /// Whether it pushes when it is its duty.
     #[cfg(feature = "push")]
     pub(crate) pushes: bool,
@@ -61,6 +64,7 @@ impl Peer {
         Self {
             heard_at: now,
             agrees: true,
+            is_well: true,
             #[cfg(feature = "push")]
             pushes: false,
         }
@@ -179,9 +183,9 @@ impl Node {
         }
     }
 
-    /// Whether this is the first of the nodes that live: the one that does what must be done once.
+    /// Whether this is the first of the nodes that live and are well: the one that does what must be done once.
     pub(crate) fn is_first(&self) -> bool {
-        self.peers().keys().next().is_none_or(|other| self.id < *other)
+        !self.peers().iter().any(|(id, peer)| peer.is_well && *id < self.id)
     }
 
     /// Takes note of why no entries are applied; said once. What is wrong with this node itself stays: it ends.

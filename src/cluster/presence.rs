@@ -32,6 +32,8 @@ const BEAT: Duration = Duration::from_secs(2);
 const GONE_AFTER: Duration = Duration::from_secs(6);
 /// Beats in a row at which more nodes must differ from this one than agree with it before it is this one that is wrong.
 const DOUBTS: u32 = 2;
+/// Beats in a row at which nothing was applied, though the log had more, before a node says that it is not well.
+const STILL: u32 = 3;
 /// Names in one answer about who is connected to a node.
 const NAMES: usize = 1_000;
 /// Answers that all of a node's people may take: a million of them.
@@ -152,7 +154,8 @@ pub(super) async fn keep(node: Arc<Node>, presence: Arc<Presence>, rules: String
         // What does not fit is missing in the numbers, and asked for.
         drop(sender.try_send(said));
     }));
-    let mut watch = Watch { node, presence, rules, seq, known: HashMap::new(), doubts: 0, said, db, reads };
+    let mut watch =
+        Watch { node, presence, rules, seq, known: HashMap::new(), doubts: 0, applied: 0, still: 0, said, db, reads };
     loop {
         let connection = tokio::select! {
             connection = watch.node.link.connected() => connection,
@@ -174,6 +177,10 @@ struct Watch {
     seq: Arc<AtomicU64>,
     known: HashMap<Box<str>, Known>,
     doubts: u32,
+    /// What was applied at the last beat.
+    applied: u64,
+    /// Beats in a row at which it was no more, though the log had more.
+    still: u32,
     said: mpsc::Receiver<Said>,
     db: Db,
     /// How far people have read here.
@@ -203,11 +210,12 @@ impl Watch {
         loop {
             tokio::select! {
                 _ = beats.tick() => {
+                    self.look_at_progress();
                     self.say(connection, What::Beat(self.beat()))?;
                     self.forget_the_silent();
                     self.judge();
                     #[cfg(feature = "push")]
-                    turn.look(&self.node, GONE_AFTER);
+                    turn.look(&self.node, self.failure().is_none(), GONE_AFTER);
                     self.ask_the_unknown(connection).await;
                 }
                 Some((user, room, id)) = self.reads.recv() => {
@@ -254,9 +262,22 @@ impl Watch {
         }
     }
 
+    /// Sees whether what the log has is applied here: a disk may be full, or hang.
+    fn look_at_progress(&mut self) {
+        let applied = self.node.progress.position().applied;
+        let is_still = applied == std::mem::replace(&mut self.applied, applied) && self.node.behind() > 0;
+        self.still = if is_still { self.still.saturating_add(1) } else { 0 };
+    }
+
+    /// Why nothing is applied here, if so.
+    fn failure(&self) -> Option<String> {
+        let failure = self.node.failure.borrow().as_ref().map(|failure| failure.reason().to_owned());
+        failure.or_else(|| (self.still >= STILL).then(|| "it applies nothing, though the log has more".into()))
+    }
+
     fn beat(&self) -> Beat {
         let Position { applied, chain } = self.node.progress.position();
-        let failure = self.node.failure.borrow().as_ref().map(|failure| failure.reason().to_owned());
+        let failure = self.failure();
         let users = self.presence.count_here();
         #[cfg(feature = "push")]
         let pushes = self.node.pushing.takes_part();
@@ -310,9 +331,12 @@ impl Watch {
             }
             What::Beat(beat) => {
                 known.is_stale |= seq != known.seq || beat.users != self.presence.count_elsewhere(&id);
-                #[cfg(feature = "push")]
                 if let Some(peer) = self.node.peers().get_mut(&*id) {
-                    peer.pushes = beat.pushes;
+                    peer.is_well = beat.failure.is_none();
+                    #[cfg(feature = "push")]
+                    {
+                        peer.pushes = beat.pushes;
+                    }
                 }
                 let Ok(chain) = u64::from_str_radix(&beat.chain, 16) else { return };
                 self.node.compare(&id, Position { applied: beat.applied, chain });

@@ -125,6 +125,28 @@ async fn where_the_node_that_pushes_dies_before_it_did_another_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_node_that_pushes_lives_and_cannot_write_another_does() {
+    let Some(setting) = Setting::new().await else { return };
+    let ada = Client::register(&setting.nodes()[1], "ada").await;
+    let bob = Client::register(&setting.nodes()[1], "bob").await;
+    setting.subscribe(&bob, 1).await;
+    setting.cluster.are_equal().await;
+    // As with a full disk: no transaction of its own succeeds.
+    let database = setting.nodes()[0].database();
+    database.execute_batch("BEGIN IMMEDIATE").expect("the only one who writes");
+    setting.say(&ada, 2, "hello").await;
+    assert_eq!(setting.next(), push("bob", "hello", 1));
+    assert!(setting.nodes()[1].log().contains("this node pushes for all"));
+    setting.nodes()[0].logged("this node does not push any more").await;
+    database.execute_batch("ROLLBACK").expect("an end");
+    // It is well again, and its place is its own.
+    setting.nodes()[1].logged("this node does not push any more").await;
+    setting.say(&ada, 2, "once").await;
+    assert_eq!(setting.next(), push("bob", "once", 2));
+    setting.cluster.are_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_has_pushed_is_not_pushed_again_by_the_one_that_takes_its_place() {
     let Some(mut setting) = Setting::new().await else { return };
     let ada = Client::register(&setting.nodes()[1], "ada").await;
