@@ -1,9 +1,9 @@
 //! Which node sends the pushes, and what it must know of the other nodes.
 //!
 //! Every node derives from the log which devices a message is to be pushed to, and keeps that list until the pushes are
-//! sent. One node sends them: among those that push and are well, the one with the lowest id, which has run longest. It asks the
-//! other nodes who looks at the page there, and tells them which pushes it has sent, so that a node that takes its place
-//! goes on with the rest. A push that was sent but not yet told of is sent once more; none is left out.
+//! sent. One node sends them: among those that push and are well, the one with the lowest id, which has run longest. It
+//! asks the other nodes who looks at the page there, and tells them which pushes it has sent, so that a node that takes
+//! its place goes on with the rest. A push that was sent but not yet told of is sent once more; none is left out.
 //!
 //! A node takes that place only after it has been the first for as long as it takes to count another node as gone: by
 //! then it has heard of the nodes before it, and the last push of the other is long enough ago. It sends only what is

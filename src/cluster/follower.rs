@@ -51,8 +51,8 @@ impl From<ApiError> for Trouble {
     }
 }
 
-/// Reads for good, or until the node stops or its writer thread has ended. `started` is told the last entry that there was when the log could first be
-/// read.
+/// Reads for good, or until the node stops or its writer thread has ended. `started` is told the last entry that there
+/// was when the log could first be read.
 pub(super) async fn follow(node: Arc<Node>, entries: mpsc::Sender<Entry>, started: mpsc::Sender<u64>) {
     let writer = entries.clone();
     let mut follower =
