@@ -495,6 +495,20 @@ async fn a_clock_that_is_right_again_ends_no_session_and_removes_no_message() {
 }
 
 #[tokio::test]
+async fn the_time_at_which_a_session_was_used_is_not_set_back() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    server.stop().await;
+    // As if the clock had been years ahead, and were right again.
+    const AHEAD: i64 = 4_102_444_800_000;
+    server.database().execute("UPDATE sessions SET last_used_at = ?1", [AHEAD]).expect("the change");
+    server.restart();
+    ada.connect().await.store("n", "hello").await;
+    server.stop().await;
+    assert_eq!(server.number("SELECT last_used_at FROM sessions"), AHEAD);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_right_again_makes_no_message_too_old_to_be_edited() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

@@ -811,6 +811,19 @@ async fn without_room_new_text_is_refused_and_all_else_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_to_stay_free_on_the_disk_is_not_written_to() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    server.stop().await;
+    for (free, status) in [("1000000G", 507), ("1M", 201)] {
+        server.restart_with(&["--min-free", free]);
+        let post = server.post("/messages").by(&ada).json(&json!({"content": "hello"}));
+        assert_eq!(post.send().await.status, status, "{free}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_removed_makes_room_for_new_text() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
 
-import { Person, Server, becomes, launch } from "../harness.js";
+import { Person, Server, Wire, becomes, launch } from "../harness.js";
 
 let server, browser;
 
@@ -119,6 +119,20 @@ test("the form opens as well, and says what is wrong", async () => {
   await eve.page.getByText("The server cannot be reached right now").waitFor({ state: "hidden" });
   await eve.signUp();
   await eve.leave();
+});
+
+test("below a path of a proxy people talk, and the page opens without the server", async () => {
+  const wire = await Wire.to(server.port);
+  wire.change = (data) => Buffer.from(data.toString("latin1").replace(/^([A-Z]+ )\/chat\//, "$1/"), "latin1");
+  const pat = await Person.join(browser, wire.url, "Pat", { path: "/chat/" });
+  await pat.say("below a path");
+  await pat.sees("below a path");
+  await ready(pat);
+  assert.ok(pat.requests.every((url) => new URL(url).pathname.startsWith("/chat/")), pat.requests.join("\n"));
+  wire.close();
+  await pat.page.reload();
+  await pat.is(/^Reconnecting/);
+  await pat.leave();
 });
 
 test("neither message nor token is kept by the service worker", async () => {

@@ -101,7 +101,7 @@ test("a proxy that drops the port, so that every socket is refused, is told of, 
   wire.close();
 });
 
-test("a proxy that knows people by its own cookie gets it with every request", async () => {
+test("a proxy that knows people by its own cookie or password gets it with every request", async () => {
   const context = await browser.newContext();
   await context.addCookies([{ name: "proxy", value: "signed-in", url: server.url }]);
   const requests = [];
@@ -112,7 +112,10 @@ test("a proxy that knows people by its own cookie gets it with every request", a
   for (const path of ["/about", "/register", "/login", "/rooms", "/messages"]) {
     const asked = () => requests.filter((request) => new URL(request.url()).pathname === path);
     await eventually(() => assert.notEqual(asked().length, 0, path));
-    for (const request of asked()) assert.equal((await request.allHeaders()).cookie, "proxy=signed-in", path);
+    for (const request of asked()) {
+      const { cookie, authorization } = await request.allHeaders();
+      assert.deepEqual([cookie, authorization], ["proxy=signed-in", undefined], path);
+    }
   }
   await ola.leave();
 });
