@@ -728,6 +728,26 @@ async fn a_message_is_exported_as_it_is_now_also_from_a_room_that_its_author_has
 }
 
 #[tokio::test]
+async fn one_more_than_a_list_an_invitation_or_a_search_may_have_is_an_invalid_request() {
+    const NINETY_DAYS: i64 = 90 * 24 * 3_600_000;
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let invite =
+        |uses: i64, expires_in: i64| server.post("/invites").json(&json!({"uses": uses, "expires_in": expires_in}));
+    let search = |chars: usize, limit: u32| server.get(&format!("/search?q={}&limit={limit}", "x".repeat(chars)));
+    let members = vec!["ada"; 201];
+    let room = server.post("/rooms").json(&json!({"name": "den", "kind": "private", "members": members}));
+    for taken in [invite(1_000, NINETY_DAYS), search(100, 100)] {
+        let status = taken.by(&ada).send().await.status;
+        assert!([200, 201].contains(&status), "{status}");
+    }
+    let too_much = [invite(1_001, 1), invite(0, 1), invite(1, NINETY_DAYS + 1), invite(1, 0), search(101, 1)];
+    for refused in too_much.into_iter().chain([search(0, 1), search(1, 101), search(1, 0), room]) {
+        assert_eq!(refused.by(&ada).send().await.error(), (400, "invalid_request".into()));
+    }
+}
+
+#[tokio::test]
 async fn an_export_is_begun_ten_times_an_hour() {
     let server = TestServer::with(&["--message-rate", "10"]);
     let ada = Client::register(&server, "ada").await;
