@@ -8,7 +8,7 @@
 
 import { clock, list, moment, t } from "../i18n/index.js";
 import { avatar, el, icon, paint } from "./dom.js";
-import { isEmoji, lines, parse, plain } from "./text.js";
+import { isEmoji, lines, parse, plain, unpiled } from "./text.js";
 
 /** A longer text is folded. */
 const LINES = 20;
@@ -65,7 +65,7 @@ function dressTime(time, created_at) {
 
 function dressText(article, { content, mentions }, context) {
   const text = textOf(article);
-  text.replaceChildren(...parse(content, mentions).map((part) => partOf(part, context)));
+  text.replaceChildren(...parse(unpiled(content), mentions).map((part) => partOf(part, context)));
   article.classList.toggle("loud", isEmoji(content));
   article.classList.toggle("mention", !article.classList.contains("own") && context.isMentioned({ mentions }));
   text.hidden = content === "";

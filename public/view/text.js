@@ -3,7 +3,8 @@
 //
 //   parse(text, mentions)       parts `{ kind, text, href? }`; kinds: "text", "link", "mention", "code", "pre", and "mark" for the
 //                               backticks around code, which are in the text and not shown
-//   plain(text)                 what is shown of it
+//   unpiled(text)               without what is too much on one letter
+//   plain(text)                 what is shown of it in one line
 //   isEmoji(text)               whether there is nothing but a few emoji
 //   lines(text)                 how many lines it has, at least
 
@@ -30,12 +31,17 @@ const WORD = /[\p{L}\p{N}./@]/u;
 /** With its country, or with a leading 0; groups by spaces, dashes, slashes and brackets. */
 const TELEPHONE = /(?:\+|0)[\d ()/-]{5,24}\d(?![\p{L}\p{N}:.,]?\d|[\p{L}])/uy;
 const TELEPHONE_DIGITS = { least: 7, most: 15 };
+/** More marks on a letter than any script has, and which a browser takes quadratic time to set. */
+const PILE = /(\p{M}{16})\p{M}+/gu;
 
 export function parse(text, mentions = []) {
   return new Parser(text, mentions).parts();
 }
 
-export const plain = (text) => (text.includes("`") ? parse(text).filter(({ kind }) => kind !== "mark").map(({ text }) => text).join("") : text);
+export const unpiled = (text) => text.replace(PILE, "$1");
+
+export const plain = (text) =>
+  unpiled(text.includes("`") ? parse(text).filter(({ kind }) => kind !== "mark").map(({ text }) => text).join("") : text);
 
 class Parser {
   #text;

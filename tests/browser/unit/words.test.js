@@ -8,7 +8,7 @@ import { People } from "../../../public/store/people.js";
 import { lengthOf, tidy } from "../../../public/view/composer.js";
 import { hueOf } from "../../../public/view/dom.js";
 import { typingInWords } from "../../../public/view/rooms-nav.js";
-import { parse, plain } from "../../../public/view/text.js";
+import { parse, plain, unpiled } from "../../../public/view/text.js";
 import { FakeStore } from "./fakes.js";
 
 const addresses = (text) => parse(text).filter(({ kind }) => kind === "link").map(({ text }) => text);
@@ -55,6 +55,11 @@ test("thousands of brackets are told from an address", () => {
   assert.deepEqual(addresses(`http://a${")".repeat(3_990)}`), []);
   const text = `http://x/${"(".repeat(950)}${")".repeat(1_000)}`;
   assert.equal(addresses(text)[0].length, "http://x/".length + 1_900);
+});
+
+test("no more accents are shown on one letter than any script has", () => {
+  const pile = (count) => `a${"\u0301".repeat(count)}`;
+  for (const shown of [unpiled, plain]) assert.equal(shown(`${pile(3_999)} ${pile(3)} \u05e9\u05bc\u05c1\u05b8`), `${pile(16)} ${pile(3)} \u05e9\u05bc\u05c1\u05b8`);
 });
 
 test("days are named by the calendar, also over a change of the clocks", () => {
