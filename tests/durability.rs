@@ -496,11 +496,11 @@ async fn a_clock_that_is_right_again_ends_no_session_and_removes_no_message() {
 
 #[tokio::test]
 async fn the_time_at_which_a_session_was_used_is_not_set_back() {
+    const AHEAD: i64 = 4_102_444_800_000;
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     server.stop().await;
     // As if the clock had been years ahead, and were right again.
-    const AHEAD: i64 = 4_102_444_800_000;
     server.database().execute("UPDATE sessions SET last_used_at = ?1", [AHEAD]).expect("the change");
     server.restart();
     ada.connect().await.store("n", "hello").await;

@@ -288,13 +288,13 @@ async fn a_reaction_that_changes_nothing_costs_a_token_like_any_other() {
 
 /// Sends `request` until it is refused as too fast, and returns how often it was not; more often than `at_once` and those
 /// that come free `per_second` is a failure.
-async fn until_too_fast(request: impl Fn(u64) -> Request, at_once: u64, per_second: u64) -> u64 {
+async fn until_too_fast(request: impl Fn(u64) -> Request, at_once: u64, per_second: u32) -> u64 {
     let started = Instant::now();
     for number in 0.. {
         if request(number).send().await.status == 429 {
             return number;
         }
-        let most = at_once + started.elapsed().as_millis() as u64 * per_second / 1_000;
+        let most = at_once + (started.elapsed() * per_second).as_secs();
         assert!(number < most, "{number} in {:?}", started.elapsed());
     }
     unreachable!("there is a limit")
