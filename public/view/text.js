@@ -4,7 +4,7 @@
 //   parse(text, mentions)       parts `{ kind, text, href? }`; kinds: "text", "link", "mention", "code", "pre", and "mark" for the
 //                               backticks around code, which are in the text and not shown
 //   unpiled(text)               without what is too much on one letter
-//   plain(text)                 what is shown of it in one line
+//   plain(text)                 what is shown of it
 //   isEmoji(text)               whether there is nothing but a few emoji
 //   lines(text)                 how many lines it has, at least
 

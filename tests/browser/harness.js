@@ -215,6 +215,15 @@ export class Wire {
   }
 }
 
+/** Short timers of the page wait from here on until it calls `letGo`. */
+export const holdTimers = ({ page }) =>
+  page.evaluate(() => {
+    const { setTimeout } = window;
+    const waiting = [];
+    window.setTimeout = (run, ms, ...rest) => (ms < 100 ? waiting.push(() => run(...rest)) : setTimeout(run, ms, ...rest));
+    window.letGo = () => waiting.splice(0).forEach((run) => run());
+  });
+
 /** Someone at the protocol; what is said is acknowledged before the promise resolves. */
 export class Robot {
   #socket;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
-import { Person, Robot, Server, assertRising, becomes, eventually, launch, setHidden } from "../harness.js";
+import { Person, Robot, Server, assertRising, becomes, eventually, holdTimers, launch, setHidden } from "../harness.js";
 
 let server, browser, ada, bob;
 
@@ -148,13 +148,7 @@ test("notifications: asked for only when the button is pressed, shown only while
   await carol.until(() => document.querySelector("#notifications").ariaPressed === "false");
   await button.click();
   await carol.until(() => document.querySelector("#notifications").ariaPressed === "true");
-  // Timers wait from here on until they are let go.
-  await carol.page.evaluate(() => {
-    const { setTimeout } = window;
-    const waiting = [];
-    window.setTimeout = (run, ms, ...rest) => (ms < 100 ? waiting.push(() => run(...rest)) : setTimeout(run, ms, ...rest));
-    window.letGo = () => waiting.splice(0).forEach((run) => run());
-  });
+  await holdTimers(carol);
   await ada.say("too late for this");
   await carol.sees("too late for this");
   await server.post("/logout", {}, await carol.token());

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Person, Robot, Server, becomes, eventually, launch, setHidden } from "../harness.js";
+import { Person, Robot, Server, becomes, eventually, holdTimers, launch, setHidden } from "../harness.js";
 
 let server, browser;
 
@@ -66,12 +66,7 @@ test("what one tab shows is not told of by the other", async () => {
   await first.button("Notifications").click();
   await first.until(() => document.querySelector("#notifications").ariaPressed === "true");
   // Timers wait from here on until they are let go: on a slow machine the other tab may need longer than it is given.
-  await first.page.evaluate(() => {
-    const { setTimeout } = window;
-    const waiting = [];
-    window.setTimeout = (run, ms, ...rest) => (ms < 100 ? waiting.push(() => run(...rest)) : setTimeout(run, ms, ...rest));
-    window.letGo = () => waiting.splice(0).forEach((run) => run());
-  });
+  await holdTimers(first);
   await setHidden(first.page, true);
   const id = await robot.say("shown in the other");
   for (const tab of [first, second]) await tab.sees("shown in the other");
