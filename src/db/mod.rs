@@ -406,9 +406,11 @@ impl Db {
     /// Stores a picture, for a message that its owner sends next.
     pub async fn store_image(&self, session: SessionId, owner: UserId, image: NewImage) -> Result<ImageId, ImageError> {
         let change = Change::StoreImage { session, owner, image, at_most: UNNAMED_IMAGES_MAX };
-        let turn = tokio::time::timeout(STORE_TIMEOUT, self.image_turn.lock()).await;
-        let _turn = turn.map_err(|_| ImageError::Unavailable)?;
-        self.apply(change, Reply::ImageStored).await.unwrap_or(Err(ImageError::Unavailable))
+        let stored = tokio::time::timeout(STORE_TIMEOUT, async {
+            let _turn = self.image_turn.lock().await;
+            self.apply(change, Reply::ImageStored).await
+        });
+        stored.await.unwrap_or(Err(Error::Unavailable)).unwrap_or(Err(ImageError::Unavailable))
     }
 
     /// The type and size of a picture, if the user may see it.
