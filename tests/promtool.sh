@@ -29,7 +29,7 @@ curl -fsS "http://$(address 'serving metrics')/metrics" >"$scratch/metrics"
 
 # The rules and the board: well-formed, and of series that there are.
 rules=packaging/examples/alerts.yaml board=packaging/examples/grafana.json
-"$promtool" check rules "$rules"
+"$promtool" check rules "$rules" packaging/examples/cluster/alerts.yaml
 for name in $(grep -oh 'chinwag_[a-z_]*\|process_[a-z_]*' "$rules" "$board" | sort -u); do
     grep -q "^$name\b" "$scratch/metrics" || { echo "there is no series $name" >&2; exit 1; }
 done

@@ -2,32 +2,43 @@
 //!
 //! An entry has a version. A node that meets a newer one stops, since it does not know what the others did with it: it
 //! is to be upgraded. One of a known version that cannot be read is refused by every node alike, and changes nothing.
-//! So a new kind of change, or a new field, needs a higher [`VERSION`].
+//! So a new kind of change, or a new field, needs a higher [`VERSION`]. An entry is written with the first version that
+//! has all that is in it, so that nodes of the next version and of this one go on together; what only the next one has is
+//! refused until every node knows it.
 
 use serde::Deserialize;
 
 use crate::db::{Body, Changes, Position};
+use crate::model::UnixMillis;
 
-/// The version of the entries that this program writes, and the newest that it reads. From 2 on they have the changes of
-/// Web Push.
-pub(crate) const VERSION: u32 = 2;
+/// The newest version of entries that this program reads and writes. From 2 on they have the changes of Web Push,
+/// from 3 on the publisher's time of expiry.
+pub(crate) const VERSION: u32 = 3;
+/// The first version with that.
+pub(crate) const WITH_EXPIRY: u32 = 3;
 
 /// What an entry is written with.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
+    /// The first version that has all of its changes.
+    pub(crate) version: u32,
     pub(crate) by: &'a str,
     pub(crate) number: u64,
     pub(crate) claim: Position,
     pub(crate) session_lifetime: i64,
+    /// From [`WITH_EXPIRY`] on.
+    pub(crate) expiry: Option<UnixMillis>,
     pub(crate) forget_day: Option<i64>,
 }
 
 /// Writes an entry of changes that are encoded already.
 pub(crate) fn encode(header: &Header<'_>, changes: &[Vec<u8>]) -> Vec<u8> {
-    let Header { by, number, claim: Position { applied, chain }, session_lifetime, forget_day } = header;
+    let Header { version, by, number, claim: Position { applied, chain }, session_lifetime, expiry, forget_day } =
+        header;
+    let expiry = expiry.map_or_else(String::new, |UnixMillis(expiry)| format!("\"x\":{expiry},"));
     let forget = forget_day.map_or_else(String::new, |day| format!("\"f\":{day},"));
     let head = format!(
-        "{{\"v\":{VERSION},\"by\":\"{by}\",\"n\":{number},\"s\":{applied},\"h\":\"{chain:016x}\",\"l\":{session_lifetime},{forget}\"c\":["
+        "{{\"v\":{version},\"by\":\"{by}\",\"n\":{number},\"s\":{applied},\"h\":\"{chain:016x}\",\"l\":{session_lifetime},{expiry}{forget}\"c\":["
     );
     let mut entry = head.into_bytes();
     for (at, change) in changes.iter().enumerate() {
@@ -52,6 +63,7 @@ struct Wire {
     s: u64,
     h: Box<str>,
     l: i64,
+    x: Option<i64>,
     f: Option<i64>,
     c: Changes,
 }
@@ -102,6 +114,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Body, Unreadable> {
         number: wire.n,
         claim: Position { applied: wire.s, chain },
         session_lifetime: wire.l,
+        expiry: wire.x.map(UnixMillis),
         forget_day: wire.f,
         changes: wire.c,
     })
@@ -116,7 +129,15 @@ mod tests {
 
     fn header(by: &str) -> Header<'_> {
         let claim = Position { applied: 7, chain: 0xfeed };
-        Header { by, number: 3, claim, session_lifetime: 1_000, forget_day: Some(19_000) }
+        Header {
+            version: 3,
+            by,
+            number: 3,
+            claim,
+            session_lifetime: 1_000,
+            expiry: Some(UnixMillis(-7)),
+            forget_day: Some(19_000),
+        }
     }
 
     #[test]
@@ -124,8 +145,8 @@ mod tests {
         let bytes = encode(&header("0190ab"), &[br#""Check""#.to_vec(), br#"{"TouchSession":{"session":4}}"#.to_vec()]);
         let body = decode(&bytes).unwrap();
         assert_eq!(
-            (&*body.by, body.number, body.session_lifetime, body.forget_day),
-            ("0190ab", 3, 1_000, Some(19_000))
+            (&*body.by, body.number, body.session_lifetime, body.expiry, body.forget_day),
+            ("0190ab", 3, 1_000, Some(UnixMillis(-7)), Some(19_000))
         );
         assert_eq!(body.claim, Position { applied: 7, chain: 0xfeed });
         assert!(bytes.len() < SURROUNDINGS + 40);
@@ -148,9 +169,11 @@ mod tests {
 
     #[test]
     fn what_was_written_once_is_read() {
-        for entry in
-            [&include_bytes!("../../fuzz/corpus/entry/write")[..], include_bytes!("../../fuzz/corpus/entry/push")]
-        {
+        for entry in [
+            &include_bytes!("../../fuzz/corpus/entry/write")[..],
+            include_bytes!("../../fuzz/corpus/entry/push"),
+            include_bytes!("../../fuzz/corpus/entry/expiry"),
+        ] {
             assert!(decode(entry).is_ok(), "or VERSION is to be raised");
         }
     }
@@ -159,8 +182,8 @@ mod tests {
     fn an_entry_of_a_newer_version_is_told_from_one_that_nobody_can_read() {
         let good = String::from_utf8(encode(&header("a"), &[br#""Check""#.to_vec()])).unwrap();
         assert!(decode(good.as_bytes()).is_ok());
-        let newer = good.replace("\"v\":2", "\"v\":3").replace("Check", "SomethingNew");
-        assert!(matches!(decode(newer.as_bytes()), Err(Unreadable::Newer(3))));
+        let newer = good.replace("\"v\":3", "\"v\":4").replace("Check", "SomethingNew");
+        assert!(matches!(decode(newer.as_bytes()), Err(Unreadable::Newer(4))));
         for bad in [
             "",
             "null",
@@ -170,7 +193,7 @@ mod tests {
             &good.replace("\"n\":3", "\"n\":3,\"x\":1"),
             &good.replace("\"by\":\"a\"", "\"by\":\"a b\""),
             &good.replace("feed", "zzzz"),
-            &good.replace("\"v\":2", "\"v\":0"),
+            &good.replace("\"v\":3", "\"v\":0"),
         ] {
             assert!(matches!(decode(bad.as_bytes()), Err(Unreadable::Malformed)), "{bad}");
         }

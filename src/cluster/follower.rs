@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use super::entry::{self, Unreadable};
 use super::jetstream::{self, ApiError, Consumer, Delivered};
 use super::nats::Connection;
-use super::node::{Failure, Node};
-use crate::db::Entry;
+use super::node::{Failure, Node, Reach};
+use crate::db::{Entry, Followed};
 use crate::model::UnixMillis;
 
 /// Attempts to read a missing entry before it counts as lost.
@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for a consumer to be made before entries are asked for one by one.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long a consumer may say that there is nothing more when other nodes have applied more.
+const BEHIND_OTHERS: Duration = Duration::from_secs(2);
 /// Time before an entry is asked for again that is not there yet.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -55,8 +57,7 @@ impl From<ApiError> for Trouble {
 /// was when the log could first be read.
 pub(super) async fn follow(node: Arc<Node>, entries: mpsc::Sender<Entry>, started: mpsc::Sender<u64>) {
     let writer = entries.clone();
-    let mut follower =
-        Follower { node: Arc::clone(&node), entries, sent: node.followed.position.applied, started: Some(started) };
+    let mut follower = Follower::new(Arc::clone(&node), entries, started);
     let mut stopping = node.stopping.subscribe();
     tokio::select! {
         _ = stopping.wait_for(|stopping| *stopping) => {}
@@ -72,25 +73,35 @@ struct Follower {
     /// The last entry that the writer thread was handed.
     sent: u64,
     started: Option<mpsc::Sender<u64>>,
+    /// How often in a row the log was found in doubt.
+    tries: u32,
+    reach: Reach,
+    /// Since when others have applied what this consumer does not have.
+    behind_others: Option<Instant>,
 }
 
 impl Follower {
+    fn new(node: Arc<Node>, entries: mpsc::Sender<Entry>, started: mpsc::Sender<u64>) -> Self {
+        let sent = node.followed.position.applied;
+        let (started, reach) = (Some(started), Reach::default());
+        Self { node, entries, sent, started, tries: 0, reach, behind_others: None }
+    }
+
     async fn follow(&mut self) -> Infallible {
-        let (mut tries, mut stuck_at) = (0, None);
         loop {
             let connection = self.node.link.connected().await;
             let trouble = tokio::select! {
                 trouble = self.read(&connection) => trouble,
                 () = connection.ended() => Trouble::Passing,
             };
-            if stuck_at != Some(self.sent) {
-                (tries, stuck_at) = (0, Some(self.sent));
-            }
             match trouble {
-                Trouble::Passing => tokio::time::sleep(SHORT_PAUSE).await,
+                Trouble::Passing => {
+                    self.reach.leave_if_lost(&connection);
+                    tokio::time::sleep(SHORT_PAUSE).await;
+                }
                 Trouble::Doubtful(failure) => {
-                    tries += 1;
-                    if tries >= TRIES {
+                    self.tries += 1;
+                    if self.tries >= TRIES {
                         self.node.fail(failure);
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -120,7 +131,13 @@ impl Follower {
                 Delivered::Entry { seq, at, payload } if seq == self.sent + 1 => {
                     self.hand_on(seq, at, &payload).await?;
                 }
-                Delivered::Heartbeat { last } if last <= self.sent => self.node.recover(),
+                Delivered::Heartbeat { last } if last <= self.sent => {
+                    self.is_sound();
+                    if self.lags_behind_others(Instant::now()) {
+                        tracing::info!("other nodes have applied more than this log's server has: it is read again");
+                        return Err(Trouble::Passing);
+                    }
+                }
                 Delivered::Entry { seq: last, .. } | Delivered::Heartbeat { last } => {
                     tracing::info!(entry = self.sent + 1, "the log's server leaves out an entry: it is read again");
                     return Err(Trouble::Doubtful(Failure::Node(format!(
@@ -130,6 +147,23 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Takes note that the log can be read up to here.
+    fn is_sound(&mut self) {
+        self.tries = 0;
+        self.node.recover();
+    }
+
+    /// Whether a consumer has had nothing for too long that others have applied: its server may be cut off.
+    fn lags_behind_others(&mut self, now: Instant) -> bool {
+        if self.node.last_seq() <= self.sent {
+            self.behind_others = None;
+            return false;
+        }
+        let lags = now.duration_since(*self.behind_others.get_or_insert(now)) >= BEHIND_OTHERS;
+        self.behind_others.take_if(|_| lags);
+        lags
     }
 
     /// Has a consumer made. That takes seconds after a server died which led the others, or where the consumer was to be:
@@ -160,6 +194,7 @@ impl Follower {
             };
             tokio::select! {
                 made = &mut made => return Ok(made?),
+                () = tokio::time::sleep(Reach::PATIENCE) => return Err(Trouble::Passing),
                 (at, payload) = found => {
                     self.hand_on(next, at, &payload).await?;
                     pause = Duration::ZERO;
@@ -173,16 +208,24 @@ impl Follower {
         let entry = self.understand(seq, UnixMillis(at), payload)?;
         self.entries.send(entry).await.map_err(|_| Trouble::Passing)?;
         self.sent = seq;
-        self.node.recover();
+        self.is_sound();
         Ok(())
     }
 
     /// Sees to it that the stream is the log that this node followed, and has what comes next.
     async fn look_at_the_log(&mut self, connection: &Connection) -> Result<(), Trouble> {
         let info = jetstream::stream_info(connection).await?;
-        let log = &self.node.followed.log;
+        self.reach.seen();
+        let Followed { log, epoch, .. } = &self.node.followed;
         match info.identity() {
-            Some(identity) if identity.log == *log => {}
+            Some(identity) if identity.log == *log && identity.epoch == epoch.as_str() => {}
+            Some(identity) if identity.log == *log => {
+                return Err(Trouble::Final(Failure::Log(format!(
+                    "the log continues the history {}, and this database is of {}",
+                    identity.epoch,
+                    epoch.as_str()
+                ))));
+            }
             other => {
                 let found = other.map_or_else(|| "none of chinwag".into(), |identity| identity.log);
                 return Err(Trouble::Final(Failure::Log(format!(
@@ -243,6 +286,33 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn follower() -> Follower {
+        let node = Arc::new(crate::cluster::node::tests::lone());
+        Follower::new(node, mpsc::channel(1).0, mpsc::channel(1).0)
+    }
+
+    #[tokio::test]
+    async fn doubts_that_were_settled_do_not_add_up() {
+        let mut follower = follower();
+        follower.tries = TRIES - 1;
+        follower.is_sound();
+        assert_eq!(follower.tries, 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_less_than_other_nodes_is_not_believed_for_long() {
+        let (mut follower, now) = (follower(), Instant::now());
+        follower.node.note_last(follower.sent);
+        assert!(!follower.lags_behind_others(now));
+        follower.node.note_last(follower.sent + 1);
+        assert!(!follower.lags_behind_others(now));
+        assert!(!follower.lags_behind_others(now + BEHIND_OTHERS / 2));
+        assert!(follower.lags_behind_others(now + BEHIND_OTHERS));
+        assert!(!follower.lags_behind_others(now + BEHIND_OTHERS), "the next consumer has as long");
+        follower.sent += 1;
+        assert!(!follower.lags_behind_others(now + 2 * BEHIND_OTHERS));
+    }
 
     #[tokio::test]
     async fn the_end_of_the_writer_thread_is_noticed_before_the_next_entry() {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::MAX_PAYLOAD_NEEDED;
 use super::nats::{self, Connection, Error, Message, Subscription};
 use crate::secret::random_name;
 
@@ -26,6 +27,9 @@ const EPOCH_KEY: &str = "chinwag-epoch";
 const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 /// The most bytes of entries that stay.
 const MAX_BYTES: i64 = 1 << 30;
+/// An operator may have chosen less of both, down to these: with still less, a node that restarts needs a backup.
+const MIN_AGE: Duration = Duration::from_hours(1);
+const MIN_BYTES: i64 = 16 << 20;
 /// The first version in which an acknowledged entry is on disk, and stays when the stream's leader changes.
 pub(crate) const VERSION_NEEDED: (u32, u32) = (2, 15);
 /// Time for an answer about the stream: an election takes up to ten seconds, and requests are repeated meanwhile.
@@ -135,6 +139,11 @@ struct Config {
     deny_purge: bool,
     sealed: bool,
     no_ack: bool,
+    /// In nanoseconds; 0 is for ever.
+    max_age: u64,
+    /// Of all entries, and of one; -1 is any number.
+    max_bytes: i64,
+    max_msg_size: i64,
     persist_mode: Option<String>,
     metadata: BTreeMap<String, String>,
 }
@@ -171,6 +180,12 @@ impl StreamInfo {
             (!config.deny_delete || !config.deny_purge, "its entries can be deleted"),
             (config.sealed, "it is sealed"),
             (config.no_ack, "it acknowledges nothing"),
+            ((1..nanos(MIN_AGE)).contains(&config.max_age), "it keeps entries for less than an hour"),
+            ((1..MIN_BYTES).contains(&config.max_bytes), "it keeps less than 16 MiB of entries"),
+            (
+                usize::try_from(config.max_msg_size).is_ok_and(|most| (1..MAX_PAYLOAD_NEEDED).contains(&most)),
+                "it refuses entries as long as a picture",
+            ),
             (config.persist_mode.as_deref() == Some("async"), "it acknowledges what is not on disk"),
         ]
         .into_iter()
@@ -408,7 +423,8 @@ mod tests {
         let good = json!({
             "config": {
                 "subjects": [LOG_SUBJECT], "storage": "file", "retention": "limits", "discard": "old", "num_replicas": 3,
-                "deny_delete": true, "deny_purge": true, "metadata": {LOG_KEY: "a", EPOCH_KEY: "b"},
+                "deny_delete": true, "deny_purge": true, "max_age": nanos(MAX_AGE), "max_bytes": MAX_BYTES,
+                "max_msg_size": -1, "metadata": {LOG_KEY: "a", EPOCH_KEY: "b"},
             },
             "state": {"bytes": 0, "first_seq": 1, "last_seq": 0},
         });
@@ -421,6 +437,9 @@ mod tests {
             ("retention", json!("workqueue")),
             ("deny_purge", json!(false)),
             ("persist_mode", json!("async")),
+            ("max_age", json!(59 * 60 * 1_000_000_000_u64)),
+            ("max_bytes", json!(1 << 20)),
+            ("max_msg_size", json!(65_536)),
         ] {
             let mut bad = good.clone();
             bad["config"][key] = value;

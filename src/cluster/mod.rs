@@ -38,6 +38,8 @@ use crate::fan_out::Presence;
 
 #[cfg(feature = "push")]
 pub(crate) use duty::Duty;
+#[cfg(test)]
+pub(crate) use entry::VERSION;
 pub use nats::Address;
 pub use operator::{LogStatus, Made, NodeStatus, OperatorError, check, init, leave, status};
 

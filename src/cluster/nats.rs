@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::nkey::NKey;
+use super::operator::is_new_enough;
 use crate::secret::random_name;
 
 /// The port of a server whose address has none.
@@ -360,6 +361,11 @@ impl Connection {
         &self.0.shared.server
     }
 
+    /// Ends the connection, for everybody who has it.
+    pub(crate) fn leave(&self) {
+        self.0.shared.end();
+    }
+
     /// Resolves when the connection has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
         // Fails when the sender is gone, which this handle holds.
@@ -635,7 +641,11 @@ async fn keep(servers: Servers, current: watch::Sender<Option<Connection>>) {
         match Connection::open(server, &servers).await {
             Ok(connection) => {
                 failing = false;
-                tracing::info!(%server, version = connection.info().version, "connected to NATS");
+                let version = &connection.info().version;
+                tracing::info!(%server, version, "connected to NATS");
+                if !is_new_enough(version) {
+                    tracing::warn!(%server, version, "this NATS server is too old: it may lose what it acknowledged");
+                }
                 current.send_replace(Some(connection.clone()));
                 connection.ended().await;
                 current.send_replace(None);

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::nats::Link;
+use super::entry::VERSION;
+use super::nats::{Connection, Link};
 use crate::db::{Followed, Position, Progress, Replies};
 use crate::model::UnixMillis;
 use crate::secret::random_name;
@@ -48,6 +49,10 @@ pub(crate) struct Node {
 pub(crate) struct Peer {
     /// When it was last heard of.
     pub(crate) heard_at: Instant,
+    /// The last entry that it has applied.
+    pub(crate) applied: u64,
+    /// The newest entries that it reads. Until it says so, it is taken for one like this.
+    pub(crate) version: u32,
     /// Whether its database is as ours where both were last compared.
     pub(crate) agrees: bool,
     /// Whether it applies entries, as far as it has said: one that cannot does nothing for all, and must not be waited
@@ -63,6 +68,8 @@ impl Peer {
     pub(crate) fn heard_at(now: Instant) -> Self {
         Self {
             heard_at: now,
+            applied: 0,
+            version: VERSION,
             agrees: true,
             is_well: true,
             #[cfg(feature = "push")]
@@ -154,9 +161,20 @@ impl Node {
         self.last_seq.fetch_max(seq, Ordering::Relaxed);
     }
 
+    /// The last entry that the log is known to have, which a node that is gone does not tell for ever.
+    pub(crate) fn last_seq(&self) -> u64 {
+        let applied_elsewhere = self.peers().values().map(|peer| peer.applied).max().unwrap_or(0);
+        self.last_seq.load(Ordering::Relaxed).max(applied_elsewhere)
+    }
+
     /// How many entries the log is known to have that are not applied here.
     pub(crate) fn behind(&self) -> u64 {
-        self.last_seq.load(Ordering::Relaxed).saturating_sub(self.progress.position().applied)
+        self.last_seq().saturating_sub(self.progress.position().applied)
+    }
+
+    /// The newest version of entries that every node reads, as far as they have said.
+    pub(crate) fn version_spoken(&self) -> u32 {
+        self.peers().values().map(|peer| peer.version).fold(VERSION, u32::min)
     }
 
     /// Takes note of the time at which the log took an entry of ours that has just come back.
@@ -217,6 +235,33 @@ impl Node {
     }
 }
 
+/// Whether the server that this node is connected to reaches the log: one that is cut off from the others accepts
+/// connections, and answers nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// The first of the failures since the log last answered.
+    lost_since: Option<Instant>,
+}
+
+impl Reach {
+    /// How long a server may fail to reach the log: a little longer than the servers take to elect a leader.
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+
+    /// Takes note that the log has answered.
+    pub(crate) fn seen(&mut self) {
+        self.lost_since = None;
+    }
+
+    /// Takes note that it has not, and leaves the server for the next when that has lasted too long.
+    pub(crate) fn leave_if_lost(&mut self, connection: &Connection) {
+        if self.lost_since.get_or_insert_with(Instant::now).elapsed() >= Self::PATIENCE {
+            tracing::warn!(server = %connection.server(), "this NATS server does not reach the log, trying the next");
+            connection.leave();
+            self.seen();
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -232,6 +277,26 @@ pub(crate) mod tests {
         let servers = crate::cluster::Options { log: vec!["127.0.0.1".parse().unwrap()], ..Default::default() };
         let (link, _) = Link::keep(servers.servers().unwrap());
         Node::new(link, replica.followed, replica.progress)
+    }
+
+    #[test]
+    fn entries_are_written_as_the_oldest_of_the_nodes_reads_them() {
+        let node = lone();
+        assert_eq!(node.version_spoken(), VERSION);
+        node.peers().insert("a".into(), Peer::heard_at(Instant::now()));
+        node.peers().insert("b".into(), Peer { version: VERSION - 1, ..Peer::heard_at(Instant::now()) });
+        assert_eq!(node.version_spoken(), VERSION - 1);
+        node.peers().insert("b".into(), Peer { version: VERSION + 1, ..Peer::heard_at(Instant::now()) });
+        assert_eq!(node.version_spoken(), VERSION);
+    }
+
+    #[test]
+    fn what_a_node_says_of_the_log_counts_while_it_is_there() {
+        let node = lone();
+        node.peers().insert("a".into(), Peer { applied: 9, ..Peer::heard_at(Instant::now()) });
+        assert_eq!(node.behind(), 9);
+        node.peers().clear();
+        assert_eq!(node.behind(), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::jetstream::{self, ApiError, Identity, StreamInfo, VERSION_NEEDED};
 use super::nats::{Connection, connect_to_any};
 use super::presence::{self, Beat};
 use super::{Options, OptionsError};
-use crate::db::{Offline, OpenError};
+use crate::db::{Followed, Offline, OpenError};
 use crate::model::Epoch;
 use crate::secret::random_name;
 
@@ -53,6 +53,15 @@ pub enum OperatorError {
     /// The database does not follow a log.
     #[error("this database follows no log")]
     FollowsNone,
+    /// The log has what the database does not.
+    #[error(
+        "this database has applied the log up to entry {0}, and the log ends with {1}: what is missing would be lost. Start \
+         the node once more, or take the database of another"
+    )]
+    Behind(u64, u64),
+    /// The log is another one than the database follows.
+    #[error("this database follows the log {0}, and the servers have another: {1}")]
+    OtherLog(String, String),
     /// There is a log already.
     #[error(
         "these servers keep a log already (chinwag-log {0}): a node joins it with a backup of another node's database, and \
@@ -135,12 +144,26 @@ async fn appears(options: &Options, identity: &Identity) -> bool {
     tokio::time::timeout(ELECTION, found).await.is_ok()
 }
 
-/// Detaches the database at `path`, which no server may have open, from its log. Returns the log's id.
-pub fn leave(path: &Path) -> Result<String, OperatorError> {
+/// Detaches the database at `path`, which no server may have open, from its log, if it has all that is in it. Without
+/// `options`, for a log that is gone, that is not looked at. Returns the log's id.
+pub async fn leave(options: Option<&Options>, path: &Path) -> Result<String, OperatorError> {
     let mut database = Offline::open(path)?;
-    let followed = database.followed()?.ok_or(OperatorError::FollowsNone)?;
+    let Followed { log, position, .. } = database.followed()?.ok_or(OperatorError::FollowsNone)?;
+    if let Some(options) = options {
+        let connection = connect(options).await?;
+        let info = jetstream::stream_info(&connection).await?;
+        match info.identity() {
+            Some(identity) if identity.log == log => {}
+            other => {
+                return Err(OperatorError::OtherLog(log, other.map_or_else(|| "no log".into(), |other| other.log)));
+            }
+        }
+        if position.applied < info.state.last_seq {
+            return Err(OperatorError::Behind(position.applied, info.state.last_seq));
+        }
+    }
     database.leave()?;
-    Ok(followed.log)
+    Ok(log)
 }
 
 /// The state of a log, for people.
@@ -216,10 +239,7 @@ pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>
     let connection = connect(options).await?;
     let mut faults = Vec::new();
     let info = connection.info();
-    if !is_new_enough(&info.version) {
-        let (major, minor) = VERSION_NEEDED;
-        faults.push(format!("nats-server is version {}, and must be {major}.{minor} or newer", info.version));
-    }
+    faults.extend(too_old(&connection.server().to_string(), &info.version));
     if info.max_payload < super::MAX_PAYLOAD_NEEDED {
         faults.push(format!("max_payload is {}, and must be {}", info.max_payload, super::MAX_PAYLOAD_NEEDED));
     }
@@ -235,7 +255,10 @@ pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>
             .push(format!("the log is kept by {} of the servers: if it is lost, so is what comes", stream.replicas()));
     }
     for monitor in monitors {
-        let jsz = monitored(monitor).await.map_err(|why| OperatorError::Monitor(monitor.clone(), why))?;
+        let ask =
+            async |path| monitored(monitor, path).await.map_err(|why| OperatorError::Monitor(monitor.clone(), why));
+        let (varz, jsz) = (ask("/varz").await?, ask("/jsz?config=1").await?);
+        faults.extend(too_old(monitor, varz["version"].as_str().unwrap_or_default()));
         if jsz["config"]["sync_always"] != true {
             faults
                 .push(format!("the server at {monitor} does not sync before acknowledging: set sync_interval: always"));
@@ -244,19 +267,26 @@ pub async fn check(options: &Options, monitors: &[String]) -> Result<Vec<String>
     Ok(faults)
 }
 
+/// The fault of a server that is too old.
+fn too_old(server: &str, version: &str) -> Option<String> {
+    let (major, minor) = VERSION_NEEDED;
+    (!is_new_enough(version))
+        .then(|| format!("the NATS server at {server} is version {version}, and must be {major}.{minor} or newer"))
+}
+
 /// Whether a version is new enough that nothing acknowledged is lost.
 pub(super) fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= VERSION_NEEDED
 }
 
-/// What the monitor at `http://HOST:PORT` says about JetStream.
-async fn monitored(monitor: &str) -> Result<serde_json::Value, String> {
+/// What the monitor at `http://HOST:PORT` says at a path.
+async fn monitored(monitor: &str, path: &str) -> Result<serde_json::Value, String> {
     let place = monitor.strip_prefix("http://").unwrap_or(monitor).trim_end_matches('/');
     let place = if place.contains(':') { place.to_owned() } else { format!("{place}:8222") };
     let answer = tokio::time::timeout(MONITOR_TIMEOUT, async {
         let mut stream = TcpStream::connect(&place).await?;
-        let request = format!("GET /jsz?config=1 HTTP/1.0\r\nHost: {place}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {place}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MONITOR_MAX_BYTES).read_to_end(&mut answer).await?;
@@ -274,6 +304,8 @@ mod tests {
     #[test]
     fn a_server_is_new_enough_from_2_15_on() {
         assert!(is_new_enough("2.15.0") && is_new_enough("2.15.1-RC.1") && is_new_enough("3.0.0"));
+        assert_eq!(too_old("here", "2.15.2"), None);
+        assert!(too_old("there", "2.14.9").is_some_and(|fault| fault.contains("there is version 2.14.9")));
         assert!(!is_new_enough("2.14.9") && !is_new_enough("1.99.0") && !is_new_enough(""));
     }
 }

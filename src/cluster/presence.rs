@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::entry::VERSION;
 use super::nats::{Connection, Message, Subscription};
@@ -83,8 +84,11 @@ pub(super) struct Beat {
     pub(super) users: usize,
     pub(super) applied: u64,
     pub(super) chain: String,
-    /// Of the entries that it writes.
+    /// The newest of the entries that it reads and writes.
     pub(super) version: u32,
+    /// The log that it follows. One of another does not belong here, and an older node does not say.
+    #[serde(default)]
+    pub(super) log: Option<String>,
     /// The flags that must be the same everywhere.
     pub(super) rules: String,
     /// Whether it pushes when it is its duty.
@@ -284,7 +288,8 @@ impl Watch {
         #[cfg(not(feature = "push"))]
         let pushes = false;
         let (chain, rules) = (format!("{chain:016x}"), self.rules.clone());
-        Beat { users, applied, chain, version: VERSION, rules, pushes, failure }
+        let log = Some(self.node.followed.log.clone());
+        Beat { users, applied, chain, version: VERSION, log, rules, pushes, failure }
     }
 
     /// Takes in what another node says.
@@ -297,6 +302,12 @@ impl Watch {
             return;
         }
         if matches!(what, What::Bye) {
+            return self.forget(&id);
+        }
+        if let What::Beat(Beat { log: Some(log), .. }) = &what
+            && *log != self.node.followed.log
+        {
+            tracing::debug!(node = id, log, "a node of another log is not listened to");
             return self.forget(&id);
         }
         let known = self.known.entry(id.clone().into()).or_insert_with(|| Known {
@@ -333,6 +344,7 @@ impl Watch {
                 known.is_stale |= seq != known.seq || beat.users != self.presence.count_elsewhere(&id);
                 if let Some(peer) = self.node.peers().get_mut(&*id) {
                     peer.is_well = beat.failure.is_none();
+                    (peer.applied, peer.version) = (beat.applied, beat.version);
                     #[cfg(feature = "push")]
                     {
                         peer.pushes = beat.pushes;
@@ -340,7 +352,6 @@ impl Watch {
                 }
                 let Ok(chain) = u64::from_str_radix(&beat.chain, 16) else { return };
                 self.node.compare(&id, Position { applied: beat.applied, chain });
-                self.node.note_last(beat.applied);
                 if !std::mem::replace(&mut known.is_met, true) {
                     self.greet(&id, &beat);
                 }
@@ -356,12 +367,11 @@ impl Watch {
             tracing::warn!(node = id, theirs = rules, ours = self.rules, "its flags are not as ours");
         }
         if *version != VERSION {
-            // Whichever of the two is older will end at the first entry that it does not know.
             tracing::warn!(
                 node = id,
                 theirs = version,
                 ours = VERSION,
-                "it writes other entries: upgrade the older nodes"
+                "it reads other entries: what the older nodes do not know is refused until they are upgraded"
             );
         }
     }
@@ -375,11 +385,17 @@ impl Watch {
         }
     }
 
-    /// Asks the nodes of which something was missed who is connected to them.
+    /// Asks the nodes of which something was missed who is connected to them: all at once, and for a beat at most, since
+    /// this node must not seem to be gone meanwhile.
     async fn ask_the_unknown(&mut self, connection: &Connection) {
-        let stale: Vec<_> = self.known.values().filter(|known| known.is_stale).map(|known| known.id.clone()).collect();
-        for id in stale {
-            let Some((names, seq)) = who_is_at(connection, &id).await else { continue };
+        let mut asked = JoinSet::new();
+        for id in self.known.values().filter(|known| known.is_stale).map(|known| Arc::clone(&known.id)) {
+            let connection = connection.clone();
+            asked.spawn(async move { who_is_at(&connection, &id).await.map(|(names, seq)| (id, names, seq)) });
+        }
+        let until = tokio::time::Instant::now() + BEAT;
+        while let Ok(Some(answered)) = tokio::time::timeout_at(until, asked.join_next()).await {
+            let Ok(Some((id, names, seq))) = answered else { continue };
             self.presence.all_elsewhere(&id, &names);
             if let Some(known) = self.known.get_mut(&*id) {
                 (known.seq, known.is_stale) = (seq, false);

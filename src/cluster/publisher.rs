@@ -3,17 +3,18 @@
 //! One entry is on its way at a time, and takes everything that waits; meanwhile the next gathers, as at the writer
 //! thread of one machine. An entry is **published once**. If it is not acknowledged in time, the requests are answered
 //! `unavailable`; it may still appear, which the contract allows and a nonce settles. A change that nobody waits for
-//! any more is not published, or a queue of three seconds would stay three seconds long for ever; and nothing is
-//! published without a connection.
+//! any more is not published, or a queue of three seconds would stay three seconds long for ever; nor is one that another node would
+//! not know; and nothing is published without a connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::entry::{self, Header, SURROUNDINGS};
+use super::entry::{self, Header, SURROUNDINGS, WITH_EXPIRY};
 use super::jetstream;
-use super::node::Node;
+use super::node::{Node, Reach};
 use crate::db::{Proposal, Proposals};
 use crate::limits::{COMMANDS_PER_COMMIT, NONCE_DAY, SESSION_LIFETIME, STORE_TIMEOUT};
+use crate::model::UnixMillis;
 
 /// Bytes of an entry's changes, except for one change that is larger by itself.
 const ENTRY_BYTES: usize = 256 * 1024;
@@ -22,12 +23,13 @@ const STOP_PATIENCE: Duration = Duration::from_millis(800);
 
 /// Publishes until there are no more proposals, then stops the node.
 pub(super) async fn publish(node: Arc<Node>, mut proposals: Proposals) {
-    let mut publisher = Publisher { node: Arc::clone(&node), number: 0, days_over: Vec::new() };
+    let mut publisher =
+        Publisher { node: Arc::clone(&node), number: 0, days_over: Vec::new(), reach: Reach::default() };
     let mut waiting = Vec::new();
     loop {
         let is_more = proposals.take(COMMANDS_PER_COMMIT, &mut waiting).await;
         while !waiting.is_empty() {
-            publisher.publish_some(&mut waiting).await;
+            publisher.publish_some(&mut waiting, proposals.expiry()).await;
         }
         if !is_more {
             break;
@@ -48,17 +50,19 @@ struct Publisher {
     number: u64,
     /// Days of nonces that are over, and since when at the latest.
     days_over: Vec<(i64, Instant)>,
+    reach: Reach,
 }
 
 impl Publisher {
     /// Publishes as many of the waiting changes as one entry takes, and waits until the log has it.
-    async fn publish_some(&mut self, waiting: &mut Vec<Proposal>) {
+    async fn publish_some(&mut self, waiting: &mut Vec<Proposal>, expiry: UnixMillis) {
         let Ok(place) = tokio::time::timeout(STORE_TIMEOUT, self.node.place()).await else { return waiting.clear() };
-        waiting.retain(|proposal| !proposal.is_abandoned());
+        let spoken = self.node.version_spoken();
+        waiting.retain(|proposal| !proposal.is_abandoned() && proposal.version() <= spoken);
         let Some(connection) = self.node.link.current().filter(|_| self.node.is_sound()) else {
             return waiting.clear();
         };
-        let (mut changes, mut bytes) = (Vec::new(), SURROUNDINGS);
+        let (mut changes, mut bytes, mut version) = (Vec::new(), SURROUNDINGS, 1);
         for proposal in waiting.iter() {
             let change = proposal.encode();
             bytes += change.len() + 1;
@@ -66,6 +70,7 @@ impl Publisher {
                 break;
             }
             changes.push(change);
+            version = version.max(proposal.version());
         }
         if changes.is_empty() {
             return;
@@ -81,11 +86,14 @@ impl Publisher {
         }
         self.number += 1;
         let forget_day = self.day_to_forget(Instant::now());
+        let expiry = (spoken >= WITH_EXPIRY).then_some(expiry);
         let header = Header {
+            version: expiry.map_or(version, |_| WITH_EXPIRY.max(version)),
             by: &self.node.id,
             number: self.number,
             claim: self.node.progress.position(),
             session_lifetime: i64::try_from(SESSION_LIFETIME.as_millis()).unwrap_or(i64::MAX),
+            expiry,
             forget_day,
         };
         let entry = entry::encode(&header, &changes);
@@ -95,14 +103,18 @@ impl Publisher {
         let number = self.number;
         tokio::select! {
             appended = jetstream::append(&connection, &entry, STORE_TIMEOUT) => match appended {
-                Ok(ack) => self.node.note_last(ack.seq),
+                Ok(ack) => {
+                    self.node.note_last(ack.seq);
+                    self.reach.seen();
+                }
                 Err(error) => {
                     tracing::debug!(%error, number, "an entry is not acknowledged");
                     self.node.give_up(number);
+                    self.reach.leave_if_lost(&connection);
                 }
             },
             // The entry may come back before its acknowledgement.
-            _ = returned.wait_for(|returned| *returned >= number) => {}
+            _ = returned.wait_for(|returned| *returned >= number) => self.reach.seen(),
         }
     }
 

@@ -35,7 +35,13 @@ pub(crate) enum ClusterCommand {
         monitor: Vec<String>,
     },
     /// Detach this database from the log, to run as a single server again (no server may have it open)
-    Leave,
+    Leave {
+        #[command(flatten)]
+        options: Options,
+        /// Do not ask the log whether this database has all that is in it: for a log that is gone
+        #[arg(long, conflicts_with = "log")]
+        unchecked: bool,
+    },
 }
 
 pub(super) fn run(command: ClusterCommand, path: &Path) -> anyhow::Result<()> {
@@ -66,8 +72,8 @@ pub(super) fn run(command: ClusterCommand, path: &Path) -> anyhow::Result<()> {
             }
             bail!("{} found", count(faults.len() as u64, "fault"))
         }
-        ClusterCommand::Leave => {
-            let log = cluster::leave(path)?;
+        ClusterCommand::Leave { options, unchecked } => {
+            let log = runtime.block_on(cluster::leave((!unchecked).then_some(&options), path))?;
             say(&format!("{} no longer follows the log {log}", path.display()))
         }
     }

@@ -104,6 +104,15 @@ impl Change {
             _ => 0,
         }
     }
+
+    /// The first version of entries that has it: a node that reads older ones only stops where it finds it.
+    #[cfg(feature = "cluster")]
+    pub(super) fn version(&self) -> u32 {
+        match self {
+            Self::Push(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// One round of removing what has expired.

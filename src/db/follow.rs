@@ -19,6 +19,7 @@ use super::change::{Change, Done, Moment, Reply};
 use super::data::millis;
 use super::nonce_days::NonceDays;
 use super::replica::{Position, get, join, set};
+use super::shared::Shared;
 use super::writer::{Command, Writer};
 use crate::limits::{MESSAGES_PER_COMMIT, NONCE_DAY};
 use crate::model::{MessageId, UnixMillis};
@@ -29,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 4_096;
 /// Processes whose last entry is remembered, so that none of their entries counts twice. It is part of what an entry
 /// does, and the same for all nodes: more would need a new version of entries.
-const PUBLISHERS: usize = 256;
+pub(super) const PUBLISHERS: usize = 256;
 
 /// An entry of the log.
 #[derive(Debug)]
@@ -68,6 +69,11 @@ impl Proposal {
         self.reply.is_abandoned()
     }
 
+    /// The first version of entries that has the change.
+    pub(crate) fn version(&self) -> u32 {
+        self.change.version()
+    }
+
     /// The change as it is written into an entry.
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(&self.change).expect("a change is numbers and text")
@@ -81,19 +87,27 @@ impl Proposal {
 
 /// The changes requested through handles.
 #[derive(Debug)]
-pub(crate) struct Proposals(pub(super) mpsc::Receiver<Command>);
+pub(crate) struct Proposals {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) shared: Arc<Shared>,
+}
 
 impl Proposals {
+    /// The time by which things expire, as this node has it.
+    pub(crate) fn expiry(&self) -> UnixMillis {
+        self.shared.expiry.now()
+    }
+
     /// Waits for proposals and takes those that wait, at most `most`; false once there will be no more. Cancel safe.
     pub(crate) async fn take(&mut self, most: usize, taken: &mut Vec<Proposal>) -> bool {
         let mut commands = Vec::new();
-        self.0.recv_many(&mut commands, most).await;
+        self.commands.recv_many(&mut commands, most).await;
         let is_last = commands.is_empty();
         for command in commands {
             match command {
                 Command::Apply { change, reply } => taken.push(Proposal { change, reply }),
                 Command::Stop => {
-                    self.0.close();
+                    self.commands.close();
                     return false;
                 }
             }
@@ -112,6 +126,8 @@ pub(crate) struct Body {
     pub(crate) claim: Position,
     /// Milliseconds that a session lives without use.
     pub(crate) session_lifetime: i64,
+    /// The time by which things expire, as the publisher has it; only its clock may be behind that of the log.
+    pub(crate) expiry: Option<UnixMillis>,
     /// A day whose nonces are forgotten: it has been over for long enough by a clock that cannot be set.
     pub(crate) forget_day: Option<i64>,
     pub(crate) changes: Changes,
@@ -229,13 +245,16 @@ impl Replicated {
         Ok(())
     }
 
-    fn moment(&self, at: UnixMillis, session_lifetime: i64) -> Moment {
+    /// The moment of an entry. What a wrong clock removes is gone for good, so things expire by the earlier of two: that of
+    /// the log's servers and that of the publisher.
+    fn moment(&self, at: UnixMillis, Body { session_lifetime, expiry, .. }: &Body) -> Moment {
         let mut before = self.nonce_days.iter().skip(1).copied();
         let nonce_days = NonceDays {
             today: self.nonce_days.first().copied().unwrap_or_default(),
             before: std::array::from_fn(|_| before.next()),
         };
-        Moment { now: at, expiry: at, expired_at: at.plus(session_lifetime.saturating_neg()), nonce_days }
+        let expiry = expiry.map_or(at, |expiry| expiry.min(at));
+        Moment { now: at, expiry, expired_at: expiry.plus(session_lifetime.saturating_neg()), nonce_days }
     }
 
     /// Notes an entry of a process; false if it, or a later one of that process, was applied already.
@@ -350,7 +369,7 @@ fn apply_entries(
                 && replicated.is_new(connection, &body.by, body.number, entry.at)?
             {
                 replicated.advance_days(connection, entry.at, body.forget_day)?;
-                let moment = replicated.moment(entry.at, body.session_lifetime);
+                let moment = replicated.moment(entry.at, body);
                 for change in &body.changes.0 {
                     answers.push(Execution { connection, moment, last_id, effects }.run(change)?);
                 }

@@ -259,10 +259,9 @@ impl Db {
         outcome.unwrap_or(Err(AdminError::Unavailable))
     }
 
-    /// The deleted users whose messages were still to be erased when the database was opened.
-    #[must_use]
-    pub fn erasures(&self) -> &[UserId] {
-        &self.shared.erasures
+    /// The deleted users whose messages are still to be erased.
+    pub async fn erasures(&self) -> Result<Vec<UserId>, Error> {
+        self.request(|reply| Request::Erasures { reply }).await
     }
 
     /// As a node of a cluster, resolves once everything that any node acknowledged before is applied here; otherwise at

@@ -109,6 +109,9 @@ pub(super) enum Request {
     HasUsers {
         reply: oneshot::Sender<bool>,
     },
+    Erasures {
+        reply: oneshot::Sender<Vec<UserId>>,
+    },
     Check {
         reply: oneshot::Sender<()>,
     },
@@ -152,6 +155,7 @@ impl Request {
             Self::Seen { reply, .. } => reply.is_closed(),
             Self::People { reply, .. } => reply.is_closed(),
             Self::HasUsers { reply } => reply.is_closed(),
+            Self::Erasures { reply } => reply.is_closed(),
             Self::Check { reply } => reply.is_closed(),
             Self::Stop => false,
         }
@@ -215,6 +219,7 @@ pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::R
             Request::Seen { user, nonces, reply } => answer(reply, sql::seen(connection, user, &nonces)),
             Request::People { prefix, reply } => answer(reply, sql::people(connection, &prefix, USERS_LISTED_MAX)),
             Request::HasUsers { reply } => answer(reply, sql::has_users(connection)),
+            Request::Erasures { reply } => answer(reply, sql::erasures(connection)),
             Request::Check { reply } => answer(reply, sql::prove_readable(connection)),
             Request::Stop => break,
         };

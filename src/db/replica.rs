@@ -40,6 +40,8 @@ pub struct Position {
 pub struct Followed {
     /// The log's id.
     pub log: String,
+    /// The name of the history that both continue.
+    pub epoch: Epoch,
     /// How far it was applied.
     pub position: Position,
 }
@@ -55,7 +57,7 @@ pub(super) fn followed(connection: &Connection) -> rusqlite::Result<Option<Follo
     let Some(log) = get::<String>(connection, "log")? else { return Ok(None) };
     let applied = get::<i64>(connection, "applied")?.unwrap_or_default().cast_unsigned();
     let chain = get::<i64>(connection, "chain")?.unwrap_or_default().cast_unsigned();
-    Ok(Some(Followed { log, position: Position { applied, chain } }))
+    Ok(Some(Followed { log, epoch: sql::epoch(connection)?, position: Position { applied, chain } }))
 }
 
 pub(super) fn get<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<Option<T>> {
@@ -174,7 +176,7 @@ impl Db {
         db.barriers = Some(barriers);
         let (reads_told, reads) = mpsc::channel(READS_QUEUE);
         db.reads_told = Some(reads_told);
-        let proposals = Proposals(proposals);
+        let proposals = Proposals { commands: proposals, shared: Arc::clone(&db.shared) };
         let replica = Replica { followed, proposals, entries, progress, barriers: barrier_queue, reads };
         Ok((db, Threads { writer, reader }, replica))
     }

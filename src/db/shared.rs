@@ -18,7 +18,7 @@ use super::settle::Settler;
 use super::sql;
 use crate::config::Retention;
 use crate::limits::SEARCHES_AT_ONCE;
-use crate::model::{Epoch, UnixMillis, UserId};
+use crate::model::{Epoch, UnixMillis};
 use crate::room::RoomId;
 
 /// The shared state of a database.
@@ -30,8 +30,6 @@ pub(super) struct Shared {
     pub(super) failing: AtomicBool,
     /// Whether there were no users when it was opened.
     pub(super) was_empty: bool,
-    /// The deleted users whose messages were still to be erased when it was opened.
-    pub(super) erasures: Vec<UserId>,
     pub(super) lock: Lock,
     pub(super) cleaner: Mutex<Cleaner>,
     pub(super) reads: ReadPositions,
@@ -61,7 +59,6 @@ impl Shared {
             last_id: AtomicI64::new(sql::last_id(connection)?.get()),
             failing: AtomicBool::new(false),
             was_empty: !sql::has_users(connection)?,
-            erasures: sql::erasures(connection)?,
             lock,
             cleaner: Mutex::new(Cleaner::new(retention, sql::gap(connection)?)),
             reads: ReadPositions::default(),

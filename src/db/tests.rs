@@ -284,3 +284,29 @@ fn old_messages_and_those_of_a_user_are_removed_in_steps_that_are_bounded_in_byt
     let largest = steps.iter().max().unwrap() * LONGEST;
     assert!(largest <= 256 * 1024 + LONGEST, "{largest} bytes at once, {steps:?}");
 }
+
+/// Every string of the sources below a directory that has a `LIMIT`, in one line.
+fn limited(directory: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            limited(&path, found);
+        } else {
+            let source = std::fs::read_to_string(&path).unwrap();
+            found.extend(source.split('"').filter(|text| text.contains(" LIMIT ?")).map(ToOwned::to_owned));
+        }
+    }
+}
+
+#[test]
+fn where_a_statement_takes_some_of_the_rows_it_says_which() {
+    let mut statements = Vec::new();
+    limited(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db/sql"), &mut statements);
+    assert!(statements.len() > 20, "{statements:#?}");
+    // Without an order it is the planner's choice, which another node, or another version of SQLite, may make otherwise.
+    // Only how many there are does not depend on it.
+    let is_ordered = |statement: &&String| {
+        statement.contains("count(*)") || statement.matches("ORDER BY").count() == statement.matches("LIMIT").count()
+    };
+    assert_eq!(statements.iter().find(|statement| !is_ordered(statement)), None);
+}

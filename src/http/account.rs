@@ -141,8 +141,8 @@ async fn erase(app: &App, username: Username, by: Option<(UserId, Username)>) ->
 
 /// Continues erasures that a stop or a crash interrupted.
 pub(crate) async fn finish_erasures(app: Arc<App>) {
-    for user in app.db.erasures() {
-        match erase(&app, Username::deleted(*user), None).await {
+    for user in app.db.erasures().await.unwrap_or_default() {
+        match erase(&app, Username::deleted(user), None).await {
             Ok(()) => tracing::info!(user = user.0, "erased the rest of what a deleted user wrote"),
             Err(_) => return,
         }

@@ -136,7 +136,8 @@ async fn dispatch(app: &Arc<App>, peer: &Peer, request: Request<Incoming>) -> Re
     }
     // A node that is behind must not answer 404 or 401, nor present a page as the newest.
     let is_current = !action.reads() || app.db.barrier().await.is_ok();
-    if !is_current && asks_for_what_follows(request.uri().query()) {
+    // What changes something needs the log too, and would only wait for it once more.
+    if !is_current && (method != Method::GET || asks_for_what_follows(request.uri().query())) {
         return Err(ApiError::Unavailable);
     }
     let answer = act(app, peer, request, action, &params, &path).await;

@@ -419,8 +419,14 @@ fn connection_limit(asked: Option<u32>) -> u32 {
 /// Removes expired data, round after round.
 async fn clean(app: Arc<App>) -> Infallible {
     loop {
-        let cleaned = if app.is_sweeper().await { app.db.clean().await } else { Ok(CLEAN_INTERVAL) };
-        let wait = cleaned.unwrap_or(CLEAN_INTERVAL);
+        let mut wait = CLEAN_INTERVAL;
+        if app.is_sweeper().await {
+            // The node that was at them may be gone for good.
+            if app.db.is_one_of_several() {
+                finish_erasures(Arc::clone(&app)).await;
+            }
+            wait = app.db.clean().await.unwrap_or(CLEAN_INTERVAL);
+        }
         tokio::time::sleep(wait).await;
     }
 }

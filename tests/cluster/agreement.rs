@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::Engine;
 use crate::common::{
-    Client, Connection, Follower, Message, PASSWORD, Request, TestServer, chinwag, contents, int, text, within,
+    Client, Connection, Follower, Message, PASSWORD, Request, TestServer, chinwag, contents, int, metric, text,
+    wait_while, within,
 };
 use crate::faults::told_of_join;
 use crate::nodes::Cluster;
@@ -352,7 +353,7 @@ async fn a_node_with_other_rules_or_of_another_version_is_warned_of() {
     };
     within("both warnings", async {
         // What is said before the node listens is lost.
-        while !cluster.nodes[0].log().contains("it writes other entries: upgrade the older nodes") {
+        while !cluster.nodes[0].log().contains("it reads other entries: what the older nodes do not know is refused") {
             nats.publish("chinwag.presence", &say(json!({"came": "ada"}))).await;
             nats.publish("chinwag.presence", &say(json!({"beat": beat}))).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -360,6 +361,36 @@ async fn a_node_with_other_rules_or_of_another_version_is_warned_of() {
     })
     .await;
     assert!(cluster.nodes[0].log().contains("its flags are not as ours"));
+    cluster.nodes[0].healthy(200).await;
+}
+
+#[tokio::test]
+async fn a_node_of_another_log_is_not_listened_to() {
+    let Some(engine) = Engine::one().await else { return };
+    let cluster = Cluster::with(engine, 1, &["--metrics-listen", "127.0.0.1:0"]).await;
+    let address = cluster.nodes[0].metrics_address().await;
+    let figure = async |name| metric(Request::new(address, "GET", "/metrics").send().await.text(), name);
+    let mut nats = cluster.engine.nats().await;
+    let mut say = async |log: &str| {
+        let beat = json!({
+            "users": 0, "applied": 1_000_000, "chain": "0", "version": 2, "log": log, "rules": "", "pushes": false,
+        });
+        nats.publish("chinwag.presence", json!({"node": "zzz", "seq": 0, "beat": beat}).to_string().as_bytes()).await;
+    };
+    let log = cluster.nodes[0].database().query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0));
+    let log: String = log.expect("the log's id");
+    wait_while("it to be listened to", async || {
+        say(&log).await;
+        figure("chinwag_log_nodes").await < 1.5
+    })
+    .await;
+    assert!(figure("chinwag_log_behind").await > 1.0, "what it has applied is in the log");
+    wait_while("it to be left out", async || {
+        say("another").await;
+        figure("chinwag_log_nodes").await > 1.5
+    })
+    .await;
+    assert!(figure("chinwag_log_behind").await < 1.0);
     cluster.nodes[0].healthy(200).await;
 }
 

@@ -187,12 +187,17 @@ impl Clock {
     /// Stops a node and starts it with this clock.
     async fn give_to(&self, cluster: &mut Cluster, node: usize) {
         cluster.nodes[node].stop().await;
-        cluster.nodes[node].restart_with_environment(&[
+        let file = self.file();
+        cluster.nodes[node].restart_with_environment(&self.variables(&file));
+    }
+
+    fn variables<'a>(&'a self, file: &'a Path) -> [(&'a str, &'a str); 4] {
+        [
             ("LD_PRELOAD", &self.library),
-            ("FAKETIME_TIMESTAMP_FILE", self.file().to_str().expect("a plain path")),
+            ("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a plain path")),
             ("FAKETIME_NO_CACHE", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]);
+        ]
     }
 }
 
@@ -222,6 +227,43 @@ async fn a_clock_that_differs_or_jumps_changes_neither_order_nor_times_nor_sessi
         again.at(right).connect().await;
         ada.at(wrong).connect().await;
     }
+    cluster.are_equal().await;
+}
+
+#[tokio::test]
+async fn the_same_entries_a_day_later_give_the_same_database() {
+    let Some(clock) = Clock::new() else { return };
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 1).await;
+    let ada = Client::register(&cluster.nodes[0], "ada").await;
+    let mut socket = ada.connect().await;
+    let id = socket.store("one", "one").await;
+    socket.send(&json!({"type": "edit", "message": id, "content": "two", "nonce": "two"})).await;
+    socket.next_of("ack").await;
+    socket.send(&json!({"type": "react", "message": id, "emoji": "👍", "on": true, "nonce": "three"})).await;
+    socket.next_of("ack").await;
+    let room = json!({"name": "Kitchen", "kind": "private"});
+    assert_eq!(cluster.nodes[0].post("/rooms").by(&ada).json(&room).send().await.status, 201);
+    clock.set("+1d");
+    let base = cluster.copy_of_the_base();
+    let file = clock.file();
+    let variables = clock.variables(&file);
+    cluster.join_with(base, &[], &variables);
+    cluster.are_equal().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_reach_the_log_is_left_for_the_next() {
+    // Like one that is cut off from the others: it accepts connections, and does nothing for the log.
+    let elsewhere = "accounts { A { users: [{ user: u, password: p }] } }\nno_auth_user: u";
+    let (Some(lost), Some(engine)) = (Engine::configured(elsewhere).await, Engine::one().await) else { return };
+    let mut cluster = Cluster::start(engine, 1).await;
+    let ada = Client::register(&cluster.nodes[0], "ada").await;
+    let base = cluster.copy_of_the_base();
+    let log = [lost.flags_from(0), cluster.engine.flags_from(0)].concat();
+    cluster.join_by(base, &log, &[], &[]);
+    assert!(cluster.nodes[1].log().contains("this NATS server does not reach the log, trying the next"));
+    ada.at(&cluster.nodes[1]).connect().await.store("n", "hello").await;
     cluster.are_equal().await;
 }
 

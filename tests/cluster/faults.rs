@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::Engine;
 use crate::common::{
-    Client, Connection, Dice, Follower, TestServer, gather, int, metric, raise_descriptor_limit, wait_while, within,
+    Client, Connection, Dice, Follower, PASSWORD, TestServer, gather, int, metric, raise_descriptor_limit, wait_while,
+    within,
 };
 use crate::load::{Account, Load};
 use crate::log::start_again;
@@ -364,6 +365,10 @@ async fn a_node_tells_how_far_it_is() {
             }
         })
         .await;
+        let alerts = include_str!("../../packaging/examples/cluster/alerts.yaml");
+        for name in alerts.split(|byte: char| byte != '_' && !byte.is_ascii_alphanumeric()) {
+            assert!(!name.starts_with("chinwag_") || metrics.contains(&format!("\n{name}")), "{name}");
+        }
         assert!(metric(&metrics, "chinwag_log_up") > 0.5);
         assert!(metric(&metrics, "chinwag_log_applied") > 2.5);
         told.push(metrics);
@@ -372,6 +377,31 @@ async fn a_node_tells_how_far_it_is() {
     let arguments = ["cluster", "status"].into_iter().chain(flags.iter().map(String::as_str)).collect::<Vec<_>>();
     let status = crate::common::chinwag(&cluster.nodes[0].database_path(), &arguments).ok();
     assert_eq!(status.lines().filter(|line| line.starts_with("node ")).count(), 2, "{status}");
+}
+
+#[tokio::test]
+async fn what_a_node_that_died_was_erasing_another_erases_to_the_end() {
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 2).await;
+    // The first is a moderator, and the last of those cannot go.
+    Client::register(&cluster.nodes[0], "ada").await;
+    let bob = Client::register(&cluster.nodes[0], "bob").await;
+    let mut socket = bob.connect().await;
+    let contents: Vec<_> = (0..4_000).map(|number| format!("number {number}")).collect();
+    for some in contents.chunks(100) {
+        socket.store_all(&some[0], some).await;
+    }
+    cluster.are_equal().await;
+    let left = |node: &TestServer| node.number("SELECT count(*) FROM messages");
+    let body = json!({"password": PASSWORD, "messages": true});
+    let asked = cluster.nodes[1].request("DELETE", "/account").by(&bob).json(&body);
+    let erasing = tokio::spawn(async move { asked.send().await });
+    wait_while("the first of them to go", async || left(&cluster.nodes[0]) == 4_000).await;
+    cluster.nodes[1].kill().await;
+    erasing.abort();
+    assert!(left(&cluster.nodes[0]) > 0, "it was interrupted");
+    cluster.nodes[0].logged("erased the rest of what a deleted user wrote").await;
+    assert_eq!(left(&cluster.nodes[0]), 0);
 }
 
 /// Reads on until told that `username` came.

@@ -82,6 +82,16 @@ pub(crate) fn start_again(cluster: &Cluster, node: usize) -> Ended {
 }
 
 #[tokio::test]
+async fn a_database_of_another_history_than_the_logs_is_refused() {
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 1).await;
+    cluster.nodes[0].stop().await;
+    cluster.nodes[0].database().execute("UPDATE meta SET value = 'another' WHERE key = 'epoch'", []).expect("a row");
+    let refused = start_again(&cluster, 0);
+    assert!(refused.stderr.contains("cannot join the cluster: the log continues the history"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_node_too_far_behind_says_so_and_starts_from_a_backup() {
     let Some(engine) = Engine::one().await else { return };
     let mut cluster = Cluster::start(engine, 2).await;

@@ -2,7 +2,8 @@
 
 use crate::Engine;
 use crate::apart::Relay;
-use crate::common::{chinwag, wait_while};
+use crate::common::{Client, chinwag, wait_while};
+use crate::nodes::Cluster;
 
 #[tokio::test]
 async fn init_makes_a_log_once_and_says_what_there_is() {
@@ -22,8 +23,32 @@ async fn init_makes_a_log_once_and_says_what_there_is() {
     assert!(chinwag(&other, &arguments).failed().contains("keep a log already"));
     let status = with(&["cluster", "status"]).ok();
     assert!(status.contains("entries    1 to 0") || status.contains("entries    0 to 0"), "{status}");
-    assert!(chinwag(&path, &["cluster", "leave"]).ok().contains("no longer follows the log"));
-    assert!(chinwag(&path, &["cluster", "leave"]).failed().contains("follows no log"));
+    assert!(chinwag(&path, &["cluster", "leave"]).failed().contains("give --log"));
+    assert!(with(&["cluster", "leave"]).ok().contains("no longer follows the log"));
+    assert!(with(&["cluster", "leave"]).failed().contains("follows no log"));
+}
+
+#[tokio::test]
+async fn a_database_that_lacks_what_the_log_has_does_not_leave() {
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 2).await;
+    cluster.nodes[1].stop().await;
+    Client::register(&cluster.nodes[0], "ada").await;
+    cluster.nodes[0].stop().await;
+    let flags = cluster.engine.flags_from(0);
+    let leave = |node: usize| {
+        let arguments: Vec<_> = ["cluster", "leave"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        chinwag(&cluster.nodes[node].database_path(), &arguments)
+    };
+    let refused = leave(1).failed();
+    assert!(refused.contains("what is missing would be lost"), "{refused}");
+    assert!(leave(0).ok().contains("no longer follows the log"));
+    // Another log has begun: nobody can say what the old one had.
+    let other = tempfile::tempdir().unwrap();
+    cluster.engine.init(&other.path().join("chinwag.db"), &["--anew"]).await;
+    let refused = leave(1).failed();
+    assert!(refused.contains("and the servers have another"), "{refused}");
+    chinwag(&cluster.nodes[1].database_path(), &["cluster", "leave", "--unchecked"]).ok();
 }
 
 #[tokio::test]
@@ -44,7 +69,7 @@ async fn init_finds_the_log_that_it_made_when_the_answer_is_late() {
     wait_while("it to look for the log", async || relay.opened() < 2).await;
     relay.heal();
     init.await.unwrap().ok();
-    assert!(chinwag(&path, &["cluster", "leave"]).ok().contains("no longer follows the log"));
+    assert!(chinwag(&path, &["cluster", "leave", "--unchecked"]).ok().contains("no longer follows the log"));
 }
 
 #[tokio::test]
@@ -88,7 +113,7 @@ async fn a_backup_that_is_restored_has_left_the_cluster() {
     engine.init(&path, &[]).await;
     chinwag(&path, &["backup", backup.to_str().unwrap()]).ok();
     assert!(
-        chinwag(&backup, &["cluster", "leave"]).ok().contains("no longer follows the log"),
+        chinwag(&backup, &["cluster", "leave", "--unchecked"]).ok().contains("no longer follows the log"),
         "a backup is in the cluster"
     );
     chinwag(&path, &["restore", backup.to_str().unwrap()]).ok();

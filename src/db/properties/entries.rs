@@ -40,8 +40,15 @@ fn encoded(change: &Change) -> Vec<u8> {
 fn entry(seq: u64, by: &str, number: u64, at: i64, change: &Change) -> Entry {
     let payload = encoded(change);
     let changes: Changes = serde_json::from_slice(&[b"[", &payload[..], b"]"].concat()).unwrap();
-    let body =
-        Body { by: by.into(), number, claim: Position::default(), session_lifetime: 1_000, forget_day: None, changes };
+    let body = Body {
+        by: by.into(),
+        number,
+        claim: Position::default(),
+        session_lifetime: 1_000,
+        expiry: None,
+        forget_day: None,
+        changes,
+    };
     let digest = sha2::Sha256::digest(&payload).into();
     Entry { seq, at: UnixMillis(at), digest, body: Some(body), replies: crate::db::Replies::default() }
 }
@@ -92,6 +99,82 @@ proptest! {
         prop_assert_eq!(rows(&once), rows(&twice));
         prop_assert_eq!(twice.progress.position().applied, last + 1);
     }
+}
+
+#[test]
+fn entries_whose_transaction_failed_are_applied_when_one_succeeds_as_if_nothing_had_happened() {
+    let (username, digest) = (Username::parse("ada").unwrap(), Digest::from_hex(&"0".repeat(64)).unwrap());
+    let sender = Sender { session: SessionId(1), user: UserId(1), username: username.clone(), is_bot: false };
+    let say = |text| {
+        let message = Write::Message(NewMessage::plain(Content::parse(text).unwrap(), None));
+        Change::Write { sender: sender.clone(), writes: vec![message], rules: rules() }
+    };
+    let login =
+        Change::LoginUser { user: UserId(1), password_hash: String::new(), digest, client: String::new(), keep: 1 };
+    let changes = [register(username), login, say("one"), say("two")];
+    // Soon enough after one another for the session to live.
+    let entries = || (1..).zip(&changes).map(|(seq, change)| entry(seq, "a", seq, 1, change)).collect::<Vec<_>>();
+    let (mut failing, mut undisturbed) = (Replica::new(), Replica::new());
+    undisturbed.apply(entries());
+    let disk = open::open_writer(&failing.fixture.path, Durability::Normal).unwrap();
+    // After one message of two there is no more room.
+    disk.execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON messages WHEN new.id = 2 BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .unwrap();
+    let mut batch = entries();
+    assert!(!failing.fixture.writer.commit_entries(&mut batch, &mut failing.known, &failing.progress, 0));
+    assert_eq!((batch.len(), failing.progress.position()), (changes.len(), Position::default()));
+    disk.execute_batch("DROP TRIGGER full").unwrap();
+    failing.apply(batch);
+    assert_eq!(failing.progress.position(), undisturbed.progress.position());
+    let mut rows = failing.fixture.rows();
+    // What each node tries its own disk with after a failure.
+    rows.retain(|(_, row)| row[0] != Value::Text("proof".into()));
+    assert_eq!(rows, undisturbed.fixture.rows());
+    assert_eq!(sql::last_id(&failing.fixture.reading).unwrap(), MessageId::new(2));
+}
+
+#[test]
+fn a_clock_of_the_log_that_jumps_ahead_ends_no_session() {
+    let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
+    let mut replica = Replica::new();
+    let login =
+        Change::LoginUser { user: UserId(1), password_hash: String::new(), digest, client: String::new(), keep: 1 };
+    let sweep = Sweep {
+        rows: 10,
+        emptied_until: UnixMillis(0),
+        unnamed_until: UnixMillis(0),
+        images_until: None,
+        images: 0,
+        prune: None,
+    };
+    let mut seq = 0;
+    let mut apply = |at, expiry: Option<i64>, change: &Change| {
+        seq += 1;
+        let mut entry = entry(seq, "a", seq, at, change);
+        entry.body.as_mut().unwrap().expiry = expiry.map(UnixMillis);
+        replica.apply(vec![entry]);
+        sql::session(&replica.fixture.reading, &digest, UnixMillis(0)).unwrap().is_some()
+    };
+    apply(1_000, Some(1_000), &register(Username::parse("ada").unwrap()));
+    assert!(apply(1_000, Some(1_000), &login));
+    assert!(apply(9_000, Some(1_999), &Change::Sweep(sweep)), "the publisher's clock did not jump");
+    assert!(apply(1_999, Some(9_000), &Change::Sweep(sweep)), "nor does that of one node count alone");
+    assert!(!apply(9_000, None, &Change::Sweep(sweep)), "as a node of the version before had it");
+}
+
+#[test]
+fn what_applying_takes_from_constants_changes_with_the_version_of_entries_only() {
+    use crate::limits::{CLEAN_IMAGE_BYTES, NONCE_DAY, OPEN_ROOMS_MAX, REPLAY_MAX_MESSAGES, USER_ROOMS_MAX};
+    use crate::room::MENTIONS_MAX;
+    let counts = [MENTIONS_MAX, NonceDays::REMEMBERED, crate::db::follow::PUBLISHERS];
+    let most = [OPEN_ROOMS_MAX, USER_ROOMS_MAX, REPLAY_MAX_MESSAGES, CLEAN_IMAGE_BYTES];
+    assert_eq!(
+        (crate::cluster::VERSION, ID_MAX, NONCE_DAY.as_secs(), counts, most),
+        (3, (1 << 53) - 1, 86_400, [16, 3, 256], [500, 500, 1_000, 256 * 1024]),
+        "nodes of two versions would do different things: raise VERSION, or let the entry carry it"
+    );
 }
 
 #[test]
