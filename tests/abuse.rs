@@ -5,7 +5,7 @@ mod common;
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{
     CLOSE, CONTINUATION, Client, Connection, FIN, HANDSHAKE, PING, PONG, RawClient, Request, TEXT, TestServer, frame,
@@ -256,7 +256,7 @@ async fn a_message_that_is_not_whole_ten_seconds_after_its_first_byte_is_1008_ho
     let dribble = async {
         // Never silent for long, and never whole.
         while raw.try_send(&frame(FIN | PING, b"")).await {
-            match tokio::time::timeout(std::time::Duration::from_secs(1), raw.close_code()).await {
+            match tokio::time::timeout(Duration::from_secs(1), raw.close_code()).await {
                 Ok(code) => return code,
                 Err(_) => raw.try_send(&frame(CONTINUATION, b"x")).await,
             };
@@ -346,6 +346,33 @@ async fn unfinished_messages_of_many_users_take_little_memory_and_give_it_back()
     drop(sockets);
     wait_while("its memory to come back", async || server.resident_bytes().saturating_sub(before) > MEMORY).await;
     people[0].connect().await.store("n", "and goes on").await;
+}
+
+#[tokio::test]
+async fn five_seconds_after_a_burst_of_unfinished_messages_its_memory_is_back() {
+    const MEMORY: u64 = 16 << 20;
+    let server = TestServer::with(&["--user-connections", "64"]);
+    let people = server.seed_people(10).await;
+    let before = server.resident_bytes();
+    let mut sockets = Vec::new();
+    for person in &people {
+        for _ in 0..64 {
+            sockets.push(RawClient::authenticated(&server, person).await);
+        }
+    }
+    let mut begun = frame(TEXT, &vec![b'x'; 65_000]);
+    begun.extend(&frame(CONTINUATION, &vec![b'x'; 65_000])[..32_000]);
+    for socket in &mut sockets {
+        socket.try_send(&begun).await;
+    }
+    for socket in &mut sockets {
+        let code = socket.close_code().await;
+        assert!([1008, 1013].contains(&code), "{code}: it took too long, or too much");
+    }
+    let grown = || server.resident_bytes().saturating_sub(before);
+    let back = wait_while("its memory to come back", async || grown() > MEMORY);
+    let is_back = tokio::time::timeout(Duration::from_secs(5), back).await;
+    assert!(is_back.is_ok(), "{} bytes are not back", grown());
 }
 
 #[tokio::test]
