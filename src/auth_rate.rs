@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_rate_of_0_is_no_limit_at_all() {
+        let (rate, ada) = (AuthRate::new(0), name("ada"));
+        for _ in 0..1_000 {
+            rate.log_in(host(1), Some(&ada)).await.unwrap();
+            rate.register(host(1), &ada).unwrap();
+            rate.create(host(1)).unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_login_waits_for_a_moment_while_others_guess_at_its_name() {
         let rate = AuthRate::new(1_000);
         while rate.names.take("ada".into(), Instant::now()).is_ok() {}

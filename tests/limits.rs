@@ -166,6 +166,30 @@ async fn a_message_rate_of_0_lifts_the_rates_of_all_that_is_written_and_of_searc
 }
 
 #[tokio::test]
+async fn a_message_rate_of_0_lifts_the_rates_of_rooms_of_exports_and_of_what_is_read_too() {
+    let server = TestServer::with(&["--message-rate", "0"]);
+    let client = Client::register(&server, "ada").await;
+    // A hundred rooms may be made at once, and two hundred changes.
+    for number in 0..250 {
+        let room = json!({"name": number.to_string(), "kind": "private"});
+        assert_eq!(server.post("/rooms").by(&client).json(&room).send().await.status, 201, "room {number}");
+    }
+    for number in 0..11 {
+        assert_eq!(server.get("/export").by(&client).send().await.status, 200, "export {number}");
+    }
+    let mut ada = client.connect().await;
+    let ids = ada.store_all("n", &vec!["hello".to_owned(); 1_000]).await;
+    for id in &ids {
+        ada.send(&json!({"type": "read", "room": 1, "id": id})).await;
+    }
+    ada.send(&json!({"type": "ping"})).await;
+    ada.next_of("pong").await;
+    let rooms = server.get("/rooms").by(&client).send().await.json();
+    let lobby = rooms["rooms"].as_array().expect("a list").iter().find(|room| room["id"] == 1);
+    assert_eq!(lobby.expect("the lobby")["read"].as_i64(), ids.last().copied(), "no mark is passed over");
+}
+
+#[tokio::test]
 async fn without_flags_the_limits_are_the_contracts() {
     let server = TestServer::with_defaults();
     let started = Instant::now();
@@ -408,9 +432,15 @@ async fn limits_on_connections_of_0_lift_the_rate_at_which_a_user_comes_too() {
     for _ in 0..300 {
         inside.push(ada.connect().await);
     }
-    let mut strangers = Vec::new();
+    let (mut strangers, mut kept_open) = (Vec::new(), Vec::new());
     for _ in 0..70 {
         strangers.push(Connection::try_open(&server).await.expect("no limit"));
+    }
+    for _ in 0..40 {
+        let mut browser = RawClient::connect(&server).await;
+        browser.send(b"GET /version.js HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(browser.response().await.header("Connection"), None, "no address has too many to keep one open");
+        kept_open.push(browser);
     }
 }
 
