@@ -4,6 +4,7 @@ mod common;
 
 use common::{CLOSE, Client, FIN, PASSWORD, RawClient, Request, Response, TestServer, wait_while, within};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 /// Tries to log in as somebody who does not exist, forwarded for `addresses`.
 async fn login_for(server: &TestServer, addresses: &[&str]) -> Response {
@@ -50,6 +51,36 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     assert_eq!(login_for(&server, &["fe80::1"]).await.status, 429, "and it is one with and without");
     server.stop().await;
     assert!(!server.log().contains("is ignored"), "there is nothing to warn about");
+}
+
+#[tokio::test]
+async fn from_a_new_address_an_owner_gets_in_though_others_guess_at_the_name_without_end() {
+    let server = TestServer::with(&["--auth-rate", "20", "--trusted-proxy", "127.0.0.1"]);
+    Client::register(&server, "ada").await;
+    let log_in = |address: String, password: &str| {
+        let account = json!({"username": "ada", "password": password});
+        server.post("/login").header("X-Forwarded-For", &address).json(&account)
+    };
+    // Fifty guesses may come at once, and fifty in a minute.
+    let mut guessers = JoinSet::new();
+    for host in 1..=6 {
+        let guess = log_in(format!("198.51.100.{host}"), "a wild guess");
+        guessers.spawn(async move {
+            loop {
+                guess.clone().send().await;
+            }
+        });
+    }
+    within("guesses to be refused", async {
+        for host in 1.. {
+            if log_in(format!("192.0.2.{host}"), "a wild guess").send().await.status == 429 {
+                return;
+            }
+        }
+    })
+    .await;
+    let owner = log_in("203.0.113.1".into(), PASSWORD);
+    within("the owner to get in", async { while owner.clone().send().await.status != 200 {} }).await;
 }
 
 #[tokio::test]
@@ -122,6 +153,27 @@ async fn strangers_of_however_many_addresses_leave_places_to_those_who_came_in_b
     let mut ada = enter_for(&server, &ada, "198.51.100.1").await.expect("a place that was kept");
     ada.send_text(&json!({"type": "message", "content": "inside"}).to_string()).await;
     assert_eq!(ada.next_of("message").await["content"], "inside");
+}
+
+#[tokio::test]
+async fn an_address_connections_of_0_lifts_all_that_an_address_and_strangers_leave_to_others() {
+    let flags = ["--max-connections", "16", "--address-connections", "0", "--trusted-proxy", "127.0.0.1"];
+    let mut server = TestServer::with(&flags);
+    let ada = Client::register(&server, "ada").await;
+    let mut inside = Vec::new();
+    // Past the three quarters that are for one address; those that ada came by to log in may not be free yet.
+    for number in 0..14 {
+        inside.push(enter_for(&server, &ada, "198.51.100.1").await.unwrap_or_else(|code| panic!("{number}: {code}")));
+    }
+    server.stop().await;
+    server.restart();
+    let mut strangers = Vec::new();
+    for number in 0..16 {
+        // Half is for one network of IPv6, and the last eighth for addresses that are known.
+        let (stranger, status) = upgrade_for(&server, "2001:db8::1").await;
+        assert_eq!(status, 101, "{number}");
+        strangers.push(stranger);
+    }
 }
 
 #[tokio::test]
