@@ -525,6 +525,40 @@ async fn a_disk_that_turns_read_only_is_a_fault_that_ends() {
     server.logged("the database works again").await;
 }
 
+/// Has `command` remove 8 MB of bob's on a disk that takes 4 MB/s, while ada writes. All of it in one step would take
+/// longer than a message may wait.
+async fn remove_on_a_slow_disk(command: &'static [&'static str]) {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let long = vec!["\u{1f642}".repeat(4_000); 500];
+    bob.connect().await.store_all("n", &long).await;
+    let mut connection = ada.connect().await;
+    // A page of the log is two writes.
+    let Some(_tracer) = Tracer::attach(&server, "pwrite64", "delay_exit=500").await else {
+        return skip("this needs strace, and the right to trace");
+    };
+    let path = server.database_path();
+    let removing = tokio::task::spawn_blocking(move || common::chinwag(&path, command));
+    let mut stored = 0;
+    while !removing.is_finished() {
+        let id = try_store(&mut connection, &stored.to_string(), "hello").await;
+        assert!(id.is_some(), "message {stored} is `unavailable`");
+        stored += 1;
+    }
+    removing.await.expect("no panic").ok();
+    assert_eq!(server.number("SELECT count(*) FROM messages WHERE octet_length(content) > 5"), 0);
+}
+
+#[tokio::test]
+async fn on_a_slow_disk_messages_are_stored_while_those_of_a_user_are_removed() {
+    remove_on_a_slow_disk(&["user", "delete", "bob", "--messages"]).await;
+}
+
+#[tokio::test]
+async fn on_a_slow_disk_messages_are_stored_while_old_ones_are_removed() {
+    remove_on_a_slow_disk(&["prune", "--older-than", "0m"]).await;
+}
+
 #[tokio::test]
 async fn a_disk_that_hangs_is_unavailable_in_bounded_time() {
     let server = TestServer::start();
