@@ -336,6 +336,13 @@ async fn answers_over_tls_say_that_it_is_to_be_used_from_now_on() {
         let answer = Request::new(address, "GET", path).send().await;
         assert_eq!(answer.header("Strict-Transport-Security"), Some("max-age=31536000"), "{path}");
     }
+    // What is refused before there is a request, too.
+    for head in ["no HTTP\r\n\r\n".to_owned(), format!("GET / HTTP/1.1\r\nX-Large: {}\r\n\r\n", "x".repeat(32 << 10))] {
+        let mut raw = RawClient::connect_to(address).await;
+        raw.try_send(head.as_bytes()).await;
+        let answer = raw.response().await;
+        assert_eq!(answer.header("Strict-Transport-Security"), Some("max-age=31536000"), "{answer:?}");
+    }
     let plain = TestServer::start().get("/").send().await;
     assert_eq!(plain.header("Strict-Transport-Security"), None, "it is not ours to promise");
 }

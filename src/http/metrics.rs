@@ -63,6 +63,6 @@ fn answer(app: &App, method: &Method, path: &str, host: Option<&HeaderValue>) ->
         (_, "/metrics") => error_response(&ApiError::MethodNotAllowed("GET, HEAD".into())),
         _ => error_response(&ApiError::NotFound),
     };
-    secure(&mut response);
+    secure(&mut response, false);
     response
 }

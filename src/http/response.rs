@@ -8,7 +8,8 @@ use http_body_util::{Either, Full};
 use hyper::StatusCode;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, SEC_WEBSOCKET_VERSION, STRICT_TRANSPORT_SECURITY, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 
 use super::error::ApiError;
@@ -36,14 +37,21 @@ const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Sets the headers that every answer carries.
-pub(crate) fn secure(response: &mut Response) {
+/// For a year after an answer over TLS of ours a browser asks this host for nothing without it (RFC 6797). Its
+/// subdomains may be others' servers.
+const HTTPS_ONLY: &str = "max-age=31536000";
+
+/// Sets the headers that every answer carries, and the one that every answer over TLS of ours does.
+pub(crate) fn secure(response: &mut Response, is_tls: bool) {
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if is_tls {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HTTPS_ONLY));
     }
 }
 
@@ -73,12 +81,12 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
 }
 
 /// A serialized error response for a connection that closes before any request was read.
-pub(crate) fn raw_error_response(error: &ApiError) -> Vec<u8> {
+pub(crate) fn raw_error_response(error: &ApiError, is_tls: bool) -> Vec<u8> {
     let request = random_name();
     tracing::debug!(request, code = error.code(), "connection refused");
     let mut response = error_response(error);
     response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(request).expect("an id is plain ASCII"));
-    secure(&mut response);
+    secure(&mut response, is_tls);
     let body = protocol::error_body(error.code(), &error.to_string());
     let length = body.len();
     let mut bytes =
@@ -95,14 +103,14 @@ pub(crate) fn raw_error_response(error: &ApiError) -> Vec<u8> {
 /// The contract's answer in place of hyper's own answer to a request that it cannot parse. Hyper's is recognised by its
 /// empty body, which none of ours with such a status has. (Hyper's own answer goes out as it is if it is joined to
 /// another one.)
-pub(crate) fn override_hyper_error(answer: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn override_hyper_error(answer: &[u8], is_tls: bool) -> Option<Vec<u8>> {
     const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
     let error = match answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
         b"400" => ApiError::InvalidRequest("this is not a valid HTTP/1.1 request"),
         b"431" => ApiError::HeadTooLarge,
         _ => return None,
     };
-    answer.windows(NO_BODY.len()).any(|bytes| bytes == NO_BODY).then(|| raw_error_response(&error))
+    answer.windows(NO_BODY.len()).any(|bytes| bytes == NO_BODY).then(|| raw_error_response(&error, is_tls))
 }
 
 /// An answer with a JSON body.

@@ -42,8 +42,8 @@ impl Deadline {
     }
 }
 
-/// The answer that replaces one of hyper's own; `None` for any other.
-pub(crate) type HyperErrorOverride = fn(&[u8]) -> Option<Vec<u8>>;
+/// The answer that replaces one of hyper's own, over TLS of ours or not; `None` for any other.
+pub(crate) type HyperErrorOverride = fn(&[u8], bool) -> Option<Vec<u8>>;
 
 impl HttpStream {
     pub(crate) fn new(stream: Stream, error_override: HyperErrorOverride) -> Self {
@@ -99,7 +99,7 @@ impl Write for HttpStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.override_left.is_empty() {
-            match (this.error_override)(bytes) {
+            match (this.error_override)(bytes, this.stream.is_tls()) {
                 Some(error_override) => this.override_left = error_override,
                 None => return this.poll_write_some(cx, bytes),
             }

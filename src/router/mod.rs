@@ -11,7 +11,7 @@ use std::time::Instant;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ALLOW, CONNECTION, HOST, HeaderValue, ORIGIN, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, VARY,
+    ALLOW, CONNECTION, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING, VARY,
 };
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
@@ -32,10 +32,6 @@ use crate::room::{ImageId, RoomId};
 use crate::secret::random_name;
 use crate::ws;
 use table::{Action, Found, Params};
-
-/// For a year after an answer over TLS of ours a browser asks this host for nothing without it (RFC 6797). Its
-/// subdomains may be others' servers.
-const HTTPS_ONLY: &str = "max-age=31536000";
 
 /// Answers one request.
 pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incoming>) -> Response {
@@ -59,11 +55,8 @@ pub(crate) async fn route(app: Arc<App>, mut peer: Peer, request: Request<Incomi
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
-    secure(&mut response);
+    secure(&mut response, peer.is_tls);
     let headers = response.headers_mut();
-    if peer.is_tls {
-        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HTTPS_ONLY));
-    }
     // On every answer, allowed or not: a cache must not serve one site's answer to another (RFC 9110 12.5.5).
     if !app.config.allow_origin.is_empty() {
         headers.append(VARY, HeaderValue::from_static("Origin"));

@@ -84,7 +84,7 @@ fn may_shake_hands(app: &App, peer: &Peer) -> bool {
 fn reject(stream: Stream, refusals: &Arc<Semaphore>) {
     // Over TLS a refusal would cost a handshake, so the connection is just closed. A socket that was just accepted has
     // room for the answer; if it does not, it is gone.
-    if stream.is_tls() || stream.try_write(&raw_error_response(&ApiError::TooManyConnections)).is_err() {
+    if stream.is_tls() || stream.try_write(&raw_error_response(&ApiError::TooManyConnections, false)).is_err() {
         return;
     }
     if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
