@@ -27,7 +27,7 @@ struct Held {
     /// Says that a commit waits to go on.
     waits: blocking::Receiver<()>,
     _threads: Threads,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Held {
@@ -57,7 +57,7 @@ impl Held {
         let token = Token::random();
         let session = db.login_user(user, String::new(), token.digest(), String::new()).await.unwrap().unwrap();
         let ada = Sender { session, user, username, is_bot: false };
-        Self { db, ada, token, ended, commits, go_on, waits, _threads: threads, _directory: directory }
+        Self { db, ada, token, ended, commits, go_on, waits, _threads: threads, directory }
     }
 
     /// Stores a message, whose commit then stands still.
@@ -130,6 +130,27 @@ async fn a_message_waits_for_one_picture_at_most() {
     let commits = held.commits.lock().unwrap()[before..].to_vec();
     assert!(commits.iter().position(|events| *events == 1) <= Some(1), "{commits:?}");
     assert_eq!(commits.iter().sum::<usize>(), 1);
+}
+
+#[tokio::test]
+async fn of_one_batch_the_command_that_fails_by_itself_fails_alone() {
+    let held = Held::open().await;
+    held.stand_still().await;
+    let database = rusqlite::Connection::open(held.directory.path().join("chinwag.db")).unwrap();
+    let none_left = "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'sessions'";
+    database.execute(none_left, []).unwrap();
+    let (db, user) = (held.db.clone(), held.ada.user);
+    let login = async move { db.login_user(user, String::new(), Token::random().digest(), String::new()).await };
+    let (before, _) = begin(std::iter::once(held.store("before"))).await;
+    let (login, _) = begin(std::iter::once(login)).await;
+    let (after, _) = begin(std::iter::once(held.store("after"))).await;
+    drop(held.go_on);
+    for message in before.into_iter().chain(after) {
+        message.await.unwrap().expect("it is stored");
+    }
+    for login in login {
+        assert_eq!(login.await.unwrap(), Err(Error::Unavailable));
+    }
 }
 
 #[tokio::test]
