@@ -196,7 +196,7 @@ pub(crate) fn render_log(figures: &crate::cluster::LogFigures) -> String {
         figures.chain >> 32,
     );
     text.gauge("chinwag_log_nodes", "Live nodes, including this one.", figures.nodes);
-    text.gauge("chinwag_log_up", "Whether entries are applied and published.", u8::from(figures.is_sound));
+    text.gauge("chinwag_log_up", "Whether entries are applied and published.", u8::from(figures.is_up));
     let ahead = Duration::from_millis(figures.clock_ahead.unsigned_abs()).as_secs_f64();
     let ahead = if figures.clock_ahead < 0 { -ahead } else { ahead };
     text.gauge("chinwag_log_clock_ahead_seconds", "Seconds that this clock is ahead of the log's.", ahead);

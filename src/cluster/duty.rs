@@ -36,6 +36,9 @@ pub(crate) type Eyes = Box<dyn Fn(UserId) -> Option<Instant> + Send + Sync>;
 /// Up to which message of a room a device was pushed to, or need not be any more.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
+    /// The log that says what the device, the room and the message are.
+    #[serde(default)]
+    log: Option<String>,
     device: DeviceId,
     room: RoomId,
     up_to: MessageId,
@@ -77,7 +80,7 @@ impl Pushing {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, Told { device, room, up_to }: &Told) {
+    fn note(&self, Told { device, room, up_to, .. }: &Told) {
         let mut told = self.told();
         let known = told.entry((*device, *room)).or_insert(*up_to);
         *known = (*known).max(*up_to);
@@ -129,7 +132,9 @@ async fn attend(node: &Node, connection: &Connection, db: &Db, eyes: &Eyes) -> R
         tokio::select! {
             message = told.next() => match message {
                 Some(message) => {
-                    if let Ok(told) = serde_json::from_slice(&message.payload) {
+                    if let Ok(told) = serde_json::from_slice::<Told>(&message.payload)
+                        && told.log.as_ref().is_none_or(|log| *log == node.followed.log)
+                    {
                         node.pushing.note(&told);
                     }
                 }
@@ -181,7 +186,7 @@ impl Duty {
 
     /// Tells the other nodes that the device was told of some news, or need not be.
     pub(crate) fn has_told(&self, device: DeviceId, News { room, up_to, .. }: News) {
-        let told = Told { device, room, up_to };
+        let told = Told { log: Some(self.node.followed.log.clone()), device, room, up_to };
         self.node.pushing.note(&told);
         if let Some(connection) = self.node.link.current() {
             // If this is lost, another node may tell the device once more.
@@ -238,7 +243,7 @@ mod tests {
         let most = i64::try_from(PUSH_QUEUE_MAX).unwrap();
         for number in 1..=most + 3 {
             let (device, room, up_to) = (DeviceId(number), RoomId(1), MessageId::new(number));
-            pushing.note(&Told { device, room, up_to });
+            pushing.note(&Told { log: None, device, room, up_to });
         }
         let told = pushing.told();
         assert_eq!((told.len(), told.first_key_value().unwrap().1.get()), (PUSH_QUEUE_MAX, 4));

@@ -2,9 +2,9 @@
 //!
 //! An entry has a version. A node that meets a newer one stops, since it does not know what the others did with it: it
 //! is to be upgraded. One of a known version that cannot be read is refused by every node alike, and changes nothing.
-//! So a new kind of change, or a new field, needs a higher [`VERSION`]. An entry is written with the first version that
-//! has all that is in it, so that nodes of the next version and of this one go on together; what only the next one has is
-//! refused until every node knows it.
+//! So a new kind of change, or a new field, needs a higher [`VERSION`]. Entries are written in the
+//! newest version that all nodes read, so that nodes of the next version and of this one go on together; what only the
+//! next one has is refused meanwhile.
 
 use serde::Deserialize;
 
@@ -12,33 +12,33 @@ use crate::db::{Body, Changes, Position};
 use crate::model::UnixMillis;
 
 /// The newest version of entries that this program reads and writes. From 2 on they have the changes of Web Push,
-/// from 3 on the publisher's time of expiry.
+/// from 3 on the publisher's time.
 pub(crate) const VERSION: u32 = 3;
 /// The first version with that.
-pub(crate) const WITH_EXPIRY: u32 = 3;
+pub(crate) const WITH_CLOCK: u32 = 3;
 
 /// What an entry is written with.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
-    /// The first version that has all of its changes.
+    /// One that all nodes read, and that has all of its changes.
     pub(crate) version: u32,
     pub(crate) by: &'a str,
     pub(crate) number: u64,
     pub(crate) claim: Position,
     pub(crate) session_lifetime: i64,
-    /// From [`WITH_EXPIRY`] on.
-    pub(crate) expiry: Option<UnixMillis>,
+    /// From [`WITH_CLOCK`] on.
+    pub(crate) published_at: Option<UnixMillis>,
     pub(crate) forget_day: Option<i64>,
 }
 
 /// Writes an entry of changes that are encoded already.
 pub(crate) fn encode(header: &Header<'_>, changes: &[Vec<u8>]) -> Vec<u8> {
-    let Header { version, by, number, claim: Position { applied, chain }, session_lifetime, expiry, forget_day } =
+    let Header { version, by, number, claim: Position { applied, chain }, session_lifetime, published_at, forget_day } =
         header;
-    let expiry = expiry.map_or_else(String::new, |UnixMillis(expiry)| format!("\"x\":{expiry},"));
+    let clock = published_at.map_or_else(String::new, |UnixMillis(at)| format!("\"t\":{at},"));
     let forget = forget_day.map_or_else(String::new, |day| format!("\"f\":{day},"));
     let head = format!(
-        "{{\"v\":{version},\"by\":\"{by}\",\"n\":{number},\"s\":{applied},\"h\":\"{chain:016x}\",\"l\":{session_lifetime},{expiry}{forget}\"c\":["
+        "{{\"v\":{version},\"by\":\"{by}\",\"n\":{number},\"s\":{applied},\"h\":\"{chain:016x}\",\"l\":{session_lifetime},{clock}{forget}\"c\":["
     );
     let mut entry = head.into_bytes();
     for (at, change) in changes.iter().enumerate() {
@@ -63,9 +63,14 @@ struct Wire {
     s: u64,
     h: Box<str>,
     l: i64,
-    x: Option<i64>,
+    t: Option<i64>,
     f: Option<i64>,
     c: Changes,
+}
+
+/// The version of an entry, even if the rest of it cannot be read.
+pub(crate) fn version_of(payload: &[u8]) -> Option<u32> {
+    serde_json::from_slice(payload).ok().map(|Version { v }| v)
 }
 
 /// The number of an entry that `node` published, even if the rest of it cannot be read.
@@ -98,10 +103,10 @@ pub(crate) enum Unreadable {
 /// Reads an entry.
 pub(crate) fn decode(payload: &[u8]) -> Result<Body, Unreadable> {
     let wire = match serde_json::from_slice::<Wire>(payload) {
-        Ok(wire) if (1..=VERSION).contains(&wire.v) => wire,
+        Ok(wire) if (1..=VERSION).contains(&wire.v) && (wire.t.is_none() || wire.v >= WITH_CLOCK) => wire,
         _ => {
-            return Err(match serde_json::from_slice::<Version>(payload) {
-                Ok(Version { v }) if v > VERSION => Unreadable::Newer(v),
+            return Err(match version_of(payload) {
+                Some(v) if v > VERSION => Unreadable::Newer(v),
                 _ => Unreadable::Malformed,
             });
         }
@@ -110,11 +115,12 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Body, Unreadable> {
         (1..=NAME_MAX_BYTES).contains(&wire.by.len()) && wire.by.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let chain = u64::from_str_radix(&wire.h, 16).ok().filter(|_| is_name).ok_or(Unreadable::Malformed)?;
     Ok(Body {
+        version: wire.v,
         by: wire.by,
         number: wire.n,
         claim: Position { applied: wire.s, chain },
         session_lifetime: wire.l,
-        expiry: wire.x.map(UnixMillis),
+        published_at: wire.t.map(UnixMillis),
         forget_day: wire.f,
         changes: wire.c,
     })
@@ -135,7 +141,7 @@ mod tests {
             number: 3,
             claim,
             session_lifetime: 1_000,
-            expiry: Some(UnixMillis(-7)),
+            published_at: Some(UnixMillis(-7)),
             forget_day: Some(19_000),
         }
     }
@@ -145,7 +151,7 @@ mod tests {
         let bytes = encode(&header("0190ab"), &[br#""Check""#.to_vec(), br#"{"TouchSession":{"session":4}}"#.to_vec()]);
         let body = decode(&bytes).unwrap();
         assert_eq!(
-            (&*body.by, body.number, body.session_lifetime, body.expiry, body.forget_day),
+            (&*body.by, body.number, body.session_lifetime, body.published_at, body.forget_day),
             ("0190ab", 3, 1_000, Some(UnixMillis(-7)), Some(19_000))
         );
         assert_eq!(body.claim, Position { applied: 7, chain: 0xfeed });
@@ -172,7 +178,7 @@ mod tests {
         for entry in [
             &include_bytes!("../../fuzz/corpus/entry/write")[..],
             include_bytes!("../../fuzz/corpus/entry/push"),
-            include_bytes!("../../fuzz/corpus/entry/expiry"),
+            include_bytes!("../../fuzz/corpus/entry/clock"),
         ] {
             assert!(decode(entry).is_ok(), "or VERSION is to be raised");
         }
@@ -194,6 +200,7 @@ mod tests {
             &good.replace("\"by\":\"a\"", "\"by\":\"a b\""),
             &good.replace("feed", "zzzz"),
             &good.replace("\"v\":3", "\"v\":0"),
+            &good.replace("\"v\":3", "\"v\":2"),
         ] {
             assert!(matches!(decode(bad.as_bytes()), Err(Unreadable::Malformed)), "{bad}");
         }

@@ -123,6 +123,7 @@ impl Follower {
     }
 
     async fn try_read(&mut self, connection: &Connection) -> Result<Infallible, Trouble> {
+        self.behind_others = None;
         self.look_at_the_log(connection).await?;
         let mut consumer = self.consume(connection).await?;
         loop {
@@ -208,6 +209,7 @@ impl Follower {
         let entry = self.understand(seq, UnixMillis(at), payload)?;
         self.entries.send(entry).await.map_err(|_| Trouble::Passing)?;
         self.sent = seq;
+        self.behind_others = None;
         self.is_sound();
         Ok(())
     }
@@ -243,6 +245,12 @@ impl Follower {
                 self.sent
             ))));
         }
+        let elsewhere = self.node.applied_elsewhere();
+        if last < elsewhere {
+            return Err(Trouble::Doubtful(Failure::Lost(format!(
+                "the log has lost entries: it ends with {last}, and another node has applied {elsewhere}"
+            ))));
+        }
         if first > next && last > self.sent {
             return Err(Trouble::Final(Failure::Node(format!(
                 "this node is too far behind: the log begins with entry {first}, and {next} is next here; start from a \
@@ -250,6 +258,12 @@ impl Follower {
             ))));
         }
         self.node.note_last(last);
+        if self.started.is_some()
+            && let Some((_, newest)) = jetstream::entry_at(connection, last).await.ok().flatten()
+        {
+            // Whoever does not read such entries has ended.
+            self.node.speak(entry::version_of(&newest).unwrap_or(1));
+        }
         if let Some(started) = self.started.take() {
             // Fails if the start was given up.
             started.try_send(last).ok();
@@ -272,6 +286,7 @@ impl Follower {
         };
         self.node.note_last(seq);
         if let Some(body) = &body {
+            self.node.speak(body.version);
             self.node.compare(&body.by, body.claim);
         }
         let own = body.as_ref().filter(|body| body.by == self.node.id);

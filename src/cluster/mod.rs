@@ -171,7 +171,7 @@ pub(crate) struct LogFigures {
     /// Nodes that live, this one included.
     pub(crate) nodes: usize,
     /// Whether entries are applied and published.
-    pub(crate) is_sound: bool,
+    pub(crate) is_up: bool,
     /// By how many milliseconds our clock is ahead of the log's.
     pub(crate) clock_ahead: i64,
 }
@@ -198,6 +198,9 @@ impl Cluster {
             }
             _ = tasks.join_next() => return Err(StartError::Log(TASK_ENDED.into())),
             () = reach(&node, &mut start) => {}
+        }
+        if node.version_spoken() < entry::VERSION {
+            learn_versions(&node).await;
         }
         tracing::info!(node = %node.id, log = node.followed.log, applied = node.progress.position().applied, "in the cluster");
         Ok(Self { node, tasks: Mutex::new(tasks), unmet: Some((db, reads)) })
@@ -247,7 +250,7 @@ impl Cluster {
             behind: self.node.behind(),
             chain: position.chain,
             nodes: self.node.peers().len() + 1,
-            is_sound: self.node.is_sound(),
+            is_up: self.node.is_up(),
             clock_ahead: self.node.clock_ahead(),
         }
     }
@@ -276,6 +279,15 @@ async fn reach(node: &Node, start: &mut mpsc::Receiver<u64>) {
     let Some(last) = start.recv().await else { return std::future::pending().await };
     // Fails when the node is gone, which this reference holds.
     drop(node.progress.watch().wait_for(|position| position.applied >= last).await);
+}
+
+/// Asks the nodes that run which entries they read, before anything is written that one of them does not know.
+async fn learn_versions(node: &Node) {
+    if let Some(connection) = node.link.current()
+        && let Ok(others) = presence::ask_all(&connection, Some(&node.followed.log)).await
+    {
+        node.speak(others.into_iter().map(|(_, beat)| beat.version).min().unwrap_or(entry::VERSION));
+    }
 }
 
 /// Feeds bytes to the parsers of what comes from outside.

@@ -361,6 +361,11 @@ impl Connection {
         &self.0.shared.server
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.0.shared.ended.borrow()
+    }
+
     /// Ends the connection, for everybody who has it.
     pub(crate) fn leave(&self) {
         self.0.shared.end();

@@ -1,7 +1,7 @@
 //! What the tasks of one node share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,11 @@ pub(crate) struct Node {
     pub(crate) returned: watch::Sender<u64>,
     /// The last entry that the log is known to have.
     last_seq: AtomicU64,
+    /// The newest version of entries that every node reads, as far as is known: the log has some of it, which end a node
+    /// that does not, or all nodes have said so. It only rises.
+    spoken: AtomicU32,
+    /// Whether the log took the last entry that was published.
+    pub(crate) takes_entries: AtomicBool,
     /// By how many milliseconds our clock is ahead of the log's.
     clock_ahead: AtomicI64,
     /// Why nothing can be written, if so.
@@ -51,7 +56,7 @@ pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
     /// The last entry that it has applied.
     pub(crate) applied: u64,
-    /// The newest entries that it reads. Until it says so, it is taken for one like this.
+    /// The newest entries that it reads, as far as it has said.
     pub(crate) version: u32,
     /// Whether its database is as ours where both were last compared.
     pub(crate) agrees: bool,
@@ -69,7 +74,7 @@ impl Peer {
         Self {
             heard_at: now,
             applied: 0,
-            version: VERSION,
+            version: 1,
             agrees: true,
             is_well: true,
             #[cfg(feature = "push")]
@@ -90,13 +95,16 @@ pub(crate) enum Failure {
     /// The log is not the one that this node followed, as far as it can be seen: all nodes see the same, and go on to
     /// show what there is.
     Log(String),
+    /// The log has lost what some node has applied. It can be read, and goes on without that: nothing must be written until
+    /// it is begun anew.
+    Lost(String),
     /// It is this node that is not as the others: its clients are better off elsewhere.
     Node(String),
 }
 
 impl Failure {
     pub(crate) fn reason(&self) -> &str {
-        let (Self::Log(reason) | Self::Node(reason)) = self;
+        let (Self::Log(reason) | Self::Lost(reason) | Self::Node(reason)) = self;
         reason
     }
 }
@@ -107,6 +115,8 @@ impl Node {
             id: format!("{:012x}{}", UnixMillis::now().0, random_name()).into(),
             link,
             last_seq: AtomicU64::new(followed.position.applied),
+            spoken: AtomicU32::new(1),
+            takes_entries: AtomicBool::new(true),
             followed,
             progress,
             pending: Mutex::default(),
@@ -161,10 +171,14 @@ impl Node {
         self.last_seq.fetch_max(seq, Ordering::Relaxed);
     }
 
+    /// The last entry that another node has applied, of those that live and are well.
+    pub(crate) fn applied_elsewhere(&self) -> u64 {
+        self.peers().values().filter(|peer| peer.is_well).map(|peer| peer.applied).max().unwrap_or(0)
+    }
+
     /// The last entry that the log is known to have, which a node that is gone does not tell for ever.
     pub(crate) fn last_seq(&self) -> u64 {
-        let applied_elsewhere = self.peers().values().map(|peer| peer.applied).max().unwrap_or(0);
-        self.last_seq.load(Ordering::Relaxed).max(applied_elsewhere)
+        self.last_seq.load(Ordering::Relaxed).max(self.applied_elsewhere())
     }
 
     /// How many entries the log is known to have that are not applied here.
@@ -172,9 +186,20 @@ impl Node {
         self.last_seq().saturating_sub(self.progress.position().applied)
     }
 
-    /// The newest version of entries that every node reads, as far as they have said.
+    /// The version in which entries are written.
     pub(crate) fn version_spoken(&self) -> u32 {
-        self.peers().values().map(|peer| peer.version).fold(VERSION, u32::min)
+        self.spoken.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that every node reads entries of a version.
+    pub(crate) fn speak(&self, version: u32) {
+        self.spoken.fetch_max(version.min(VERSION), Ordering::Relaxed);
+    }
+
+    /// Takes note of what the other nodes read, once all of them must have been heard.
+    pub(crate) fn speak_as_all(&self) {
+        let version = self.peers().values().map(|peer| peer.version).min();
+        self.speak(version.unwrap_or(VERSION));
     }
 
     /// Takes note of the time at which the log took an entry of ours that has just come back.
@@ -209,7 +234,11 @@ impl Node {
     /// Takes note of why no entries are applied; said once. What is wrong with this node itself stays: it ends.
     pub(crate) fn fail(&self, failure: Failure) {
         self.failure.send_if_modified(|known| {
-            let is_new = !matches!(known, Some(Failure::Node(_))) && known.as_ref() != Some(&failure);
+            let is_new = match &*known {
+                Some(Failure::Node(_)) => false,
+                Some(Failure::Lost(_)) => matches!(failure, Failure::Node(_)),
+                other => other.as_ref() != Some(&failure),
+            };
             if is_new {
                 tracing::error!(
                     reason = failure.reason(),
@@ -229,6 +258,11 @@ impl Node {
         }
     }
 
+    /// Whether entries are applied and published, as far as is known.
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_sound() && self.link.current().is_some() && self.takes_entries.load(Ordering::Relaxed)
+    }
+
     /// Whether entries can be published.
     pub(crate) fn is_sound(&self) -> bool {
         self.failure.borrow().is_none()
@@ -239,8 +273,10 @@ impl Node {
 /// connections, and answers nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    /// The first of the failures since the log last answered.
+    /// The first of the failures on this connection since the log last answered.
     lost_since: Option<Instant>,
+    /// How many servers were left since then.
+    left: u32,
 }
 
 impl Reach {
@@ -249,15 +285,18 @@ impl Reach {
 
     /// Takes note that the log has answered.
     pub(crate) fn seen(&mut self) {
-        self.lost_since = None;
+        *self = Self::default();
     }
 
-    /// Takes note that it has not, and leaves the server for the next when that has lasted too long.
+    /// Takes note that it has not, and leaves the server for the next when that has lasted too long: each time for longer,
+    /// since the servers may all be without it.
     pub(crate) fn leave_if_lost(&mut self, connection: &Connection) {
-        if self.lost_since.get_or_insert_with(Instant::now).elapsed() >= Self::PATIENCE {
+        if connection.has_ended() {
+            self.lost_since = None;
+        } else if self.lost_since.get_or_insert_with(Instant::now).elapsed() >= Self::PATIENCE * (1 << self.left) {
             tracing::warn!(server = %connection.server(), "this NATS server does not reach the log, trying the next");
             connection.leave();
-            self.seen();
+            *self = Self { lost_since: None, left: 4.min(self.left + 1) };
         }
     }
 }
@@ -282,12 +321,27 @@ pub(crate) mod tests {
     #[test]
     fn entries_are_written_as_the_oldest_of_the_nodes_reads_them() {
         let node = lone();
-        assert_eq!(node.version_spoken(), VERSION);
-        node.peers().insert("a".into(), Peer::heard_at(Instant::now()));
-        node.peers().insert("b".into(), Peer { version: VERSION - 1, ..Peer::heard_at(Instant::now()) });
+        assert_eq!(node.version_spoken(), 1, "nobody has said anything yet");
+        let peer = |version| Peer { version, ..Peer::heard_at(Instant::now()) };
+        node.peers().insert("a".into(), peer(VERSION + 1));
+        node.peers().insert("b".into(), peer(VERSION - 1));
+        node.speak_as_all();
         assert_eq!(node.version_spoken(), VERSION - 1);
-        node.peers().insert("b".into(), Peer { version: VERSION + 1, ..Peer::heard_at(Instant::now()) });
+        node.peers().remove("b");
+        node.speak_as_all();
         assert_eq!(node.version_spoken(), VERSION);
+        node.peers().insert("b".into(), peer(VERSION - 1));
+        node.speak_as_all();
+        assert_eq!(node.version_spoken(), VERSION, "it will end at what is in the log by now");
+    }
+
+    #[test]
+    fn a_log_that_lost_entries_is_not_mended_by_reading_on() {
+        let node = lone();
+        node.fail(Failure::Lost("why".into()));
+        node.fail(Failure::Log("what else".into()));
+        node.recover();
+        assert_eq!(*node.failure.borrow(), Some(Failure::Lost("why".into())));
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub enum OperatorError {
          the node once more, or take the database of another"
     )]
     Behind(u64, u64),
+    /// Nodes that write to the log.
+    #[error("{0} of the other nodes still run, and what they write would be missing: stop them first")]
+    Running(usize),
     /// The log is another one than the database follows.
     #[error("this database follows the log {0}, and the servers have another: {1}")]
     OtherLog(String, String),
@@ -158,6 +161,10 @@ pub async fn leave(options: Option<&Options>, path: &Path) -> Result<String, Ope
                 return Err(OperatorError::OtherLog(log, other.map_or_else(|| "no log".into(), |other| other.log)));
             }
         }
+        let running = presence::ask_all(&connection, Some(&log)).await.unwrap_or_default().len();
+        if running > 0 {
+            return Err(OperatorError::Running(running));
+        }
         if position.applied < info.state.last_seq {
             return Err(OperatorError::Behind(position.applied, info.state.last_seq));
         }
@@ -194,6 +201,8 @@ pub struct LogStatus {
 pub struct NodeStatus {
     /// Its id, drawn anew at each start.
     pub node: String,
+    /// The newest version of entries that it reads.
+    pub version: u32,
     /// The last entry that it has applied.
     pub applied: u64,
     /// The digest of all entries up to it.
@@ -208,9 +217,13 @@ pub struct NodeStatus {
 pub async fn status(options: &Options) -> Result<LogStatus, OperatorError> {
     let connection = connect(options).await?;
     let info = jetstream::stream_info(&connection).await?;
-    let nodes = presence::ask_all(&connection).await.map_err(|error| OperatorError::Stream(error.to_string()))?;
-    let nodes = nodes.into_iter().map(|(node, Beat { applied, chain, users, failure, .. })| NodeStatus {
+    let identity = info.identity().map(|identity| identity.log);
+    let nodes = presence::ask_all(&connection, identity.as_deref())
+        .await
+        .map_err(|error| OperatorError::Stream(error.to_string()))?;
+    let nodes = nodes.into_iter().map(|(node, Beat { applied, chain, users, version, failure, .. })| NodeStatus {
         node,
+        version,
         applied,
         chain,
         users,

@@ -51,6 +51,9 @@ const NODES_MAX: usize = 64;
 struct Word {
     /// Who says it.
     node: String,
+    /// The log that it follows. One of another does not belong here; an older node does not say.
+    #[serde(default)]
+    log: Option<String>,
     /// How many of its people had come or gone by then, this one included.
     seq: u64,
     #[serde(flatten)]
@@ -86,9 +89,6 @@ pub(super) struct Beat {
     pub(super) chain: String,
     /// The newest of the entries that it reads and writes.
     pub(super) version: u32,
-    /// The log that it follows. One of another does not belong here, and an older node does not say.
-    #[serde(default)]
-    pub(super) log: Option<String>,
     /// The flags that must be the same everywhere.
     pub(super) rules: String,
     /// Whether it pushes when it is its duty.
@@ -115,9 +115,11 @@ struct TheyAre {
 
 /// How far a user has read in a room.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ReadUpTo {
     node: String,
+    /// The log that says what the room and the message are.
+    #[serde(default)]
+    log: Option<String>,
     user: UserId,
     room: RoomId,
     id: MessageId,
@@ -208,6 +210,7 @@ impl Watch {
         let mut operators = connection.subscribe(STATUS_SUBJECT)?;
         let mut positions = connection.subscribe(READ_SUBJECT)?;
         let mut beats = tokio::time::interval(BEAT);
+        let since = Instant::now();
         #[cfg(feature = "push")]
         let mut turn = super::duty::Turn::default();
         let mut stopping = self.node.stopping.subscribe();
@@ -218,12 +221,16 @@ impl Watch {
                     self.say(connection, What::Beat(self.beat()))?;
                     self.forget_the_silent();
                     self.judge();
+                    if since.elapsed() > GONE_AFTER {
+                        self.node.speak_as_all();
+                    }
                     #[cfg(feature = "push")]
                     turn.look(&self.node, self.failure().is_none(), GONE_AFTER);
                     self.ask_the_unknown(connection).await;
                 }
                 Some((user, room, id)) = self.reads.recv() => {
-                    let read = ReadUpTo { node: self.node.id.to_string(), user, room, id };
+                    let (node, log) = (self.node.id.to_string(), Some(self.node.followed.log.clone()));
+                    let read = ReadUpTo { node, log, user, room, id };
                     connection.publish(READ_SUBJECT, &serde_json::to_vec(&read).expect("numbers"))?;
                 }
                 position = positions.next() => match position {
@@ -253,7 +260,8 @@ impl Watch {
     }
 
     fn say_at(&self, connection: &Connection, seq: u64, what: What) -> Result<(), super::nats::Error> {
-        let word = Word { node: self.node.id.to_string(), seq, what };
+        let log = Some(self.node.followed.log.clone());
+        let word = Word { node: self.node.id.to_string(), log, seq, what };
         connection.publish(SUBJECT, &serde_json::to_vec(&word).expect("names and numbers"))
     }
 
@@ -288,26 +296,23 @@ impl Watch {
         #[cfg(not(feature = "push"))]
         let pushes = false;
         let (chain, rules) = (format!("{chain:016x}"), self.rules.clone());
-        let log = Some(self.node.followed.log.clone());
-        Beat { users, applied, chain, version: VERSION, log, rules, pushes, failure }
+        Beat { users, applied, chain, version: VERSION, rules, pushes, failure }
     }
 
     /// Takes in what another node says.
     fn hear(&mut self, message: &Message) {
-        let Ok(Word { node: id, seq, what }) = serde_json::from_slice(&message.payload) else {
+        let Ok(Word { node: id, log, seq, what }) = serde_json::from_slice(&message.payload) else {
             tracing::debug!("a node says something that is not understood");
             return;
         };
-        if *id == *self.node.id || (!self.known.contains_key(&*id) && self.known.len() >= NODES_MAX) {
+        let is_of_another_log = log.is_some_and(|log| log != self.node.followed.log);
+        if is_of_another_log
+            || *id == *self.node.id
+            || (!self.known.contains_key(&*id) && self.known.len() >= NODES_MAX)
+        {
             return;
         }
         if matches!(what, What::Bye) {
-            return self.forget(&id);
-        }
-        if let What::Beat(Beat { log: Some(log), .. }) = &what
-            && *log != self.node.followed.log
-        {
-            tracing::debug!(node = id, log, "a node of another log is not listened to");
             return self.forget(&id);
         }
         let known = self.known.entry(id.clone().into()).or_insert_with(|| Known {
@@ -378,8 +383,9 @@ impl Watch {
 
     /// Takes in how far somebody has read at another node.
     fn take_position(&self, message: &Message) {
-        if let Ok(ReadUpTo { node, user, room, id }) = serde_json::from_slice(&message.payload)
+        if let Ok(ReadUpTo { node, log, user, room, id }) = serde_json::from_slice(&message.payload)
             && *node != *self.node.id
+            && log.is_none_or(|log| log == self.node.followed.log)
         {
             self.db.note_read_elsewhere(user, room, id);
         }
@@ -407,6 +413,7 @@ impl Watch {
         let Some(reply) = &question.reply else { return Ok(()) };
         let word = Word {
             node: self.node.id.to_string(),
+            log: Some(self.node.followed.log.clone()),
             seq: self.seq.load(Ordering::Relaxed),
             what: What::Beat(self.beat()),
         };
@@ -491,15 +498,20 @@ async fn who_is_at(connection: &Connection, id: &str) -> Option<(BTreeSet<Userna
     None
 }
 
-/// How each node is that answers in time, for an operator.
-pub(super) async fn ask_all(connection: &Connection) -> Result<Vec<(String, Beat)>, super::nats::Error> {
+/// How each node of a log is that answers in time.
+pub(super) async fn ask_all(
+    connection: &Connection,
+    log: Option<&str>,
+) -> Result<Vec<(String, Beat)>, super::nats::Error> {
     let inbox = super::nats::new_inbox();
     let mut answers = connection.subscribe(&inbox)?;
     connection.publish_asking(STATUS_SUBJECT, &inbox)?;
     let mut nodes = Vec::new();
     let collected = async {
         while let Some(answer) = answers.next().await {
-            if let Ok(Word { node, what: What::Beat(beat), .. }) = serde_json::from_slice(&answer.payload) {
+            if let Ok(Word { node, log: theirs, what: What::Beat(beat), .. }) = serde_json::from_slice(&answer.payload)
+                && theirs.is_none_or(|theirs| log.is_none_or(|log| theirs == log))
+            {
                 nodes.push((node, beat));
             }
         }

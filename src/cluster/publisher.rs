@@ -7,9 +7,10 @@
 //! not know; and nothing is published without a connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::entry::{self, Header, SURROUNDINGS, WITH_EXPIRY};
+use super::entry::{self, Header, SURROUNDINGS, WITH_CLOCK};
 use super::jetstream;
 use super::node::{Node, Reach};
 use crate::db::{Proposal, Proposals};
@@ -29,7 +30,7 @@ pub(super) async fn publish(node: Arc<Node>, mut proposals: Proposals) {
     loop {
         let is_more = proposals.take(COMMANDS_PER_COMMIT, &mut waiting).await;
         while !waiting.is_empty() {
-            publisher.publish_some(&mut waiting, proposals.expiry()).await;
+            publisher.publish_some(&mut waiting).await;
         }
         if !is_more {
             break;
@@ -55,14 +56,14 @@ struct Publisher {
 
 impl Publisher {
     /// Publishes as many of the waiting changes as one entry takes, and waits until the log has it.
-    async fn publish_some(&mut self, waiting: &mut Vec<Proposal>, expiry: UnixMillis) {
+    async fn publish_some(&mut self, waiting: &mut Vec<Proposal>) {
         let Ok(place) = tokio::time::timeout(STORE_TIMEOUT, self.node.place()).await else { return waiting.clear() };
-        let spoken = self.node.version_spoken();
-        waiting.retain(|proposal| !proposal.is_abandoned() && proposal.version() <= spoken);
+        let version = self.node.version_spoken();
+        waiting.retain(|proposal| !proposal.is_abandoned() && proposal.version() <= version);
         let Some(connection) = self.node.link.current().filter(|_| self.node.is_sound()) else {
             return waiting.clear();
         };
-        let (mut changes, mut bytes, mut version) = (Vec::new(), SURROUNDINGS, 1);
+        let (mut changes, mut bytes) = (Vec::new(), SURROUNDINGS);
         for proposal in waiting.iter() {
             let change = proposal.encode();
             bytes += change.len() + 1;
@@ -70,7 +71,6 @@ impl Publisher {
                 break;
             }
             changes.push(change);
-            version = version.max(proposal.version());
         }
         if changes.is_empty() {
             return;
@@ -86,14 +86,13 @@ impl Publisher {
         }
         self.number += 1;
         let forget_day = self.day_to_forget(Instant::now());
-        let expiry = (spoken >= WITH_EXPIRY).then_some(expiry);
         let header = Header {
-            version: expiry.map_or(version, |_| WITH_EXPIRY.max(version)),
+            version,
             by: &self.node.id,
             number: self.number,
             claim: self.node.progress.position(),
             session_lifetime: i64::try_from(SESSION_LIFETIME.as_millis()).unwrap_or(i64::MAX),
-            expiry,
+            published_at: (version >= WITH_CLOCK).then(UnixMillis::now),
             forget_day,
         };
         let entry = entry::encode(&header, &changes);
@@ -105,17 +104,24 @@ impl Publisher {
             appended = jetstream::append(&connection, &entry, STORE_TIMEOUT) => match appended {
                 Ok(ack) => {
                     self.node.note_last(ack.seq);
-                    self.reach.seen();
+                    self.answered();
                 }
                 Err(error) => {
                     tracing::debug!(%error, number, "an entry is not acknowledged");
                     self.node.give_up(number);
+                    self.node.takes_entries.store(false, Ordering::Relaxed);
                     self.reach.leave_if_lost(&connection);
                 }
             },
             // The entry may come back before its acknowledgement.
-            _ = returned.wait_for(|returned| *returned >= number) => self.reach.seen(),
+            _ = returned.wait_for(|returned| *returned >= number) => self.answered(),
         }
+    }
+
+    /// Takes note that the log takes entries.
+    fn answered(&mut self) {
+        self.node.takes_entries.store(true, Ordering::Relaxed);
+        self.reach.seen();
     }
 
     /// A day whose nonces can be forgotten: it has been over for as long as they are kept, by a clock that cannot be

@@ -39,7 +39,7 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         options: Options,
         /// Do not ask the log whether this database has all that is in it: for a log that is gone
-        #[arg(long, conflicts_with = "log")]
+        #[arg(long)]
         unchecked: bool,
     },
 }
@@ -91,10 +91,10 @@ fn show(status: &LogStatus) -> anyhow::Result<()> {
     for (name, current) in followers {
         say(&format!("follower   {name}{}", if *current { "" } else { ", behind" }))?;
     }
-    for NodeStatus { node, applied, chain, users, failure } in nodes {
+    for NodeStatus { node, version, applied, chain, users, failure } in nodes {
         let failure = failure.as_ref().map_or_else(String::new, |failure| format!("; {failure}"));
         say(&format!(
-            "node       {node}, applied {applied}, chain {chain}, {}{failure}",
+            "node       {node}, entries of version {version}, applied {applied}, chain {chain}, {}{failure}",
             count(*users as u64, "user")
         ))?;
     }

@@ -65,7 +65,7 @@ impl Cleaner {
         }
         let expires_in =
             swept.oldest_use.map_or(i64::MAX, |used| used.plus(millis(SESSION_LIFETIME)).0.saturating_sub(now.0));
-        CLEAN_INTERVAL.min(Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)))
+        Duration::from_millis(u64::try_from(expires_in).unwrap_or(0)).clamp(CLEAN_PACE, CLEAN_INTERVAL)
     }
 
     /// Whether the next step is due soon.

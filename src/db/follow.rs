@@ -19,7 +19,6 @@ use super::change::{Change, Done, Moment, Reply};
 use super::data::millis;
 use super::nonce_days::NonceDays;
 use super::replica::{Position, get, join, set};
-use super::shared::Shared;
 use super::writer::{Command, Writer};
 use crate::limits::{MESSAGES_PER_COMMIT, NONCE_DAY};
 use crate::model::{MessageId, UnixMillis};
@@ -87,27 +86,19 @@ impl Proposal {
 
 /// The changes requested through handles.
 #[derive(Debug)]
-pub(crate) struct Proposals {
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) shared: Arc<Shared>,
-}
+pub(crate) struct Proposals(pub(super) mpsc::Receiver<Command>);
 
 impl Proposals {
-    /// The time by which things expire, as this node has it.
-    pub(crate) fn expiry(&self) -> UnixMillis {
-        self.shared.expiry.now()
-    }
-
     /// Waits for proposals and takes those that wait, at most `most`; false once there will be no more. Cancel safe.
     pub(crate) async fn take(&mut self, most: usize, taken: &mut Vec<Proposal>) -> bool {
         let mut commands = Vec::new();
-        self.commands.recv_many(&mut commands, most).await;
+        self.0.recv_many(&mut commands, most).await;
         let is_last = commands.is_empty();
         for command in commands {
             match command {
                 Command::Apply { change, reply } => taken.push(Proposal { change, reply }),
                 Command::Stop => {
-                    self.commands.close();
+                    self.0.close();
                     return false;
                 }
             }
@@ -119,6 +110,8 @@ impl Proposals {
 /// The content of an entry.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// The version of the entry, which every node that applies it reads. By it, what applying does may change.
+    pub(crate) version: u32,
     /// The process that published it, and how many it had published by then.
     pub(crate) by: Box<str>,
     pub(crate) number: u64,
@@ -126,8 +119,8 @@ pub(crate) struct Body {
     pub(crate) claim: Position,
     /// Milliseconds that a session lives without use.
     pub(crate) session_lifetime: i64,
-    /// The time by which things expire, as the publisher has it; only its clock may be behind that of the log.
-    pub(crate) expiry: Option<UnixMillis>,
+    /// What the publisher's clock said.
+    pub(crate) published_at: Option<UnixMillis>,
     /// A day whose nonces are forgotten: it has been over for long enough by a clock that cannot be set.
     pub(crate) forget_day: Option<i64>,
     pub(crate) changes: Changes,
@@ -247,13 +240,13 @@ impl Replicated {
 
     /// The moment of an entry. What a wrong clock removes is gone for good, so things expire by the earlier of two: that of
     /// the log's servers and that of the publisher.
-    fn moment(&self, at: UnixMillis, Body { session_lifetime, expiry, .. }: &Body) -> Moment {
+    fn moment(&self, at: UnixMillis, Body { session_lifetime, published_at, .. }: &Body) -> Moment {
         let mut before = self.nonce_days.iter().skip(1).copied();
         let nonce_days = NonceDays {
             today: self.nonce_days.first().copied().unwrap_or_default(),
             before: std::array::from_fn(|_| before.next()),
         };
-        let expiry = expiry.map_or(at, |expiry| expiry.min(at));
+        let expiry = published_at.map_or(at, |published_at| published_at.min(at));
         Moment { now: at, expiry, expired_at: expiry.plus(session_lifetime.saturating_neg()), nonce_days }
     }
 

@@ -176,7 +176,7 @@ impl Db {
         db.barriers = Some(barriers);
         let (reads_told, reads) = mpsc::channel(READS_QUEUE);
         db.reads_told = Some(reads_told);
-        let proposals = Proposals { commands: proposals, shared: Arc::clone(&db.shared) };
+        let proposals = Proposals(proposals);
         let replica = Replica { followed, proposals, entries, progress, barriers: barrier_queue, reads };
         Ok((db, Threads { writer, reader }, replica))
     }

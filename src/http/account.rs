@@ -141,7 +141,14 @@ async fn erase(app: &App, username: Username, by: Option<(UserId, Username)>) ->
 
 /// Continues erasures that a stop or a crash interrupted.
 pub(crate) async fn finish_erasures(app: Arc<App>) {
-    for user in app.db.erasures().await.unwrap_or_default() {
+    let unfinished = loop {
+        match app.db.erasures().await {
+            Ok(users) => break users,
+            Err(_) if app.is_stopping() => return,
+            Err(_) => tokio::time::sleep(ERASE_RETRY).await,
+        }
+    };
+    for user in unfinished {
         match erase(&app, Username::deleted(user), None).await {
             Ok(()) => tracing::info!(user = user.0, "erased the rest of what a deleted user wrote"),
             Err(_) => return,

@@ -227,7 +227,10 @@ impl Server {
         housekeeping.spawn(clean(Arc::clone(&app)));
         housekeeping.spawn(settle(app.db.clone()));
         housekeeping.spawn(publish_counts(Arc::clone(&app.presence)));
-        tokio::spawn(finish_erasures(Arc::clone(&app)));
+        // Of several, the node that sweeps does it.
+        if !app.db.is_one_of_several() {
+            tokio::spawn(finish_erasures(Arc::clone(&app)));
+        }
         housekeeping.spawn(store_reads(Arc::clone(&app)));
         #[cfg(feature = "push")]
         if let Some(push) = &app.push {

@@ -372,10 +372,9 @@ async fn a_node_of_another_log_is_not_listened_to() {
     let figure = async |name| metric(Request::new(address, "GET", "/metrics").send().await.text(), name);
     let mut nats = cluster.engine.nats().await;
     let mut say = async |log: &str| {
-        let beat = json!({
-            "users": 0, "applied": 1_000_000, "chain": "0", "version": 2, "log": log, "rules": "", "pushes": false,
-        });
-        nats.publish("chinwag.presence", json!({"node": "zzz", "seq": 0, "beat": beat}).to_string().as_bytes()).await;
+        let beat = json!({"users": 0, "applied": 1_000_000, "chain": "0", "version": 2, "rules": "", "pushes": false});
+        let word = json!({"node": "zzz", "log": log, "seq": 0, "beat": beat});
+        nats.publish("chinwag.presence", word.to_string().as_bytes()).await;
     };
     let log = cluster.nodes[0].database().query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0));
     let log: String = log.expect("the log's id");
@@ -391,6 +390,46 @@ async fn a_node_of_another_log_is_not_listened_to() {
     })
     .await;
     assert!(figure("chinwag_log_behind").await < 1.0);
+    cluster.nodes[0].healthy(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_among_older_ones_writes_what_they_read() {
+    let Some(engine) = Engine::one().await else { return };
+    let mut cluster = Cluster::start(engine, 0).await;
+    let entry = r#"{"v":1,"by":"old","n":1,"s":0,"h":"0000000000000000","l":1,"c":["Check"]}"#;
+    cluster.engine.nats().await.ask("chinwag.log", entry.as_bytes()).await;
+    let word = |what: &str, said| json!({"node": "zzz", "seq": 0, what: said}).to_string().into_bytes();
+    let beat = json!({"users": 0, "applied": 0, "chain": "0", "version": 2, "rules": "", "pushes": false});
+    let beat = word("beat", beat);
+    let (mut asked, mut says) = (cluster.engine.nats().await, cluster.engine.nats().await);
+    asked.subscribe("chinwag.status").await;
+    let old = tokio::spawn(async move {
+        let mut beats = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                (reply, _) = asked.next_question() => {
+                    says.publish(&reply.expect("a question"), &beat).await;
+                }
+                _ = beats.tick() => says.publish("chinwag.presence", &beat).await,
+            }
+        }
+    });
+    let mut entries = cluster.engine.nats().await;
+    entries.subscribe("chinwag.log").await;
+    let base = cluster.copy_of_the_base();
+    cluster.join(base, &[]);
+    let mut next = async || {
+        cluster.nodes[0].get("/healthz").send().await;
+        String::from_utf8(entries.next().await).expect("text")
+    };
+    for _ in 0..10 {
+        let entry = next().await;
+        assert!(entry.starts_with("{\"v\":2,") && !entry.contains("\"t\":"), "{entry}");
+    }
+    old.abort();
+    within("the next version, when the old node is gone", async { while !next().await.starts_with("{\"v\":3,") {} })
+        .await;
     cluster.nodes[0].healthy(200).await;
 }
 

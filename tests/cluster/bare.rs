@@ -12,8 +12,8 @@ use crate::common::within;
 /// A connection to one server.
 pub(crate) struct Nats {
     stream: BufReader<TcpStream>,
-    /// Payloads of messages that came while something else was waited for.
-    waiting: VecDeque<Vec<u8>>,
+    /// Messages that came while something else was waited for: where an answer is to go, and what they say.
+    waiting: VecDeque<(Option<String>, Vec<u8>)>,
 }
 
 impl Nats {
@@ -35,11 +35,12 @@ impl Nats {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         match words[..] {
             ["PING"] => self.write(b"PONG\r\n").await,
-            ["MSG", .., length] => {
+            ["MSG", _, _, .., length] => {
                 let mut payload = vec![0; length.parse::<usize>().expect("a length") + 2];
                 self.stream.read_exact(&mut payload).await.expect("the server speaks");
                 payload.truncate(payload.len() - 2);
-                self.waiting.push_back(payload);
+                let reply = (words.len() == 5).then(|| words[3].to_owned());
+                self.waiting.push_back((reply, payload));
             }
             ["-ERR", ..] => panic!("{line}"),
             _ => {}
@@ -55,9 +56,14 @@ impl Nats {
 
     /// What comes next.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
+        self.next_question().await.1
+    }
+
+    /// The same, and where an answer is to go, if one is expected.
+    pub(crate) async fn next_question(&mut self) -> (Option<String>, Vec<u8>) {
         loop {
-            if let Some(payload) = self.waiting.pop_front() {
-                return payload;
+            if let Some(message) = self.waiting.pop_front() {
+                return message;
             }
             self.read().await;
         }

@@ -174,7 +174,7 @@ async fn where_two_of_three_servers_are_away_reads_go_on_and_writes_are_unavaila
 #[tokio::test]
 async fn without_the_log_reads_go_on_and_writes_are_unavailable() {
     let Some(engine) = Engine::one().await else { return };
-    let mut cluster = Cluster::start(engine, 2).await;
+    let mut cluster = Cluster::with(engine, 2, &["--metrics-listen", "127.0.0.1:0"]).await;
     let ada = Client::register(&cluster.nodes[0], "ada").await;
     let mut socket = ada.connect().await;
     let id = socket.store("first", "before").await;
@@ -189,6 +189,8 @@ async fn without_the_log_reads_go_on_and_writes_are_unavailable() {
     let stranger = Client::known(&cluster.nodes[0], "eve", &"0".repeat(64));
     assert_eq!(cluster.nodes[0].get("/messages").by(&stranger).send().await.status, 503);
     assert_eq!(cluster.nodes[0].get("/healthz").send().await.status, 503);
+    let metrics = crate::common::Request::new(cluster.nodes[0].metrics_address().await, "GET", "/metrics").send().await;
+    assert!(metric(metrics.text(), "chinwag_log_up") < 0.5);
     // The socket stays, and goes on when the log is back.
     cluster.engine.restart(0);
     cluster.engine.ready().await;

@@ -82,6 +82,32 @@ pub(crate) fn start_again(cluster: &Cluster, node: usize) -> Ended {
 }
 
 #[tokio::test]
+async fn a_log_that_lacks_what_another_node_has_applied_is_written_to_no_more() {
+    let Some(engine) = Engine::one().await else { return };
+    let cluster = Cluster::start(engine, 1).await;
+    let ada = Client::register(&cluster.nodes[0], "ada").await;
+    let mut socket = ada.connect().await;
+    // As said by a node that applied what the servers then lost.
+    let beat = json!({"users": 0, "applied": 1_000_000, "chain": "0", "version": 3, "rules": "", "pushes": false});
+    let word = json!({"node": "zzz", "seq": 0, "beat": beat}).to_string().into_bytes();
+    let mut nats = cluster.engine.nats().await;
+    within("the node to notice", async {
+        while !cluster.nodes[0].log().contains("the log has lost entries") {
+            nats.publish("chinwag.presence", &word).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+    // Also when that node is gone: what it had is not in the log.
+    nats.publish("chinwag.presence", json!({"node": "zzz", "seq": 0, "bye": null}).to_string().as_bytes()).await;
+    for _ in 0..3 {
+        socket.say("to whom").await;
+        assert_eq!(socket.next_of("error").await["code"], "unavailable");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_database_of_another_history_than_the_logs_is_refused() {
     let Some(engine) = Engine::one().await else { return };
     let mut cluster = Cluster::start(engine, 1).await;

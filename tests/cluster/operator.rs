@@ -34,19 +34,21 @@ async fn a_database_that_lacks_what_the_log_has_does_not_leave() {
     let mut cluster = Cluster::start(engine, 2).await;
     cluster.nodes[1].stop().await;
     Client::register(&cluster.nodes[0], "ada").await;
-    cluster.nodes[0].stop().await;
     let flags = cluster.engine.flags_from(0);
-    let leave = |node: usize| {
+    let leave = |cluster: &Cluster, node: usize| {
         let arguments: Vec<_> = ["cluster", "leave"].into_iter().chain(flags.iter().map(String::as_str)).collect();
         chinwag(&cluster.nodes[node].database_path(), &arguments)
     };
-    let refused = leave(1).failed();
+    let refused = leave(&cluster, 1).failed();
+    assert!(refused.contains("1 of the other nodes still run"), "{refused}");
+    cluster.nodes[0].stop().await;
+    let refused = leave(&cluster, 1).failed();
     assert!(refused.contains("what is missing would be lost"), "{refused}");
-    assert!(leave(0).ok().contains("no longer follows the log"));
+    assert!(leave(&cluster, 0).ok().contains("no longer follows the log"));
     // Another log has begun: nobody can say what the old one had.
     let other = tempfile::tempdir().unwrap();
     cluster.engine.init(&other.path().join("chinwag.db"), &["--anew"]).await;
-    let refused = leave(1).failed();
+    let refused = leave(&cluster, 1).failed();
     assert!(refused.contains("and the servers have another"), "{refused}");
     chinwag(&cluster.nodes[1].database_path(), &["cluster", "leave", "--unchecked"]).ok();
 }

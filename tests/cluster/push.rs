@@ -165,44 +165,6 @@ async fn what_a_node_has_pushed_is_not_pushed_again_by_the_one_that_takes_its_pl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_one_node_does_not_know_yet_is_refused_and_the_others_are_not() {
-    let Some(setting) = Setting::new().await else { return };
-    let ada = Client::register(&setting.nodes()[1], "ada").await;
-    let mut entries = setting.cluster.engine.nats().await;
-    entries.subscribe("chinwag.log").await;
-    let mut old = setting.cluster.engine.nats().await;
-    // A node of the version before Web Push.
-    let word = |what: Value| json!({"node": "zzz", "seq": 0, "beat": what}).to_string().into_bytes();
-    let beat = word(json!({"users": 0, "applied": 0, "chain": "0", "version": 1, "rules": "", "pushes": true}));
-    let subscription = json!({
-        "endpoint": PushService::endpoint("ada"), "what": "all",
-        "keys": {"p256dh": setting.browser.p256dh(), "auth": setting.browser.auth()},
-    });
-    let subscribe = async || {
-        let asked = setting.nodes()[1].request("PUT", "/push").by(&ada).json(&subscription);
-        asked.send().await.status
-    };
-    within("the old node to be heard of", async {
-        while subscribe().await != 503 {
-            old.publish("chinwag.presence", &beat).await;
-        }
-    })
-    .await;
-    old.publish("chinwag.presence", &beat).await;
-    setting.say(&ada, 1, "as it always was").await;
-    let entry = loop {
-        let entry = String::from_utf8(entries.next().await).expect("text");
-        if entry.contains("as it always was") {
-            break entry;
-        }
-    };
-    assert!(entry.starts_with("{\"v\":1,"), "{entry}");
-    old.publish("chinwag.presence", &json!({"node": "zzz", "seq": 0, "bye": null}).to_string().into_bytes()).await;
-    within("the old node to be gone", async { while subscribe().await != 204 {} }).await;
-    setting.cluster.are_equal().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_its_push_service_does_not_know_ends_on_every_node() {
     let Some(setting) = Setting::new().await else { return };
     let ada = Client::register(&setting.nodes()[1], "ada").await;

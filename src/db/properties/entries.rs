@@ -41,11 +41,12 @@ fn entry(seq: u64, by: &str, number: u64, at: i64, change: &Change) -> Entry {
     let payload = encoded(change);
     let changes: Changes = serde_json::from_slice(&[b"[", &payload[..], b"]"].concat()).unwrap();
     let body = Body {
+        version: crate::cluster::VERSION,
         by: by.into(),
         number,
         claim: Position::default(),
         session_lifetime: 1_000,
-        expiry: None,
+        published_at: None,
         forget_day: None,
         changes,
     };
@@ -150,10 +151,10 @@ fn a_clock_of_the_log_that_jumps_ahead_ends_no_session() {
         prune: None,
     };
     let mut seq = 0;
-    let mut apply = |at, expiry: Option<i64>, change: &Change| {
+    let mut apply = |at, published_at: Option<i64>, change: &Change| {
         seq += 1;
         let mut entry = entry(seq, "a", seq, at, change);
-        entry.body.as_mut().unwrap().expiry = expiry.map(UnixMillis);
+        entry.body.as_mut().unwrap().published_at = published_at.map(UnixMillis);
         replica.apply(vec![entry]);
         sql::session(&replica.fixture.reading, &digest, UnixMillis(0)).unwrap().is_some()
     };
@@ -173,7 +174,7 @@ fn what_applying_takes_from_constants_changes_with_the_version_of_entries_only()
     assert_eq!(
         (crate::cluster::VERSION, ID_MAX, NONCE_DAY.as_secs(), counts, most),
         (3, (1 << 53) - 1, 86_400, [16, 3, 256], [500, 500, 1_000, 256 * 1024]),
-        "nodes of two versions would do different things: raise VERSION, or let the entry carry it"
+        "nodes of two versions would do different things: let the entry carry it, or raise VERSION and go by the entry's own"
     );
 }
 
