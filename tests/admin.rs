@@ -65,7 +65,8 @@ async fn a_password_that_the_page_would_send_in_other_characters_is_refused() {
     let server = TestServer::start();
     let database = server.database_path();
     for changed in [
-        "a\u{308}",
+        "x\u{308}",
+        "a\u{308}\u{323}",
         "\u{304b}\u{3099}",
         "\u{1112}\u{1161}\u{11ab}",
         "\u{915}\u{93c}",
@@ -82,6 +83,18 @@ async fn a_password_that_the_page_would_send_in_other_characters_is_refused() {
     let kept = "p\u{e4}ssw\u{f6}rd \u{3a9}\u{44f}\u{5d0}\u{d55c}\u{6f22} \u{1f469}\u{200d}\u{1f680}\u{2764}\u{fe0f}";
     chinwag_reading(&database, &["user", "add", "ada"], &format!("{kept}\n")).ok();
     assert_eq!(login_status(&server, "ada", kept).await, 200);
+}
+
+#[tokio::test]
+async fn a_password_is_the_same_letters_however_they_are_composed_in_a_command_too() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    let apart = "pa\u{308}sswo\u{308}rd \u{438}\u{306} \u{3c5}\u{308}\u{301}";
+    chinwag_reading(&database, &["user", "add", "ada"], &format!("{apart}\n")).ok();
+    let composed = "p\u{e4}ssw\u{f6}rd \u{439} \u{3b0}";
+    assert_eq!(login_status(&server, "ada", composed).await, 200);
+    chinwag_reading(&database, &["user", "passwd", "ada"], &format!("{apart}!\n")).ok();
+    assert_eq!(login_status(&server, "ada", &format!("{composed}!")).await, 200);
 }
 
 #[tokio::test]

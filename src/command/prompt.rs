@@ -11,12 +11,29 @@ const LINE_MAX_BYTES: usize = 1_026;
 /// Control-C.
 const INTERRUPT: u8 = 3;
 
+/// Marks, each before the letters that it goes on and what both are composed to: those of the languages of Europe.
+const COMPOSED: &str = "\
+    \u{300}AÀEÈIÌOÒUÙaàeèiìoòuùЕЀИЍеѐиѝ\
+    \u{301}AÁEÉIÍOÓUÚYÝaáeéiíoóuúyýCĆcćLĹlĺNŃnńRŔrŕSŚsśZŹzźГЃКЌгѓкќΑΆΕΈΗΉΙΊΟΌΥΎΩΏϊΐαάεέηήιίϋΰοόυύωώ\
+    \u{302}AÂEÊIÎOÔUÛaâeêiîoôuûCĈcĉGĜgĝHĤhĥJĴjĵSŜsŝWŴwŵYŶyŷ\
+    \u{303}AÃNÑOÕaãnñoõIĨiĩUŨuũ\
+    \u{304}AĀaāEĒeēIĪiīOŌoōUŪuū\
+    \u{306}AĂaăEĔeĕGĞgğIĬiĭOŎoŏUŬuŭУЎИЙийуў\
+    \u{307}CĊcċEĖeėGĠgġIİZŻzż\
+    \u{308}AÄEËIÏOÖUÜaäeëiïoöuüyÿYŸЕЁІЇеёіїΙΪΥΫιϊυϋ\
+    \u{30a}AÅaåUŮuů\
+    \u{30b}OŐoőUŰuű\
+    \u{30c}CČcčDĎdďEĚeěLĽlľNŇnňRŘrřSŠsšTŤtťZŽzž\
+    \u{326}SȘsșTȚtț\
+    \u{327}CÇcçGĢgģKĶkķLĻlļNŅnņRŖrŗSŞsşTŢtţ\
+    \u{328}AĄaąEĘeęIĮiįUŲuų";
+
 /// A password: typed twice at a terminal, or the first line of any other standard input.
 ///
-/// The page composes what is typed (NFC), and this program does not know how: what the page may send otherwise is
-/// refused, since nobody could log in there by it, and with it some that it would not.
+/// The page composes what is typed (NFC). Here that is done for the languages of Europe, and what else the page may send
+/// in other characters is refused, since nobody could log in there by it, and with it some that it would not.
 pub(super) fn new_password() -> anyhow::Result<String> {
-    let password = entered()?;
+    let password = composed(&entered()?);
     if !password.chars().all(stays_as_it_is) {
         bail!(
             "this password has a character that the page may join with others or replace (NFC): type a letter and its \
@@ -24,6 +41,33 @@ pub(super) fn new_password() -> anyhow::Result<String> {
         );
     }
     Ok(password)
+}
+
+/// The text with each letter and the mark behind it as one, as far as [`COMPOSED`] knows them. If no mark is left, that is
+/// NFC.
+fn composed(text: &str) -> String {
+    let mut composed = String::new();
+    for char in text.chars() {
+        let joined = composed.chars().next_back().and_then(|letter| join(letter, char));
+        if joined.is_some() {
+            composed.pop();
+        }
+        composed.push(joined.unwrap_or(char));
+    }
+    composed
+}
+
+fn join(letter: char, mark: char) -> Option<char> {
+    let is_mark = |char| ('\u{300}'..='\u{328}').contains(&char);
+    let (_, pairs) = COMPOSED.split_once(mark).filter(|_| is_mark(mark))?;
+    let mut chars = pairs.chars();
+    loop {
+        match (chars.next()?, chars.next()) {
+            (base, joined) if base == letter => return joined,
+            (base, _) if is_mark(base) => return None,
+            _ => {}
+        }
+    }
 }
 
 /// Whether NFC leaves a character as it is, whatever stands beside it: that is known of those of whole blocks, most of
