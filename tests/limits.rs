@@ -346,6 +346,36 @@ async fn a_user_at_the_address_of_somebody_who_guesses_gets_in() {
 }
 
 #[tokio::test]
+async fn from_a_new_address_an_owner_gets_in_though_others_guess_at_the_name_without_end() {
+    let server = TestServer::with(&["--auth-rate", "20", "--trusted-proxy", "127.0.0.1"]);
+    Client::register(&server, "ada").await;
+    let log_in = |address: String, password: &str| {
+        let account = json!({"username": "ada", "password": password});
+        server.post("/login").header("X-Forwarded-For", &address).json(&account)
+    };
+    // Fifty guesses may come at once, and fifty in a minute.
+    let mut guessers = tokio::task::JoinSet::new();
+    for host in 1..=6 {
+        let guess = log_in(format!("198.51.100.{host}"), "a wild guess");
+        guessers.spawn(async move {
+            loop {
+                guess.clone().send().await;
+            }
+        });
+    }
+    within("guesses to be refused", async {
+        for host in 1.. {
+            if log_in(format!("192.0.2.{host}"), "a wild guess").send().await.status == 429 {
+                return;
+            }
+        }
+    })
+    .await;
+    let owner = log_in("203.0.113.1".into(), PASSWORD);
+    within("the owner to get in", async { while owner.clone().send().await.status != 200 {} }).await;
+}
+
+#[tokio::test]
 async fn an_address_creates_no_more_accounts_by_hurrying() {
     let server = TestServer::with(&["--auth-rate", "30"]);
     let mut hurrying = tokio::task::JoinSet::new();

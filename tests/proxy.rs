@@ -4,7 +4,6 @@ mod common;
 
 use common::{CLOSE, Client, FIN, PASSWORD, RawClient, Request, Response, TestServer, wait_while, within};
 use serde_json::json;
-use tokio::task::JoinSet;
 
 /// Tries to log in as somebody who does not exist, forwarded for `addresses`.
 async fn login_for(server: &TestServer, addresses: &[&str]) -> Response {
@@ -51,36 +50,6 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     assert_eq!(login_for(&server, &["fe80::1"]).await.status, 429, "and it is one with and without");
     server.stop().await;
     assert!(!server.log().contains("is ignored"), "there is nothing to warn about");
-}
-
-#[tokio::test]
-async fn from_a_new_address_an_owner_gets_in_though_others_guess_at_the_name_without_end() {
-    let server = TestServer::with(&["--auth-rate", "20", "--trusted-proxy", "127.0.0.1"]);
-    Client::register(&server, "ada").await;
-    let log_in = |address: String, password: &str| {
-        let account = json!({"username": "ada", "password": password});
-        server.post("/login").header("X-Forwarded-For", &address).json(&account)
-    };
-    // Fifty guesses may come at once, and fifty in a minute.
-    let mut guessers = JoinSet::new();
-    for host in 1..=6 {
-        let guess = log_in(format!("198.51.100.{host}"), "a wild guess");
-        guessers.spawn(async move {
-            loop {
-                guess.clone().send().await;
-            }
-        });
-    }
-    within("guesses to be refused", async {
-        for host in 1.. {
-            if log_in(format!("192.0.2.{host}"), "a wild guess").send().await.status == 429 {
-                return;
-            }
-        }
-    })
-    .await;
-    let owner = log_in("203.0.113.1".into(), PASSWORD);
-    within("the owner to get in", async { while owner.clone().send().await.status != 200 {} }).await;
 }
 
 #[tokio::test]
