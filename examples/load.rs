@@ -152,6 +152,19 @@ enum Scenario {
         #[arg(long, default_value_t = 10_000)]
         people: usize,
     },
+    /// As many people are inside when the server is restarted, and all come back at once, having missed a little.
+    ///
+    /// It works on servers started with --spawn, like `join`.
+    Restart {
+        #[arg(long, default_value_t = 10_000)]
+        people: usize,
+        /// How many are on their way in at once.
+        #[arg(long, default_value_t = 250)]
+        at_once: usize,
+        /// Messages that each of them has missed.
+        #[arg(long, default_value_t = 10)]
+        missed: u64,
+    },
     /// One connection after another: the cost of an upgrade and an `auth`.
     Connect {
         #[arg(long, default_value_t = 5000)]
@@ -215,6 +228,7 @@ impl Scenario {
             Self::Idle { clients: 10_000, heavy: 1000, seconds: 60 },
             Self::Stall { clients: 100, stalling: 10, rate: 5000.0, senders: 10, seconds: 10 },
             Self::Join { people: 10_000 },
+            Self::Restart { people: 10_000, at_once: 250, missed: 10 },
             Self::Connect { connections: 5000 },
             Self::History { requests: 5000 },
         ]
@@ -227,7 +241,7 @@ impl Scenario {
 
     /// How many users it needs, if their number is the point.
     fn users(&self) -> Option<usize> {
-        if let Self::Join { people } = self { Some(*people) } else { None }
+        if let Self::Join { people } | Self::Restart { people, .. } = self { Some(*people) } else { None }
     }
 
     /// How many messages it finds.
@@ -248,6 +262,9 @@ impl Scenario {
                 format!("stall: {stalling} of {clients} clients stop reading for {seconds} s, {rate} messages/s")
             }
             Self::Join { people } => format!("join: {people} people come and go"),
+            Self::Restart { people, at_once, missed } => {
+                format!("restart: {people} people come back, {at_once} at once, and have missed {missed} messages")
+            }
             Self::Connect { connections } => format!("connect: {connections} upgrades and auths"),
             Self::History { requests } => format!("history: {requests} pages of 50"),
             Self::List { open_rooms, requests } => format!("list: {requests} lists of {open_rooms} rooms"),
@@ -261,7 +278,7 @@ impl Scenario {
         }
     }
 
-    fn run(&self, server: &Server, size: usize, rooms: usize) -> Result<Column> {
+    fn run(&self, server: &mut Server, size: usize, rooms: usize) -> Result<Column> {
         let crew = |clients, senders, stalling| Crew { clients, senders, stalling, rooms, size, sample: 1 };
         match *self {
             Self::Paced { clients, rate, senders, seconds } => {
@@ -277,6 +294,7 @@ impl Scenario {
                 scenario::stall(server, crew(clients, senders, stalling), rate, Duration::from_secs(seconds))
             }
             Self::Join { people } => scenario::join(server, crew(people, 0, 0)),
+            Self::Restart { people, at_once, missed } => scenario::restart(server, crew(people, 1, 0), at_once, missed),
             Self::Connect { connections } => scenario::connect(server, connections),
             Self::History { requests } => scenario::history(server, crew(1, 1, 0), requests),
             Self::List { open_rooms, requests } => scenario::list(server, open_rooms, requests),
@@ -383,7 +401,7 @@ fn compare(arguments: &Arguments, scenario: &Scenario, targets: &[Target]) -> Re
                 }
                 Target::Running { address, pid } => Server::attach(*address, *pid, users),
             };
-            let column = server.and_then(|server| scenario.run(&server, arguments.size, arguments.rooms));
+            let column = server.and_then(|mut server| scenario.run(&mut server, arguments.size, arguments.rooms));
             let mut column = column.with_context(|| format!("{}: {}", target.name(), scenario.title()))?;
             target.name().clone_into(&mut column.server);
             match columns.get_mut(index) {

@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use crate::report::Histogram;
 use crate::seen::{Arrival, Seen};
 use crate::server::{Server, machine_cpu, own_cpu};
-use crate::wire::{CLOSE, FieldFinder, Http, MASK, PING, PONG, TEXT, enter, leading_number, next_frame, put_frame};
+use crate::wire::{
+    CLOSE, Entering, FieldFinder, Http, MASK, PING, PONG, TEXT, Welcome, enter, leading_number, next_frame, put_frame,
+};
 
 const BUFFER: usize = 256 * 1024;
 const EVENTS: usize = 512;
@@ -40,6 +42,8 @@ struct Stamp {
 
 struct Client {
     stream: TcpStream,
+    /// While it is on its way in.
+    entering: Option<Box<Entering>>,
     user: usize,
     /// Where it talks: an index of the fleet's rooms.
     room: usize,
@@ -115,6 +119,8 @@ pub(crate) struct Crew {
 pub(crate) struct Fleet<'server> {
     server: &'server Server,
     crew: Crew,
+    /// How many clients are on their way in.
+    entering: usize,
     epoll: OwnedFd,
     clients: Vec<Client>,
     buffer: Vec<u8>,
@@ -145,11 +151,54 @@ struct Finders {
 impl<'server> Fleet<'server> {
     /// Connects and authenticates all of the crew, sharing out the server's users among them.
     pub(crate) fn connect(server: &'server Server, crew: Crew) -> Result<Self> {
+        let mut fleet = Self::nobody(server, crew)?;
+        for index in 0..crew.clients {
+            fleet.connect_one(index)?;
+            if index % CONNECTS_A_TURN == 0 {
+                fleet.turn(Duration::ZERO)?;
+            }
+        }
+        Ok(fleet)
+    }
+
+    /// Connects the crew, so many of them at once, and waits until the last is in and has read up to `last_id`. `resume`
+    /// is what each has read before: up to which id, in which history.
+    pub(crate) fn storm(
+        server: &'server Server,
+        crew: Crew,
+        at_once: usize,
+        resume: Option<(u64, &str)>,
+        last_id: u64,
+    ) -> Result<Self> {
+        let mut fleet = Self::nobody(server, crew)?;
+        let is_there = |client: &Client| client.entering.is_none() && client.seen.last_id() >= last_id;
+        // All before this one are in: they are looked at once.
+        let mut there = 0;
+        while there < crew.clients {
+            while fleet.clients.len() < crew.clients && fleet.entering < at_once {
+                let user = fleet.clients.len() % server.tokens.len();
+                let (stream, entering) = Entering::start(server.address, &server.tokens[user], crew.rooms > 0, resume)?;
+                fleet.add(stream, user, Some(Box::new(entering)))?;
+            }
+            fleet.turn(Duration::from_millis(1))?;
+            there += fleet.clients[there..].iter().take_while(|client| is_there(client)).count();
+        }
+        Ok(fleet)
+    }
+
+    /// Up to where a client has read, and in which history.
+    pub(crate) fn last_read(&self) -> Result<(u64, String)> {
+        let client = self.clients.first().context("there are no clients")?;
+        Ok((client.seen.last_id(), client.epoch.clone()))
+    }
+
+    fn nobody(server: &'server Server, crew: Crew) -> Result<Self> {
         let readers = crew.clients.saturating_sub(crew.stalling);
         ensure!(readers > 0 && crew.senders <= readers, "more senders or stalling than clients");
-        let mut fleet = Self {
+        Ok(Self {
             server,
             crew,
+            entering: 0,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             clients: Vec::with_capacity(crew.clients),
             buffer: vec![0; BUFFER],
@@ -164,14 +213,7 @@ impl<'server> Fleet<'server> {
             acks: Histogram::default(),
             finders: Finders::default(),
             catch_up: CatchUp::start(server.address),
-        };
-        for index in 0..crew.clients {
-            fleet.connect_one(index)?;
-            if index % CONNECTS_A_TURN == 0 {
-                fleet.turn(Duration::ZERO)?;
-            }
-        }
-        Ok(fleet)
+        })
     }
 
     fn connect_one(&mut self, index: usize) -> Result<()> {
@@ -182,21 +224,35 @@ impl<'server> Fleet<'server> {
         if stalls {
             rustix::net::sockopt::set_socket_recv_buffer_size(&stream, STALLING_RECEIVE_BUFFER)?;
         }
+        self.add(stream, user, None)?;
+        self.let_in(index, welcome, &rest)
+    }
+
+    fn add(&mut self, stream: TcpStream, user: usize, entering: Option<Box<Entering>>) -> Result<()> {
+        let index = self.clients.len();
         stream.set_nonblocking(true)?;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), EventFlags::IN)?;
+        self.entering += usize::from(entering.is_some());
         self.clients.push(Client {
             stream,
+            entering,
             user,
             room: user % self.stored.len(),
             partial: Vec::new(),
             unsent: Vec::new(),
             waits_to_send: false,
             unacknowledged: Vec::new(),
-            epoch: welcome.epoch,
-            seen: Seen::after(welcome.last_id),
-            counted: !stalls,
+            epoch: String::new(),
+            seen: Seen::after(0),
+            counted: index < self.crew.clients - self.crew.stalling,
         });
-        self.consume(index, &rest)
+        Ok(())
+    }
+
+    fn let_in(&mut self, index: usize, welcome: Welcome, rest: &[u8]) -> Result<()> {
+        let client = &mut self.clients[index];
+        (client.epoch, client.seen) = (welcome.epoch, Seen::after(welcome.after));
+        self.consume(index, rest)
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -383,6 +439,9 @@ impl<'server> Fleet<'server> {
     }
 
     fn read(&mut self, index: usize) -> Result<()> {
+        if self.clients[index].entering.is_some() {
+            return self.advance(index);
+        }
         let mut buffer = mem::take(&mut self.buffer);
         let client = &mut self.clients[index];
         let start = client.partial.len();
@@ -395,6 +454,15 @@ impl<'server> Fleet<'server> {
         };
         self.buffer = buffer;
         outcome
+    }
+
+    fn advance(&mut self, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        let Some(entering) = &mut client.entering else { return Ok(()) };
+        let Some((welcome, rest)) = entering.advance(&mut client.stream)? else { return Ok(()) };
+        client.entering = None;
+        self.entering -= 1;
+        self.let_in(index, welcome, &rest)
     }
 
     fn consume(&mut self, index: usize, bytes: &[u8]) -> Result<()> {

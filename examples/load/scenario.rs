@@ -28,6 +28,8 @@ const FLOOD_SAMPLE: u64 = 16;
 /// Just under the contract's largest frame, 64 KiB, with its JSON and masking key.
 const HEAVY_FRAME: usize = 64 * 1024 - 64;
 const PAGE: &str = "/messages?limit=50";
+/// Slow enough that nobody falls behind before the restart.
+const RATE_OF_THE_MISSED: f64 = 20.0;
 const MESSAGES_FOR_HISTORY: u64 = 1_000;
 
 const MEGABYTE: f64 = 1e6;
@@ -139,6 +141,35 @@ pub(crate) fn join(server: &Server, crew: Crew) -> Result<Column> {
     column.put("CPU µs a join", cpu_micros(before, joined) / people);
     column.put("joins and leaves told, a person", told as f64 / people);
     column.put("CPU µs a leave", cpu_micros(joined, left) / people);
+    column.put("peak RSS, MB", server.memory().map_or(f64::NAN, |memory| memory.peak as f64 / MEGABYTE));
+    Ok(column)
+}
+
+/// The server is restarted while many users are inside, who all come back at once and have missed a little.
+pub(crate) fn restart(server: &mut Server, crew: Crew, at_once: usize, missed: u64) -> Result<Column> {
+    let mut fleet = Fleet::storm(server, crew, at_once, None, 0)?;
+    let (last_read, epoch) = fleet.last_read()?;
+    fleet.send_paced(RATE_OF_THE_MISSED);
+    while fleet.counters().acks < missed {
+        fleet.run_for(Duration::from_millis(1))?;
+    }
+    ensure!(fleet.settle()? == 0, "not everything arrived");
+    let (last_id, _) = fleet.last_read()?;
+    drop(fleet);
+    server.restart()?;
+    let (before, begun) = (server.cpu(), Instant::now());
+    let mut fleet = Fleet::storm(server, crew, at_once, Some((last_read, &epoch)), last_id)?;
+    let elapsed = begun.elapsed();
+    until_at_rest(server, &mut fleet)?;
+
+    let people = crew.clients as f64;
+    let mut column = Column::default();
+    column.put("all back after, s", elapsed.as_secs_f64());
+    column.put("CPU µs each", cpu_micros(before, server.cpu()) / people);
+    column.put("missed by each", (last_id - last_read) as f64);
+    column.put("read again, each", fleet.counters().deliveries as f64 / people);
+    column.put("joins and leaves told, a person", fleet.counters().notices as f64 / people);
+    column.put("resyncs", fleet.counters().resyncs as f64);
     column.put("peak RSS, MB", server.memory().map_or(f64::NAN, |memory| memory.peak as f64 / MEGABYTE));
     Ok(column)
 }

@@ -20,6 +20,7 @@ use crate::wire::Http;
 const TICKS_PER_SECOND: u64 = 100;
 /// A password takes tens of milliseconds to hash, so more users than these are not registered but inserted.
 const MANY_USERS: usize = 16;
+const DATABASE: &str = "load.db";
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -36,7 +37,9 @@ pub(crate) struct Server {
     pub(crate) rss_at_rest: Option<u64>,
     pid: Option<u32>,
     child: Option<Child>,
-    _directory: Option<TempDir>,
+    /// How it was started; none if it was there already.
+    command: Option<String>,
+    directory: Option<TempDir>,
 }
 
 impl Server {
@@ -46,32 +49,33 @@ impl Server {
     pub(crate) fn spawn(command: &str, database_directory: &Path, users: usize, messages: u32) -> Result<Self> {
         let directory = TempDir::with_prefix_in("load-", database_directory)
             .with_context(|| format!("cannot make a directory in {}", database_directory.display()))?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let database = directory.path().join("load.db");
+        let database = directory.path().join(DATABASE);
         let mut server = Self {
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            address: TcpListener::bind("127.0.0.1:0")?.local_addr()?,
             tokens: Vec::new(),
             names: Vec::new(),
             start_time: None,
             rss_at_rest: None,
             pid: None,
             child: None,
-            _directory: Some(directory),
+            command: Some(command.to_owned()),
+            directory: Some(directory),
         };
-        server.start(command, port, &database)?;
+        server.start()?;
         let made = make_users(server.address, users.min(MANY_USERS))?;
         server.stop()?;
         let inserted = insert_users(&database, users.saturating_sub(MANY_USERS))?;
         insert_messages(&database, messages)?;
         (server.names, server.tokens) = made.into_iter().chain(inserted).unzip();
-        server.start(command, port, &database)?;
+        server.start()?;
         Ok(server)
     }
 
     /// A server that runs already; without `pid` its CPU and memory stay unknown.
     pub(crate) fn attach(address: SocketAddr, pid: Option<u32>, users: usize) -> Result<Self> {
         let (names, tokens) = make_users(address, users)?.into_iter().unzip();
-        Ok(Self { address, tokens, names, start_time: None, rss_at_rest: None, pid, child: None, _directory: None })
+        let (start_time, rss_at_rest, child, command, directory) = (None, None, None, None, None);
+        Ok(Self { address, tokens, names, start_time, rss_at_rest, pid, child, command, directory })
     }
 
     /// Makes so many private rooms and shares the users out among them in turn: the one at `index` is in room `index %
@@ -86,7 +90,16 @@ impl Server {
         (0..rooms).map(make).collect()
     }
 
-    fn start(&mut self, command: &str, port: u16, database: &Path) -> Result<()> {
+    /// Stops it as an update does, and starts it again.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let (command, directory) =
+            self.command.as_ref().zip(self.directory.as_ref()).context("only a server of --spawn can be started")?;
+        let (database, port) = (directory.path().join(DATABASE), self.address.port());
         let path = database.to_str().context("the database's path is not UTF-8")?;
         let mut words = command.split_whitespace().map(|word| word.replace("{port}", &port.to_string()));
         let program = words.next().context("the command to start is empty")?;

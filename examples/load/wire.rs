@@ -107,7 +107,8 @@ pub(crate) fn leading_number(bytes: &[u8]) -> u64 {
 
 /// What `auth_success` said.
 pub(crate) struct Welcome {
-    pub(crate) last_id: u64,
+    /// What comes is after this id.
+    pub(crate) after: u64,
     pub(crate) epoch: String,
 }
 
@@ -271,57 +272,79 @@ pub(crate) fn enter(
     rooms: bool,
     resume: Option<(u64, &str)>,
 ) -> Result<(TcpStream, Welcome, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(
-        format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY}\r\n\r\n"
-        )
-        .as_bytes(),
-    )?;
-    let mut received = Vec::new();
-    let head = loop {
-        read_more(&mut stream, &mut received)?;
-        if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
+    let (mut stream, mut entering) = Entering::start(address, token, rooms, resume)?;
+    loop {
+        if let Some((welcome, rest)) = entering.advance(&mut stream)? {
+            return Ok((stream, welcome, rest));
         }
-    };
-    ensure!(
-        received.starts_with(b"HTTP/1.1 101"),
-        "the upgrade was refused: {}",
-        String::from_utf8_lossy(&received[..head]).lines().next().unwrap_or_default()
-    );
-
-    let resume =
-        resume.map_or(String::new(), |(last_id, epoch)| format!(r#","last_id":{last_id},"epoch":{}"#, json!(epoch)));
-    let rooms = if rooms { r#","rooms":true"# } else { "" };
-    let auth = format!(r#"{{"type":"auth","token":{}{rooms}{resume}}}"#, json!(token));
-    let mut frame = Vec::new();
-    put_frame(&mut frame, TEXT, auth.as_bytes(), Some(MASK));
-    stream.write_all(&frame)?;
-    let answer = loop {
-        if let Some(frame) = next_frame(&received, head) {
-            break frame.payload;
-        }
-        read_more(&mut stream, &mut received)?;
-    };
-    let welcome: Value = serde_json::from_slice(&received[answer.clone()]).context("the first frame is no JSON")?;
-    ensure!(welcome["type"] == "auth_success", "not let in: {welcome}");
-    let welcome = Welcome {
-        last_id: welcome["last_id"].as_u64().context("auth_success without last_id")?,
-        epoch: welcome["epoch"].as_str().unwrap_or_default().to_owned(),
-    };
-    Ok((stream, welcome, received.split_off(answer.end)))
+    }
 }
 
-fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<()> {
-    let mut buffer = [0; 4096];
-    let count = stream.read(&mut buffer)?;
-    if count == 0 {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("the server closed while letting us in");
+/// A client on its way in: upgraded, then authenticated.
+pub(crate) struct Entering {
+    auth: Vec<u8>,
+    resume: Option<u64>,
+    received: Vec<u8>,
+    /// Where the upgrade's answer ends, once it has come.
+    head: Option<usize>,
+}
+
+impl Entering {
+    /// Connects, and asks for the upgrade.
+    pub(crate) fn start(
+        address: SocketAddr,
+        token: &str,
+        rooms: bool,
+        resume: Option<(u64, &str)>,
+    ) -> Result<(TcpStream, Self)> {
+        let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.write_all(
+            format!(
+                "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY}\r\n\r\n"
+            )
+            .as_bytes(),
+        )?;
+        let continued = resume
+            .map_or(String::new(), |(last_id, epoch)| format!(r#","last_id":{last_id},"epoch":{}"#, json!(epoch)));
+        let rooms = if rooms { r#","rooms":true"# } else { "" };
+        let frame = format!(r#"{{"type":"auth","token":{}{rooms}{continued}}}"#, json!(token));
+        let mut auth = Vec::new();
+        put_frame(&mut auth, TEXT, frame.as_bytes(), Some(MASK));
+        let resume = resume.map(|(last_id, _)| last_id);
+        Ok((stream, Self { auth, resume, received: Vec::new(), head: None }))
     }
-    received.extend_from_slice(&buffer[..count]);
-    Ok(())
+
+    /// Reads once, and answers. Once the client is in: what `auth_success` said, and the bytes that came after it.
+    pub(crate) fn advance(&mut self, stream: &mut TcpStream) -> Result<Option<(Welcome, Vec<u8>)>> {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("the server closed while letting us in");
+        }
+        let received = &mut self.received;
+        received.extend_from_slice(&buffer[..count]);
+        if self.head.is_none() {
+            let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+            ensure!(
+                received.starts_with(b"HTTP/1.1 101"),
+                "the upgrade was refused: {}",
+                String::from_utf8_lossy(&received[..end]).lines().next().unwrap_or_default()
+            );
+            self.head = Some(end + 4);
+            stream.write_all(&self.auth)?;
+        }
+        let Some(answer) = self.head.and_then(|head| next_frame(received, head)).map(|frame| frame.payload) else {
+            return Ok(None);
+        };
+        let welcome: Value = serde_json::from_slice(&received[answer.clone()]).context("the first frame is no JSON")?;
+        ensure!(welcome["type"] == "auth_success", "not let in: {welcome}");
+        let welcome = Welcome {
+            after: self.resume.or(welcome["last_id"].as_u64()).context("auth_success without last_id")?,
+            epoch: welcome["epoch"].as_str().unwrap_or_default().to_owned(),
+        };
+        Ok(Some((welcome, received.split_off(answer.end))))
+    }
 }
