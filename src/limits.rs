@@ -169,8 +169,11 @@ pub(crate) const REFUSALS_AT_ONCE: usize = 32;
 pub(crate) const HUB_CAPACITY: usize = 1_024;
 /// Messages of a commit encoded into one batch.
 pub(crate) const BATCH_MAX_MESSAGES: usize = 1_024;
-/// Bytes of frames of a commit encoded into one batch.
-pub(crate) const BATCH_MAX_BYTES: usize = 64 * 1024;
+/// Bytes of frames of a commit encoded into one batch: several times what the readers of one room get of it, so that
+/// what is said in many rooms at once does not come to each in small pieces.
+pub(crate) const BATCH_MAX_BYTES: usize = 192 * 1024;
+/// Bytes of a batch that are for the same readers.
+pub(crate) const PART_MAX_BYTES: usize = 64 * 1024;
 /// Entries of the channel that a shard may be behind before the next commit waits for it.
 pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
 /// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
@@ -178,8 +181,12 @@ pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
 pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that a shard joins into one write.
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
-/// Parts of a batch that a shard keeps for other subscribers who get the same: with [`WRITE_MAX_BYTES`] each, 4 MiB.
+// Someone who reads all the rooms is sent all of it at once.
+const _: () = assert!(BATCH_MAX_BYTES + WRITE_MAX_BYTES <= UNSENT_MAX_BYTES as usize);
+/// Parts of a batch that a shard keeps for other subscribers who get the same.
 pub(crate) const PARTS_KEPT: usize = 64;
+/// Bytes of those parts at which it forgets them.
+pub(crate) const PARTS_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Sockets that a shard writes to before it yields to other tasks.
 pub(crate) const SOCKETS_PER_YIELD: usize = 32;
 /// How many times per ping interval a shard looks for connections to ping or close.

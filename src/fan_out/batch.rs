@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::limits::{BATCH_MAX_BYTES, BATCH_MAX_MESSAGES, PARTS_KEPT};
+use crate::limits::{BATCH_MAX_BYTES, BATCH_MAX_MESSAGES, PART_MAX_BYTES, PARTS_KEPT, PARTS_MAX_BYTES};
 use crate::model::{MessageId, UserId};
 use crate::protocol::{Encoder, ServerFrame};
 use crate::room::{Audience, RoomId};
@@ -286,11 +286,12 @@ pub(crate) struct Delivery<'a> {
     from: Position,
     /// The parts gathered so far, by their set of reaches.
     parts: HashMap<u64, FrameBatch>,
+    parts_bytes: usize,
 }
 
 impl<'a> Delivery<'a> {
     pub(crate) fn new(batch: &'a FrameBatch, from: Position) -> Self {
-        Self { batch, from, parts: HashMap::new() }
+        Self { batch, from, parts: HashMap::new(), parts_bytes: 0 }
     }
 
     /// Where a subscriber that keeps up stands: at `position`, or further on if later batches skipped it.
@@ -312,10 +313,16 @@ impl<'a> Delivery<'a> {
         if reaches.count_ones() as usize == self.batch.reaches.len() {
             return self.batch;
         }
-        if self.parts.len() >= PARTS_KEPT && !self.parts.contains_key(&reaches) {
+        if (self.parts.len() >= PARTS_KEPT || self.parts_bytes >= PARTS_MAX_BYTES) && !self.parts.contains_key(&reaches)
+        {
             self.parts.clear();
+            self.parts_bytes = 0;
         }
-        self.parts.entry(reaches).or_insert_with(|| self.batch.select(reaches, Position::default()))
+        self.parts.entry(reaches).or_insert_with(|| {
+            let part = self.batch.select(reaches, Position::default());
+            self.parts_bytes += part.bytes.len();
+            part
+        })
     }
 
     /// The part of the batch for a reader that has some of it already.
@@ -330,6 +337,10 @@ pub(crate) struct FrameBatchBuilder {
     encoder: Encoder,
     frames: Vec<Frame>,
     reaches: Vec<Reach>,
+    /// The bytes of each reach.
+    sizes: Vec<usize>,
+    /// The largest of them.
+    largest: usize,
 }
 
 impl FrameBatchBuilder {
@@ -346,15 +357,20 @@ impl FrameBatchBuilder {
     fn note(&mut self, kind: FrameKind, reach: Reach) {
         let at = self.reaches.iter().rposition(|known| *known == reach).unwrap_or_else(|| {
             self.reaches.push(reach);
+            self.sizes.push(0);
             self.reaches.len() - 1
         });
+        let end = self.encoder.len();
+        self.sizes[at] += end - self.frames.last().map_or(0, |frame| frame.end);
+        self.largest = self.largest.max(self.sizes[at]);
         let reach = u8::try_from(at).expect("a batch has at most 64 reaches");
-        self.frames.push(Frame { end: self.encoder.len(), kind, reach });
+        self.frames.push(Frame { end, kind, reach });
     }
 
     /// Whether a limit is reached, and the next frame belongs in another batch.
     pub(crate) fn is_full(&self) -> bool {
-        self.encoder.len() >= BATCH_MAX_BYTES
+        self.largest >= PART_MAX_BYTES
+            || self.encoder.len() >= BATCH_MAX_BYTES
             || self.frames.len() >= BATCH_MAX_MESSAGES
             || self.reaches.len() >= REACHES_MAX
     }
@@ -389,6 +405,25 @@ mod tests {
 
     fn reader(user: UserId, rooms: &[RoomId]) -> ReaderScope<'_> {
         ReaderScope { user, all_rooms: true, rooms }
+    }
+
+    /// Bytes of a batch that frames of these reaches in turn fill.
+    fn bytes_when_full(reaches: &[Reach]) -> usize {
+        let (mut batch, mut turns) = (FrameBatchBuilder::default(), reaches.iter().cycle());
+        while !batch.is_full() {
+            push(&mut batch, 500, *turns.next().unwrap());
+        }
+        batch.encoder.len()
+    }
+
+    #[test]
+    fn the_talk_of_several_rooms_fills_more_than_one_part_of_a_batch_but_not_any_number() {
+        let rooms = |count| (1..=count).map(|room| Reach::of_room(RoomId(room), Audience::Members(RoomId(room))));
+        let frame_bytes = 600;
+        for (count, most) in [(1, PART_MAX_BYTES), (2, 2 * PART_MAX_BYTES), (20, BATCH_MAX_BYTES)] {
+            let bytes = bytes_when_full(&rooms(count).collect::<Vec<_>>());
+            assert!((most - 2 * frame_bytes..most + frame_bytes).contains(&bytes), "{count} rooms: {bytes}");
+        }
     }
 
     #[test]
