@@ -40,6 +40,9 @@ pub(crate) struct Presence {
 struct Online {
     /// Sorted, since the list on the wire is.
     users: BTreeMap<Username, User>,
+    /// The list on the wire, until it changes: when thousands come at once, most of them change none of it, and each is
+    /// sent all of it.
+    list: Option<Arc<[Username]>>,
     /// Bots with a connection: they are not present, and nobody is told of them.
     bots: BTreeMap<Username, User>,
     /// Connections of all users. Counted where a guard is dropped, so that no connection can end and still be counted.
@@ -71,7 +74,7 @@ struct User {
 pub(crate) struct OnlineSnapshot {
     pub(crate) online: usize,
     /// The first of them in alphabetical order, up to [`USERS_LISTED_MAX`].
-    pub(crate) users: Vec<Username>,
+    pub(crate) users: Arc<[Username]>,
     pub(crate) seq: u64,
 }
 
@@ -122,7 +125,8 @@ impl Presence {
         if is_first_here {
             online.tell(Local::Came(username));
         }
-        let announced = is_first && online.announce(&self.hub, &ServerFrame::UserJoin { username: username.as_str() });
+        let announced =
+            is_first && online.announce(&self.hub, username, &ServerFrame::UserJoin { username: username.as_str() });
         let snapshot = online.snapshot();
         drop(online);
         Ok((PresenceGuard { presence: Arc::clone(self), username: username.clone(), is_bot }, snapshot, announced))
@@ -223,7 +227,7 @@ impl Presence {
         }
         if was_last {
             online.users.remove(username);
-            online.announce(&self.hub, &ServerFrame::UserLeave { username: username.as_str() });
+            online.announce(&self.hub, username, &ServerFrame::UserLeave { username: username.as_str() });
         }
     }
 }
@@ -239,14 +243,15 @@ impl Online {
         self.users.get_mut(username).or_else(|| self.bots.get_mut(username))
     }
 
-    fn snapshot(&self) -> OnlineSnapshot {
-        let users = self.users.keys().take(USERS_LISTED_MAX).cloned().collect();
-        OnlineSnapshot { online: self.users.len(), users, seq: self.seq }
+    fn snapshot(&mut self) -> OnlineSnapshot {
+        let users = self.list.get_or_insert_with(|| self.users.keys().take(USERS_LISTED_MAX).cloned().collect());
+        OnlineSnapshot { online: self.users.len(), users: Arc::clone(users), seq: self.seq }
     }
 
-    /// Publishes a change, by name or by count; returns whether it was by name. When the server switches between the
-    /// two, it publishes at once.
-    fn announce(&mut self, hub: &Hub, change: &ServerFrame<'_>) -> bool {
+    /// Publishes that a user has come or gone, by name or by count; returns whether it was by name. When the server
+    /// switches between the two, it publishes at once.
+    fn announce(&mut self, hub: &Hub, username: &Username, change: &ServerFrame<'_>) -> bool {
+        self.list.take_if(|list| list.get(USERS_LISTED_MAX - 1).is_none_or(|last| username <= last));
         match (self.counting, self.users.len()) {
             (false, COUNT_MORE..) | (true, ..NAMES_BELOW) => {
                 self.counting = !self.counting;
@@ -270,7 +275,7 @@ impl Online {
         self.changed = false;
         self.seq += 1;
         let OnlineSnapshot { online, users, seq } = self.snapshot();
-        let users = (!self.counting).then_some(&users[..]);
+        let users = (!self.counting).then_some(&*users);
         hub.publish_frame(&ServerFrame::Presence { online, users }, FrameKind::Presence(seq), Reach::ALL);
     }
 }
@@ -306,6 +311,25 @@ impl Drop for PresenceGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_has_the_first_names_whoever_comes_and_goes() {
+        let presence = Arc::new(Presence::new(Hub::new(), 0));
+        let name = |number: usize| Username::parse(&format!("user{number:03}")).unwrap();
+        let mut inside = std::collections::BTreeMap::new();
+        // Each number up to 251 once, far from its neighbours: 83 and 251 have no common divisor.
+        let numbers = (0..251).map(|number| number * 83 % 251);
+        for (number, comes) in numbers.clone().map(|number| (number, true)).chain(numbers.map(|number| (number, false)))
+        {
+            if comes {
+                inside.insert(name(number), presence.enter(&name(number), false).unwrap().0);
+            } else {
+                inside.remove(&name(number));
+            }
+            let expected: Vec<_> = inside.keys().take(USERS_LISTED_MAX).cloned().collect();
+            assert_eq!(presence.snapshot().users[..], expected);
+        }
+    }
 
     #[test]
     fn a_bot_that_leaves_takes_nobody_of_its_name_along() {

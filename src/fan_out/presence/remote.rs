@@ -119,7 +119,7 @@ impl Online {
         let is_first = user.connections == 0 && user.nodes.is_empty();
         user.nodes.push(Arc::clone(node));
         if is_first {
-            self.announce(hub, &ServerFrame::UserJoin { username: username.as_str() });
+            self.announce(hub, username, &ServerFrame::UserJoin { username: username.as_str() });
         }
     }
 
@@ -128,7 +128,7 @@ impl Online {
         user.nodes.retain(|known| **known != *node);
         if user.connections == 0 && user.nodes.is_empty() {
             self.users.remove(username);
-            self.announce(hub, &ServerFrame::UserLeave { username: username.as_str() });
+            self.announce(hub, username, &ServerFrame::UserLeave { username: username.as_str() });
         }
     }
 }
