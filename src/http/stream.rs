@@ -61,10 +61,10 @@ impl Read for HttpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         // Hyper's cursor has no safe view of its uninitialised bytes, so the data passes through a small initialised
         // buffer.
-        let mut bytes = [0; 4096];
-        let len = bytes.len().min(buf.remaining());
         loop {
             std::task::ready!(self.stream.poll_read_ready(cx))?;
+            let mut bytes = [0; 4096];
+            let len = bytes.len().min(buf.remaining());
             match self.stream.try_read(&mut bytes[..len]) {
                 Ok(read) => {
                     buf.put_slice(&bytes[..read]);

@@ -1,6 +1,7 @@
 //! The queries about messages: the writer stores them under their nonces and removes old ones, the reader reads pages
 //! of history.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::db::data::{IdRange, MessagesBy, Page, PageQuery, Prune, Pruned};
@@ -140,7 +141,7 @@ macro_rules! select_messages {
     ($which:literal) => {
         concat!(
             "SELECT m.id, u.name, m.content, m.created_at, m.room_id, u.is_bot, m.edited_at, m.mentions, m.reply_to, ",
-            "m.image_id, m.reacted, m.user_id FROM messages m JOIN users u ON u.id = m.user_id ",
+            "m.image_id, m.reacted FROM messages m JOIN users u ON u.id = m.user_id ",
             $which
         )
     };
@@ -162,24 +163,12 @@ pub(in crate::db) fn read_message(
     reader: Option<UserId>,
 ) -> rusqlite::Result<Message> {
     let (id, room) = (MessageId::new(row.get(0)?), RoomId(row.get(4)?));
-    let edited_at: Option<i64> = row.get(6)?;
-    let mentions = row.get_ref(7)?.as_str_or_null()?;
-    let (reply_to, image, reacted): (Option<i64>, Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?, row.get(10)?);
-    let plain = edited_at.is_none() && mentions.is_none() && reply_to.is_none() && image.is_none() && reacted.is_none();
-    let extras = if plain {
-        None
-    } else {
-        Some(Box::new(Extras {
-            edited_at: edited_at.map(UnixMillis),
-            reply_to: reply_to.map(|id| quote(connection, room, MessageId::new(id))).transpose()?,
-            mentions: read_names(mentions),
-            image: image.map(|id| image_of(connection, ImageId(id))).transpose()?.flatten(),
-            reactions: match (reacted, reader) {
-                (Some(_), Some(reader)) => reactions(connection, id, reader)?,
-                _ => Vec::new(),
-            },
-        }))
-    };
+    // As most are: so they are compared as they come, not read as numbers and text first.
+    let mut is_plain = true;
+    for extra in 6..=10 {
+        is_plain &= row.get_ref(extra)? == ValueRef::Null;
+    }
+    let extras = if is_plain { None } else { Some(Box::new(read_extras(connection, row, (id, room), reader)?)) };
     Ok(Message {
         id,
         room,
@@ -188,6 +177,26 @@ pub(in crate::db) fn read_message(
         content: Content::from_database(row.get_ref(2)?.as_str()?),
         created_at: UnixMillis(row.get(3)?),
         extras,
+    })
+}
+
+fn read_extras(
+    connection: &Connection,
+    row: &Row<'_>,
+    (id, room): (MessageId, RoomId),
+    reader: Option<UserId>,
+) -> rusqlite::Result<Extras> {
+    let edited_at: Option<i64> = row.get(6)?;
+    let (reply_to, image, reacted): (Option<i64>, Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?, row.get(10)?);
+    Ok(Extras {
+        edited_at: edited_at.map(UnixMillis),
+        reply_to: reply_to.map(|id| quote(connection, room, MessageId::new(id))).transpose()?,
+        mentions: read_names(row.get_ref(7)?.as_str_or_null()?),
+        image: image.map(|id| image_of(connection, ImageId(id))).transpose()?.flatten(),
+        reactions: match (reacted, reader) {
+            (Some(_), Some(reader)) => reactions(connection, id, reader)?,
+            _ => Vec::new(),
+        },
     })
 }
 
