@@ -67,8 +67,9 @@ async fn a_password_that_the_page_would_send_in_other_characters_is_refused() {
     for changed in [
         "x\u{308}",
         "a\u{308}\u{323}",
-        "\u{304b}\u{3099}",
-        "\u{1112}\u{1161}\u{11ab}",
+        "\u{327}\u{326}",
+        "x\u{309}\u{308}o",
+        "\u{11ab}\u{1161}",
         "\u{915}\u{93c}",
         "\u{9c7}\u{9be}",
         "\u{1025}\u{102e}",
@@ -89,9 +90,9 @@ async fn a_password_that_the_page_would_send_in_other_characters_is_refused() {
 async fn a_password_is_the_same_letters_however_they_are_composed_in_a_command_too() {
     let server = TestServer::start();
     let database = server.database_path();
-    let apart = "pa\u{308}sswo\u{308}rd \u{438}\u{306} \u{3c5}\u{308}\u{301}";
+    let apart = "pa\u{308}sswo\u{308}rd \u{438}\u{306} \u{3c5}\u{308}\u{301} e\u{323}\u{302} \u{304b}\u{3099} \u{1112}\u{1161}\u{11ab} \u{1100}\u{1161}";
     chinwag_reading(&database, &["user", "add", "ada"], &format!("{apart}\n")).ok();
-    let composed = "p\u{e4}ssw\u{f6}rd \u{439} \u{3b0}";
+    let composed = "p\u{e4}ssw\u{f6}rd \u{439} \u{3b0} \u{1ec7} \u{304c} \u{d55c} \u{ac00}";
     assert_eq!(login_status(&server, "ada", composed).await, 200);
     chinwag_reading(&database, &["user", "passwd", "ada"], &format!("{apart}!\n")).ok();
     assert_eq!(login_status(&server, "ada", &format!("{composed}!")).await, 200);

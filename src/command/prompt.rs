@@ -11,27 +11,36 @@ const LINE_MAX_BYTES: usize = 1_026;
 /// Control-C.
 const INTERRUPT: u8 = 3;
 
-/// Marks, each before the letters that it goes on and what both are composed to: those of the languages of Europe.
+/// Marks, each before the letters that it goes on and what both are composed to: those of the languages of Europe,
+/// Vietnamese and Japanese. Korean is composed by arithmetic.
 const COMPOSED: &str = "\
-    \u{300}AÀEÈIÌOÒUÙaàeèiìoòuùЕЀИЍеѐиѝ\
-    \u{301}AÁEÉIÍOÓUÚYÝaáeéiíoóuúyýCĆcćLĹlĺNŃnńRŔrŕSŚsśZŹzźГЃКЌгѓкќΑΆΕΈΗΉΙΊΟΌΥΎΩΏϊΐαάεέηήιίϋΰοόυύωώ\
-    \u{302}AÂEÊIÎOÔUÛaâeêiîoôuûCĈcĉGĜgĝHĤhĥJĴjĵSŜsŝWŴwŵYŶyŷ\
-    \u{303}AÃNÑOÕaãnñoõIĨiĩUŨuũ\
+    \u{300}AÀEÈIÌOÒUÙaàeèiìoòuùÂẦâầĂẰăằÊỀêềÔỒôồƠỜơờƯỪưừYỲyỳЕЀИЍеѐиѝ\
+    \u{301}AÁEÉIÍOÓUÚYÝaáeéiíoóuúyýCĆcćLĹlĺNŃnńRŔrŕSŚsśZŹzźÂẤâấĂẮăắÊẾêếÔỐôốƠỚơớƯỨưứΑΆΕΈΗΉΙΊΟΌΥΎΩΏϊΐαάεέηήιί\
+    ϋΰοόυύωώГЃКЌгѓкќ\
+    \u{302}AÂEÊIÎOÔUÛaâeêiîoôuûCĈcĉGĜgĝHĤhĥJĴjĵSŜsŝWŴwŵYŶyŷẠẬạậẸỆẹệỌỘọộ\
+    \u{303}AÃNÑOÕaãnñoõIĨiĩUŨuũÂẪâẫĂẴăẵEẼeẽÊỄêễÔỖôỗƠỠơỡƯỮưữYỸyỹ\
     \u{304}AĀaāEĒeēIĪiīOŌoōUŪuū\
-    \u{306}AĂaăEĔeĕGĞgğIĬiĭOŎoŏUŬuŭУЎИЙийуў\
+    \u{306}AĂaăEĔeĕGĞgğIĬiĭOŎoŏUŬuŭẠẶạặУЎИЙийуў\
     \u{307}CĊcċEĖeėGĠgġIİZŻzż\
-    \u{308}AÄEËIÏOÖUÜaäeëiïoöuüyÿYŸЕЁІЇеёіїΙΪΥΫιϊυϋ\
+    \u{308}AÄEËIÏOÖUÜaäeëiïoöuüyÿYŸΙΪΥΫιϊυϋЕЁІЇеёії\
+    \u{309}AẢaảÂẨâẩĂẲăẳEẺeẻÊỂêểIỈiỉOỎoỏÔỔôổƠỞơởUỦuủƯỬưửYỶyỷ\
     \u{30a}AÅaåUŮuů\
     \u{30b}OŐoőUŰuű\
     \u{30c}CČcčDĎdďEĚeěLĽlľNŇnňRŘrřSŠsšTŤtťZŽzž\
+    \u{31b}OƠoơUƯuư\
+    \u{323}AẠaạEẸeẹIỊiịOỌoọƠỢơợUỤuụƯỰưựYỴyỵ\
     \u{326}SȘsșTȚtț\
     \u{327}CÇcçGĢgģKĶkķLĻlļNŅnņRŖrŗSŞsşTŢtţ\
-    \u{328}AĄaąEĘeęIĮiįUŲuų";
+    \u{328}AĄaąEĘeęIĮiįUŲuų\
+    \u{3099}かがきぎくぐけげこごさざしじすずせぜそぞただちぢつづてでとどはばひびふぶへべほぼうゔゝゞカガキギ\
+    クグケゲコゴサザシジスズセゼソゾタダチヂツヅテデトドハバヒビフブヘベホボウヴワヷヰヸヱヹヲヺヽヾ\
+    \u{309a}はぱひぴふぷへぺほぽハパヒピフプヘペホポ";
 
 /// A password: typed twice at a terminal, or the first line of any other standard input.
 ///
-/// The page composes what is typed (NFC). Here that is done for the languages of Europe, and what else the page may send
-/// in other characters is refused, since nobody could log in there by it, and with it some that it would not.
+/// The page composes what is typed (NFC). Here that is done for the languages of Europe, Vietnamese, Japanese and Korean:
+/// the tables of all others are larger than this program's limit allows. What else the page may send in other characters
+/// is refused, since nobody could log in there by it, and with it some that it would not.
 pub(super) fn new_password() -> anyhow::Result<String> {
     let password = composed(&entered()?);
     if !password.chars().all(stays_as_it_is) {
@@ -58,16 +67,34 @@ fn composed(text: &str) -> String {
 }
 
 fn join(letter: char, mark: char) -> Option<char> {
-    let is_mark = |char| ('\u{300}'..='\u{328}').contains(&char);
-    let (_, pairs) = COMPOSED.split_once(mark).filter(|_| is_mark(mark))?;
+    let is_mark = |char| matches!(char, '\u{300}'..='\u{328}' | '\u{3099}' | '\u{309a}');
+    let Some((_, pairs)) = COMPOSED.split_once(mark).filter(|_| is_mark(mark)) else { return syllable(letter, mark) };
     let mut chars = pairs.chars();
     loop {
         match (chars.next()?, chars.next()) {
-            (base, joined) if base == letter => return joined,
+            // The next row. It comes first, since the letter may itself be a mark that joined nothing.
             (base, _) if is_mark(base) => return None,
+            (base, joined) if base == letter => return joined,
             _ => {}
         }
     }
+}
+
+/// A Korean syllable of its first two letters, or of those and the last (Unicode 3.12).
+fn syllable(before: char, letter: char) -> Option<char> {
+    const VOWELS: u32 = 21;
+    const LAST_LETTERS: u32 = 28;
+    let (first, syllables) = (0x1100, 0xac00);
+    let (before_at, letter_at) = (u32::from(before), u32::from(letter));
+    char::from_u32(match (before, letter) {
+        ('\u{1100}'..='\u{1112}', '\u{1161}'..='\u{1175}') => {
+            syllables + ((before_at - first) * VOWELS + letter_at - 0x1161) * LAST_LETTERS
+        }
+        ('\u{ac00}'..='\u{d7a3}', '\u{11a8}'..='\u{11c2}') if (before_at - syllables).is_multiple_of(LAST_LETTERS) => {
+            before_at + letter_at - 0x11a7
+        }
+        _ => return None,
+    })
 }
 
 /// Whether NFC leaves a character as it is, whatever stands beside it: that is known of those of whole blocks, most of
