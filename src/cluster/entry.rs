@@ -2,9 +2,10 @@
 //!
 //! An entry has a version. A node that meets a newer one stops, since it does not know what the others did with it: it
 //! is to be upgraded. One of a known version that cannot be read is refused by every node alike, and changes nothing.
-//! So a new kind of change, or a new field, needs a higher [`VERSION`]. Entries are written in the
-//! newest version that all nodes read, so that nodes of the next version and of this one go on together; what only the
-//! next one has is refused meanwhile.
+//! So a new kind of change, or a new field, needs a higher [`VERSION`].
+//!
+//! Entries are written in the newest version that all nodes read, so that nodes of this version and of the next run side
+//! by side. Meanwhile, what only the next version has is refused.
 
 use serde::Deserialize;
 

@@ -240,7 +240,7 @@ impl Follower {
         }
         let (first, last, next) = (info.state.first_seq, info.state.last_seq, self.sent + 1);
         if last < self.sent {
-            return Err(Trouble::Doubtful(Failure::Log(format!(
+            return Err(Trouble::Doubtful(Failure::Lost(format!(
                 "the log has lost entries: it ends with {last}, and {} was applied here",
                 self.sent
             ))));
@@ -250,6 +250,9 @@ impl Follower {
             return Err(Trouble::Doubtful(Failure::Lost(format!(
                 "the log has lost entries: it ends with {last}, and another node has applied {elsewhere}"
             ))));
+        }
+        if let Some(lost) = self.node.lost() {
+            return Err(Trouble::Final(lost));
         }
         if first > next && last > self.sent {
             return Err(Trouble::Final(Failure::Node(format!(

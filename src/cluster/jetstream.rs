@@ -30,8 +30,6 @@ const MAX_BYTES: i64 = 1 << 30;
 /// An operator may have chosen less of both, down to these: with still less, a node that restarts needs a backup.
 const MIN_AGE: Duration = Duration::from_hours(1);
 const MIN_BYTES: i64 = 16 << 20;
-/// The first version in which an acknowledged entry is on disk, and stays when the stream's leader changes.
-pub(crate) const VERSION_NEEDED: (u32, u32) = (2, 15);
 /// Time for an answer about the stream: an election takes up to ten seconds, and requests are repeated meanwhile.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for a consumer to be made. A consumer placed on a server that just died is never created; asking again places

@@ -26,11 +26,12 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::nkey::NKey;
-use super::operator::is_new_enough;
 use crate::secret::random_name;
 
 /// The port of a server whose address has none.
 const DEFAULT_PORT: u16 = 4222;
+/// The first version of a server that keeps on disk what it acknowledges, also when another leads a stream.
+pub(crate) const VERSION_NEEDED: (u32, u32) = (2, 15);
 /// Time to connect, shake hands and authenticate.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two pings, each of which the server answers.
@@ -665,6 +666,12 @@ async fn keep(servers: Servers, current: watch::Sender<Option<Connection>>) {
     }
 }
 
+/// Whether a server of this version loses nothing that it acknowledged.
+pub(crate) fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= VERSION_NEEDED
+}
+
 /// Connects to the first of the servers that accepts us, for a command.
 ///
 /// # Errors Why the last of them did not.
@@ -752,6 +759,12 @@ mod tests {
         let opened = Connection::open(&address, &servers).await;
         assert!(matches!(opened, Err(ConnectError::Protocol)), "{opened:?}");
         assert_eq!(server.await.unwrap(), 0, "no handshake was begun");
+    }
+
+    #[test]
+    fn a_server_is_new_enough_from_2_15_on() {
+        assert!(is_new_enough("2.15.0") && is_new_enough("2.15.1-RC.1") && is_new_enough("3.0.0"));
+        assert!(!is_new_enough("2.14.9") && !is_new_enough("1.99.0") && !is_new_enough(""));
     }
 
     #[test]

@@ -95,8 +95,8 @@ pub(crate) enum Failure {
     /// The log is not the one that this node followed, as far as it can be seen: all nodes see the same, and go on to
     /// show what there is.
     Log(String),
-    /// The log has lost what some node has applied. It can be read, and goes on without that: nothing must be written until
-    /// it is begun anew.
+    /// The log has lost what some node has applied, and could be read on without that: until it is begun anew, nothing of
+    /// it is applied, and nothing is written.
     Lost(String),
     /// It is this node that is not as the others: its clients are better off elsewhere.
     Node(String),
@@ -171,9 +171,9 @@ impl Node {
         self.last_seq.fetch_max(seq, Ordering::Relaxed);
     }
 
-    /// The last entry that another node has applied, of those that live and are well.
+    /// The last entry that another node has applied, well or not: the one that has most may have stopped because of it.
     pub(crate) fn applied_elsewhere(&self) -> u64 {
-        self.peers().values().filter(|peer| peer.is_well).map(|peer| peer.applied).max().unwrap_or(0)
+        self.peers().values().map(|peer| peer.applied).max().unwrap_or(0)
     }
 
     /// The last entry that the log is known to have, which a node that is gone does not tell for ever.
@@ -256,6 +256,11 @@ impl Node {
         if self.failure.send_if_modified(|known| known.take_if(log_failed).is_some()) {
             tracing::info!("this node applies the entries of the log again");
         }
+    }
+
+    /// Why nothing of the log can be trusted any more, if so.
+    pub(crate) fn lost(&self) -> Option<Failure> {
+        self.failure.borrow().clone().filter(|failure| matches!(failure, Failure::Lost(_)))
     }
 
     /// Whether entries are applied and published, as far as is known.
@@ -347,7 +352,8 @@ pub(crate) mod tests {
     #[test]
     fn what_a_node_says_of_the_log_counts_while_it_is_there() {
         let node = lone();
-        node.peers().insert("a".into(), Peer { applied: 9, ..Peer::heard_at(Instant::now()) });
+        let stopped = Peer { applied: 9, is_well: false, ..Peer::heard_at(Instant::now()) };
+        node.peers().insert("a".into(), stopped);
         assert_eq!(node.behind(), 9);
         node.peers().clear();
         assert_eq!(node.behind(), 0);

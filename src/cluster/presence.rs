@@ -224,6 +224,10 @@ impl Watch {
                     if since.elapsed() > GONE_AFTER {
                         self.node.speak_as_all();
                     }
+                    if !self.node.takes_entries.load(Ordering::Relaxed) {
+                        // Where nobody writes, nothing else would show that the log takes entries again.
+                        tokio::spawn(probe(self.db.clone()));
+                    }
                     #[cfg(feature = "push")]
                     turn.look(&self.node, self.failure().is_none(), GONE_AFTER);
                     self.ask_the_unknown(connection).await;
@@ -454,6 +458,12 @@ impl Watch {
             ));
         }
     }
+}
+
+/// Has an entry published.
+async fn probe(db: Db) {
+    // What comes of it the publisher notes.
+    db.barrier().await.ok();
 }
 
 /// Who is told of what happens in a room, as far as it is applied here.

@@ -10,7 +10,6 @@ use crate::common::{
     Client, Connection, Follower, Message, PASSWORD, Request, TestServer, chinwag, contents, int, metric, text,
     wait_while, within,
 };
-use crate::faults::told_of_join;
 use crate::nodes::Cluster;
 
 /// What came of registrations, by status, and whether one was tried again: its first try may then have been the one that
@@ -288,7 +287,7 @@ async fn how_far_one_has_read_is_known_on_every_node() {
     let mut phone = bob.connect_with(json!({"rooms": true})).await;
     let mut laptop = bob.at(&cluster.nodes[0]).connect_with(json!({"rooms": true})).await;
     // The nodes know of each other.
-    told_of_join(&mut speaker, "bob").await;
+    speaker.told_of_join("bob").await;
     let first = speaker.store("one", "one").await;
     let second = speaker.store("two", "two").await;
     while int(&phone.next_of("message").await["id"]) < second {}
@@ -297,16 +296,8 @@ async fn how_far_one_has_read_is_known_on_every_node() {
     // It stays where it was told when the node is gone at which it was said.
     cluster.nodes[1].kill().await;
     let lobby = async |node: &TestServer| node.get("/rooms").by(&bob).send().await.json()["rooms"][0].clone();
-    let shown = within("the position", async {
-        loop {
-            let lobby = lobby(&cluster.nodes[0]).await;
-            if int(&lobby["read"]) == first {
-                return lobby;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    wait_while("the position", async || int(&lobby(&cluster.nodes[0]).await["read"]) != first).await;
+    let shown = lobby(&cluster.nodes[0]).await;
     assert_eq!(int(&shown["unread"]), 1);
 }
 
@@ -351,13 +342,11 @@ async fn a_node_with_other_rules_or_of_another_version_is_warned_of() {
         word.as_object_mut().expect("an object").extend(what.as_object().expect("an object").clone());
         word.to_string().into_bytes()
     };
-    within("both warnings", async {
+    wait_while("both warnings", async || {
         // What is said before the node listens is lost.
-        while !cluster.nodes[0].log().contains("it reads other entries: what the older nodes do not know is refused") {
-            nats.publish("chinwag.presence", &say(json!({"came": "ada"}))).await;
-            nats.publish("chinwag.presence", &say(json!({"beat": beat}))).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        nats.publish("chinwag.presence", &say(json!({"came": "ada"}))).await;
+        nats.publish("chinwag.presence", &say(json!({"beat": beat}))).await;
+        !cluster.nodes[0].log().contains("it reads other entries: what the older nodes do not know is refused")
     })
     .await;
     assert!(cluster.nodes[0].log().contains("its flags are not as ours"));

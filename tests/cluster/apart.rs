@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 use crate::Engine;
 use crate::common::{Client, contents, int, skip, unix_millis, wait_while};
-use crate::faults::told_of_join;
 use crate::nodes::Cluster;
 
 /// The line between a node and a server of the log, which can be cut as a network is: nothing arrives, and nobody is
@@ -111,7 +110,7 @@ async fn a_node_that_is_cut_off_shows_what_it_has_writes_nothing_and_catches_up(
         (Client::register(one, "ada").await, Client::register(one, "bob").await, Client::register(one, "eve").await);
     let (mut here, mut there) = (ada.connect().await, bob.at(island).connect().await);
     let mut ended = eve.at(island).connect().await;
-    told_of_join(&mut here, "bob").await;
+    here.told_of_join("bob").await;
     wait_while("the island to know who is elsewhere", async || {
         !bob.at(island).connect().await.welcome["users"].as_array().expect("a list").contains(&json!("ada"))
     })

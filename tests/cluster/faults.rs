@@ -6,9 +6,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::Engine;
+use crate::apart::Relay;
 use crate::common::{
-    Client, Connection, Dice, Follower, PASSWORD, TestServer, gather, int, metric, raise_descriptor_limit, wait_while,
-    within,
+    Client, Dice, Follower, PASSWORD, TestServer, gather, int, metric, raise_descriptor_limit, wait_while, within,
 };
 use crate::load::{Account, Load};
 use crate::log::start_again;
@@ -191,9 +191,15 @@ async fn without_the_log_reads_go_on_and_writes_are_unavailable() {
     assert_eq!(cluster.nodes[0].get("/healthz").send().await.status, 503);
     let metrics = crate::common::Request::new(cluster.nodes[0].metrics_address().await, "GET", "/metrics").send().await;
     assert!(metric(metrics.text(), "chinwag_log_up") < 0.5);
-    // The socket stays, and goes on when the log is back.
+    // The socket stays, and goes on when the log is back, which is seen though nobody asks.
     cluster.engine.restart(0);
     cluster.engine.ready().await;
+    let address = cluster.nodes[0].metrics_address().await;
+    wait_while("the log to be up", async || {
+        let metrics = crate::common::Request::new(address, "GET", "/metrics").send().await;
+        metric(metrics.text(), "chinwag_log_up") < 0.5
+    })
+    .await;
     cluster.nodes[0].healthy(200).await;
     let again = socket.store("second", "while it is away").await;
     assert!(again > id);
@@ -383,13 +389,22 @@ async fn a_node_tells_how_far_it_is() {
 
 #[tokio::test]
 async fn what_a_node_that_died_was_erasing_another_erases_to_the_end() {
+    const MESSAGES: i64 = 3_000;
     let Some(engine) = Engine::one().await else { return };
-    let mut cluster = Cluster::start(engine, 2).await;
+    let mut cluster = Cluster::start(engine, 1).await;
+    // The other node hears nothing any more once it has published the first step.
+    let relay = Relay::watched(cluster.engine.port(0), |said, answers| {
+        if said.windows(13).any(|part| part == b"EraseMessages") {
+            answers.set(true);
+        }
+    });
+    let base = cluster.copy_of_the_base();
+    cluster.join_by(base, &["--log".to_owned(), format!("nats://127.0.0.1:{}", relay.port)], &[], &[]);
     // The first is a moderator, and the last of those cannot go.
     Client::register(&cluster.nodes[0], "ada").await;
     let bob = Client::register(&cluster.nodes[0], "bob").await;
     let mut socket = bob.connect().await;
-    let contents: Vec<_> = (0..4_000).map(|number| format!("number {number}")).collect();
+    let contents: Vec<_> = (0..MESSAGES).map(|number| format!("number {number}")).collect();
     for some in contents.chunks(100) {
         socket.store_all(&some[0], some).await;
     }
@@ -398,17 +413,12 @@ async fn what_a_node_that_died_was_erasing_another_erases_to_the_end() {
     let body = json!({"password": PASSWORD, "messages": true});
     let asked = cluster.nodes[1].request("DELETE", "/account").by(&bob).json(&body);
     let erasing = tokio::spawn(async move { asked.send().await });
-    wait_while("the first of them to go", async || left(&cluster.nodes[0]) == 4_000).await;
+    wait_while("the first of them to go", async || left(&cluster.nodes[0]) == MESSAGES).await;
     cluster.nodes[1].kill().await;
     erasing.abort();
     assert!(left(&cluster.nodes[0]) > 0, "it was interrupted");
     cluster.nodes[0].logged("erased the rest of what a deleted user wrote").await;
     assert_eq!(left(&cluster.nodes[0]), 0);
-}
-
-/// Reads on until told that `username` came.
-pub(crate) async fn told_of_join(connection: &mut Connection, username: &str) {
-    while connection.next_of("user_join").await["username"] != username {}
 }
 
 #[tokio::test]
@@ -419,12 +429,12 @@ async fn people_on_two_nodes_see_each_other_come_and_go() {
     let bob = Client::register(&cluster.nodes[1], "bob").await;
     let mut here = ada.connect().await;
     let there = bob.connect().await;
-    told_of_join(&mut here, "bob").await;
+    here.told_of_join("bob").await;
     let mut there = there.settled().await;
     there.send(&json!({"type": "typing"})).await;
     assert_eq!(here.next_of("typing").await["username"], "bob");
     there.close().await;
-    assert_eq!(here.next_of("user_leave").await["username"], "bob");
+    here.told_of_leave("bob").await;
     // A node that comes later learns who is there.
     let mut cluster = cluster;
     let directory = cluster.backup_of(0);
@@ -468,7 +478,7 @@ async fn a_dead_nodes_people_leave() {
     let bob = Client::register(&cluster.nodes[1], "bob").await;
     let mut here = ada.connect().await;
     let _there = bob.connect().await;
-    told_of_join(&mut here, "bob").await;
+    here.told_of_join("bob").await;
     cluster.nodes[1].kill().await;
-    assert_eq!(here.next_of("user_leave").await["username"], "bob");
+    here.told_of_leave("bob").await;
 }

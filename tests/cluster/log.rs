@@ -91,20 +91,20 @@ async fn a_log_that_lacks_what_another_node_has_applied_is_written_to_no_more() 
     let beat = json!({"users": 0, "applied": 1_000_000, "chain": "0", "version": 3, "rules": "", "pushes": false});
     let word = json!({"node": "zzz", "seq": 0, "beat": beat}).to_string().into_bytes();
     let mut nats = cluster.engine.nats().await;
-    within("the node to notice", async {
-        while !cluster.nodes[0].log().contains("the log has lost entries") {
-            nats.publish("chinwag.presence", &word).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+    wait_while("the node to notice", async || {
+        nats.publish("chinwag.presence", &word).await;
+        !cluster.nodes[0].log().contains("the log has lost entries")
     })
     .await;
-    // Also when that node is gone: what it had is not in the log.
+    // Also when that node is gone, and the log was looked at again: what it had is not there.
     nats.publish("chinwag.presence", json!({"node": "zzz", "seq": 0, "bye": null}).to_string().as_bytes()).await;
+    let mut looks = cluster.engine.nats().await;
+    looks.subscribe("$JS.API.STREAM.INFO.>").await;
     for _ in 0..3 {
-        socket.say("to whom").await;
-        assert_eq!(socket.next_of("error").await["code"], "unavailable");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        looks.next().await;
     }
+    socket.say("to whom").await;
+    assert_eq!(socket.next_of("error").await["code"], "unavailable");
 }
 
 #[tokio::test]

@@ -296,6 +296,20 @@ impl Connection {
         }
     }
 
+    /// Reads on until told that `username` is there: by name, or, as somebody is told who was behind, by a list with the
+    /// name.
+    pub(crate) async fn told_of_join(&mut self, username: &str) {
+        loop {
+            let frame = self.next().await;
+            let listed = frame["users"].as_array();
+            if (frame["type"] == "user_join" && frame["username"] == username)
+                || listed.is_some_and(|users| users.iter().any(|name| name == username))
+            {
+                return;
+            }
+        }
+    }
+
     /// Reads on until told that `username` is gone: by name, or, as somebody is told who was behind, by a list without
     /// the name.
     pub(crate) async fn told_of_leave(&mut self, username: &str) {
