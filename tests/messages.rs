@@ -295,7 +295,8 @@ async fn typing_is_passed_on_once_a_second_at_most() {
 async fn typing_is_told_before_the_message_that_it_became() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
-    let mut bob = Client::register(&server, "bob").await.connect().await;
+    // Who is still being brought up is not told of typing.
+    let mut bob = Client::register(&server, "bob").await.connect().await.settled().await;
     let mut raw = RawClient::authenticated(&server, &ada).await;
     // Both arrive in one read.
     let frames = [json!({"type": "typing"}), json!({"type": "message", "content": "done"})];

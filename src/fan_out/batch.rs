@@ -501,6 +501,31 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_parts_that_are_kept_are_bounded() {
+        let rooms: Vec<_> = (2..22).map(RoomId).collect();
+        let (mut batch, mut turns) = (FrameBatchBuilder::default(), rooms.iter().cycle());
+        let mut last = 0;
+        while !batch.is_full() {
+            let room = *turns.next().unwrap();
+            last += 1;
+            push(&mut batch, last, Reach::of_room(room, Audience::Members(room)));
+        }
+        let batch = batch.build(Span::of_events(MessageId::new(0), MessageId::new(last)));
+        let mut delivery = Delivery::new(&batch, Position::default());
+        let mut gathered = 0;
+        // Everybody lacks two of the rooms, and no two readers the same.
+        for (at, one) in rooms.iter().enumerate() {
+            for other in &rooms[..at] {
+                let mine: Vec<_> = rooms.iter().filter(|room| ![one, other].contains(room)).copied().collect();
+                gathered += delivery.part_for(reader(USER, &mine)).bytes.len();
+                let kept: usize = delivery.parts.values().map(|part| part.bytes.len()).sum();
+                assert!(kept < PARTS_MAX_BYTES + BATCH_MAX_BYTES, "{kept}");
+            }
+        }
+        assert!(gathered > 2 * PARTS_MAX_BYTES, "{gathered}");
+    }
+
+    #[test]
     fn typing_is_not_told_to_the_person_who_types() {
         let mut batch = FrameBatchBuilder::default();
         let typing = ServerFrame::Typing { username: "ada", room: 1 };
