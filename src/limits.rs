@@ -242,6 +242,9 @@ pub(crate) const PAGES_WAITING: usize = 1_024;
 pub(crate) const FAILURE_LOG_BURST: u32 = 20;
 /// Such log lines a second.
 pub(crate) const FAILURE_LOG_RATE: u32 = 1;
+/// Prepared statements that a connection to the database keeps: more than it has, so that none is compiled twice. With
+/// the library's 16, coming back to a chat compiled one each time.
+pub(crate) const STATEMENTS_KEPT: usize = 128;
 /// Ids that are reserved on disk at a time, and skipped at most after an unclean end. Each time is one more write that
 /// waits for the disk.
 pub(crate) const IDS_RESERVED: i64 = 1_000;

@@ -97,9 +97,10 @@ fn look(connection: &Connection, query: &SearchQuery, stop: &AtomicBool) -> rusq
 fn show(connection: &Connection, query: &SearchQuery, ids: &[MessageId]) -> rusqlite::Result<Option<Vec<Message>>> {
     let transaction = connection.unchecked_transaction()?;
     let Some(readable) = readable(&transaction, query)? else { return Ok(None) };
+    let mut reader = sql::MessageReader::new(&transaction, Some(query.user))?;
     let (mut messages, mut folded) = (Vec::with_capacity(ids.len()), String::new());
     for id in ids {
-        let message = sql::message(&transaction, *id, query.user)?;
+        let message = reader.message(*id)?;
         messages.extend(message.filter(|message| {
             readable.contains(&message.room) && contains(message.content.as_str(), query, &mut folded)
         }));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::messages::{message, read_names};
+use super::messages::{MessageReader, read_names};
 use super::rooms::{self, Access, room_view};
 use crate::db::reads::ReadPositions;
 use crate::model::{Content, MessageId, UnixMillis, UserId, Username};
@@ -83,13 +83,14 @@ pub(in crate::db) fn backlog(
     let private: PrivateRooms = readable.iter().filter(private).map(|access| access.room).collect();
     let backlog = |missed, up_to| Backlog { rooms: Arc::clone(&private), last_id, missed, up_to };
     let Some(places) = places(connection, query, &readable, at_most)? else { return Ok(backlog(None, query.after)) };
+    let mut messages = MessageReader::new(connection, Some(query.user))?;
     let (mut missed, mut bytes) = (Vec::new(), 0);
     for place in &places {
         if missed.len() >= max_events as usize || bytes >= max_bytes {
             let up_to = missed.last().map_or(query.after, Missed::id);
             return Ok(backlog(Some(missed), up_to));
         }
-        let Some(event) = read(connection, reads, *place, query.user)? else { continue };
+        let Some(event) = read(connection, reads, &mut messages, *place, query.user)? else { continue };
         bytes += event.bytes();
         missed.push(event);
     }
@@ -148,11 +149,12 @@ fn places(
 fn read(
     connection: &Connection,
     reads: &ReadPositions,
+    messages: &mut MessageReader<'_>,
     place: Place,
     reader: UserId,
 ) -> rusqlite::Result<Option<Missed>> {
     Ok(match place.what {
-        What::Message => message(connection, place.id, reader)?.map(Missed::Message),
+        What::Message => messages.message(place.id)?.map(Missed::Message),
         What::Edit(room) => edit(connection, room, place.id)?.map(Missed::Edit),
         What::Delete => delete(connection, place.id)?.map(Missed::Delete),
         What::React(room) => react(connection, room, place.id)?.map(Missed::React),

@@ -28,7 +28,7 @@ use super::data::millis;
 use super::error::OpenError;
 use super::expiry::Belief;
 use super::files;
-use crate::limits::{LOCK_TIMEOUT, PROOF_BYTES};
+use crate::limits::{LOCK_TIMEOUT, PROOF_BYTES, STATEMENTS_KEPT};
 use crate::model::{Epoch, MessageId, UnixMillis, UserId};
 pub(super) use accounts::*;
 pub(super) use backlog::backlog;
@@ -56,6 +56,7 @@ fn open_as(name: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(name, flags)?;
     connection.busy_timeout(LOCK_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     // Nothing in the file may call functions: the schema is ours, the file may come from a backup.
     connection.pragma_update(None, "trusted_schema", false)?;
     // Query plans must not depend on bound values, or SQLite would prepare statements again for each execution.
@@ -311,7 +312,7 @@ const LAST_ID: &str =
 
 /// The largest id that any committed event has ever had.
 pub(super) fn last_id(connection: &Connection) -> rusqlite::Result<MessageId> {
-    connection.query_row(LAST_ID, [], |row| row.get(0).map(MessageId::new))
+    connection.prepare_cached(LAST_ID)?.query_row([], |row| row.get(0).map(MessageId::new))
 }
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";

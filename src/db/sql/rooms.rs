@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::messages::{message, step_in_room};
+use super::messages::{MessageReader, step_in_room};
 use crate::db::reads::ReadPositions;
 use crate::limits::REPLAY_MAX_MESSAGES;
 use crate::model::{MessageId, UnixMillis, UserId, Username};
@@ -305,7 +305,7 @@ pub(in crate::db) fn room_view(
     room: RoomId,
 ) -> rusqlite::Result<Option<RoomView>> {
     let Some(access) = access(connection, reader, room)? else { return Ok(None) };
-    view_of(connection, reads, reader, &access).map(Some)
+    view_of(connection, reads, &mut MessageReader::new(connection, Some(reader))?, reader, &access).map(Some)
 }
 
 /// All rooms of a reader, by their ids.
@@ -315,12 +315,14 @@ pub(in crate::db) fn room_views(
     reader: UserId,
 ) -> rusqlite::Result<Vec<RoomView>> {
     let readable = readable(connection, reader)?;
-    readable.iter().map(|access| view_of(connection, reads, reader, access)).collect()
+    let mut messages = MessageReader::new(connection, Some(reader))?;
+    readable.iter().map(|access| view_of(connection, reads, &mut messages, reader, access)).collect()
 }
 
 fn view_of(
     connection: &Connection,
     reads: &ReadPositions,
+    messages: &mut MessageReader<'_>,
     reader: UserId,
     access: &Access,
 ) -> rusqlite::Result<RoomView> {
@@ -328,7 +330,7 @@ fn view_of(
     let (name, emoji, topic) = labels(connection, room)?;
     let read = read_up_to(connection, reader, room)?.max(reads.of(reader, room));
     let (unread, mentioned) = unread(connection, reader, room, read)?;
-    let last = newest_in(connection, room)?.map(|id| message(connection, id, reader)).transpose()?.flatten();
+    let last = newest_in(connection, room)?.map(|id| messages.message(id)).transpose()?.flatten();
     let members = (access.kind != RoomKind::Open).then(|| members(connection, room)).transpose()?;
     let (id, kind, archived) = (room, access.kind, access.is_archived);
     let notify = notify_about(connection, reader, room)?;
