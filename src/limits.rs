@@ -217,7 +217,7 @@ pub(crate) const CHUNK_MAX_MESSAGES: u32 = 256;
 /// Bytes of text that a catch-up reads at a time.
 pub(crate) const CHUNK_MAX_BYTES: usize = 64 * 1024;
 /// Catch-ups that hold a chunk in memory at once; the others wait in order.
-pub(crate) const CATCH_UPS_AT_ONCE: usize = 4;
+pub(crate) const CATCH_UPS_AT_ONCE: usize = 16;
 
 // --- Storage -------------------------------------------------------------------------------------------------------
 
