@@ -354,10 +354,12 @@ impl TestServer {
         Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
-    /// How many file descriptors the process holds.
-    pub(crate) fn descriptors(&self) -> usize {
+    /// How many sockets the process holds. Not how many files: some are open for a moment only.
+    pub(crate) fn sockets(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
-        std::fs::read_dir(path).expect("a running process is in /proc").count()
+        let open = std::fs::read_dir(path).expect("a running process is in /proc").map_while(Result::ok);
+        let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// The lowest number that no file descriptor of the process has: as a limit it leaves none to be opened.
