@@ -292,7 +292,8 @@ fn room(
     room: RoomId,
 ) -> rusqlite::Result<Option<RoomView>> {
     let transaction = connection.unchecked_transaction()?;
-    sql::room_view(&transaction, reads, user, room)
+    let mut messages = sql::MessageReader::new(&transaction, Some(user))?;
+    sql::room_view(&transaction, reads, &mut messages, user, room)
 }
 
 fn messages_in(connection: &Connection, user: UserId, room: RoomId, range: IdRange) -> rusqlite::Result<Vec<Message>> {

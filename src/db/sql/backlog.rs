@@ -159,7 +159,7 @@ fn read(
         What::Delete => delete(connection, place.id)?.map(Missed::Delete),
         What::React(room) => react(connection, room, place.id)?.map(Missed::React),
         What::Room(room) => {
-            room_view(connection, reads, reader, room)?.map(|view| Missed::Room(place.id, Box::new(view)))
+            room_view(connection, reads, messages, reader, room)?.map(|view| Missed::Room(place.id, Box::new(view)))
         }
         What::RoomGone(room) => Some(Missed::RoomGone(place.id, room)),
     })

@@ -161,11 +161,11 @@ const EXTRAS: &str = "SELECT edited_at, mentions, reply_to, image_id, reacted FR
 /// By rowid.
 const AUTHOR: &str = "SELECT name, is_bot FROM users WHERE id = ?1";
 
-/// Reads messages as one user sees them. Each author is looked up once, and what only some messages have is read only of
-/// those: as a join of eleven columns, a page took a sixth more instructions.
+/// Reads messages as one user sees them, within one read transaction. Each author is looked up once, and what only some
+/// messages have is read only of those: a page takes 15 % fewer instructions than as a join of eleven columns.
 pub(in crate::db) struct MessageReader<'a> {
     connection: &'a Connection,
-    /// Without one, nobody's reactions are read.
+    /// `None`: reactions are left out.
     reader: Option<UserId>,
     author: CachedStatement<'a>,
     authors: Vec<(UserId, Username, bool)>,
@@ -198,7 +198,7 @@ impl<'a> MessageReader<'a> {
         })
     }
 
-    /// The name of a user, and whether it is a bot.
+    /// The name of an author, and whether it is a bot. Every author has a row: that of a deleted user is kept.
     fn author_of(&mut self, user: UserId) -> rusqlite::Result<(Username, bool)> {
         if let Some((_, name, is_bot)) = self.authors.iter().find(|(known, ..)| *known == user) {
             return Ok((name.clone(), *is_bot));

@@ -301,11 +301,12 @@ pub(in crate::db) fn count_rooms_of(connection: &Connection, user: UserId) -> ru
 pub(in crate::db) fn room_view(
     connection: &Connection,
     reads: &ReadPositions,
+    messages: &mut MessageReader<'_>,
     reader: UserId,
     room: RoomId,
 ) -> rusqlite::Result<Option<RoomView>> {
     let Some(access) = access(connection, reader, room)? else { return Ok(None) };
-    view_of(connection, reads, &mut MessageReader::new(connection, Some(reader))?, reader, &access).map(Some)
+    view_of(connection, reads, messages, reader, &access).map(Some)
 }
 
 /// All rooms of a reader, by their ids.
