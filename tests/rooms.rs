@@ -155,6 +155,25 @@ async fn a_member_removed_meanwhile_is_told_that_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_was_stored_before_its_writer_was_removed_is_acknowledged_when_it_is_sent_again() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    let mut connection = join(&bob).await;
+    let message = |nonce: &str| json!({"type": "message", "room": room, "content": "hello", "nonce": nonce});
+    connection.send(&message("before")).await;
+    let ack = connection.next_of("ack").await;
+    set_member(&server, &ada, room, "bob", false).await;
+    connection.send(&message("before")).await;
+    assert_eq!(connection.next_of("ack").await, ack);
+    connection.send(&message("after")).await;
+    assert_eq!(connection.next_of("error").await["code"], "not_found");
+    let sent = |nonce: &str| server.post("/messages").by(&bob).json(&message(nonce)).send();
+    assert_eq!(sent("before").await.json(), json!({"id": ack["id"]}));
+    assert_eq!(sent("after").await.error(), (404, "not_found".to_owned()));
+}
+
+#[tokio::test]
 async fn a_new_member_hears_of_the_room_and_of_what_comes_after() {
     let server = TestServer::start();
     let (ada, bob, _) = three(&server).await;
