@@ -128,7 +128,7 @@ CREATE TABLE rooms (
     emoji       TEXT,
     topic       TEXT NOT NULL DEFAULT '',
     archived_at INTEGER,
-    emptied_at  INTEGER,                      -- when the last member went: the room is removed a day later
+    emptied_at  INTEGER,                      -- when the last member went: the room is removed within a day
     created_at  INTEGER NOT NULL,
     changed     INTEGER NOT NULL,             -- the event of the last change
     pair        TEXT UNIQUE                   -- of a direct room: its two users, the smaller id first

@@ -175,11 +175,11 @@ pub(crate) const BATCH_MAX_BYTES: usize = 192 * 1024;
 /// Bytes of a batch that are for the same readers.
 pub(crate) const PART_MAX_BYTES: usize = 64 * 1024;
 /// Entries of the channel that a shard may be behind before the next commit waits for it.
-pub(crate) const RUN_AHEAD_EVENTS: usize = 2;
+pub(crate) const RUN_AHEAD_ENTRIES: usize = 2;
 /// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
 /// instead.
 pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes that a shard joins into one write.
+/// Bytes at which a shard joins no more batches into one write.
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
 // Someone who reads all the rooms is sent all of it at once.
 const _: () = assert!(BATCH_MAX_BYTES + WRITE_MAX_BYTES <= UNSENT_MAX_BYTES as usize);
@@ -242,8 +242,8 @@ pub(crate) const PAGES_WAITING: usize = 1_024;
 pub(crate) const FAILURE_LOG_BURST: u32 = 20;
 /// Such log lines a second.
 pub(crate) const FAILURE_LOG_RATE: u32 = 1;
-/// Prepared statements that a connection to the database keeps: more than it has, so that none is compiled twice. With
-/// the library's 16, coming back to a chat compiled one each time.
+/// Prepared statements that a connection to the database keeps: more than there are. The library keeps 16, fewer than
+/// a reader uses in turn.
 pub(crate) const STATEMENTS_KEPT: usize = 128;
 /// Ids that are reserved on disk at a time, and skipped at most after an unclean end. Each time is one more write that
 /// waits for the disk.

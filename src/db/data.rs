@@ -137,7 +137,7 @@ impl NewMessage {
     }
 }
 
-/// Something that a member writes. Each becomes one event, unless it is refused.
+/// Something that a member writes. Each becomes one event, unless it is refused, a repeat, or changes nothing.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub enum Write {

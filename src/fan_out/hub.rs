@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
 use super::batch::{FrameBatch, FrameBatchBuilder, FrameKind, Reach, Span};
-use crate::limits::{HUB_CAPACITY, RUN_AHEAD_EVENTS, RUN_AHEAD_PATIENCE};
+use crate::limits::{HUB_CAPACITY, RUN_AHEAD_ENTRIES, RUN_AHEAD_PATIENCE};
 use crate::model::{MessageId, SessionId, UserId};
 use crate::protocol::ServerFrame;
 use crate::room::{self, Audience};
@@ -110,7 +110,7 @@ impl Hub {
     }
 
     /// Publishes the events of one commit, which begin after `after`, in few batches; then waits until the shards are
-    /// at most a few events behind, so that under load the batches grow and not the channel.
+    /// at most a few entries behind, so that under load the batches grow and not the channel.
     ///
     /// Blocks, for a bounded time: for the writer thread only.
     pub(crate) fn publish_batch(&self, after: MessageId, events: &[room::Event]) {
@@ -135,13 +135,13 @@ impl Hub {
     }
 
     fn wait_for_shards(&self) {
-        if self.channel.len() <= RUN_AHEAD_EVENTS {
+        if self.channel.len() <= RUN_AHEAD_ENTRIES {
             return;
         }
         let deadline = Instant::now() + RUN_AHEAD_PATIENCE;
         let mut waits = self.pace.writer_waits.lock().unwrap_or_else(PoisonError::into_inner);
         *waits = true;
-        while self.channel.len() > RUN_AHEAD_EVENTS {
+        while self.channel.len() > RUN_AHEAD_ENTRIES {
             let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| *left > Duration::ZERO)
             else {
                 break;

@@ -198,7 +198,7 @@ impl Shard {
         subscribers.append(&mut self.gate().new);
     }
 
-    /// Joins what else is pending to `first`, up to [`WRITE_MAX_BYTES`], so that it costs each socket one write. Also
+    /// Joins what else is pending to `first`, until that has [`WRITE_MAX_BYTES`], so that it costs each socket one write. Also
     /// returns the next entry, if it is of another kind.
     fn gather(
         &self,

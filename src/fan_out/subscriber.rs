@@ -1,8 +1,8 @@
 //! A subscriber: what a connection's task and its shard share.
 //!
-//! `WriteOwner` says which of them may write; `position`, what has been sent. Both are under one lock, which is held
-//! for at most one write. Methods that are `pub(crate)` are for the connection's task, those that are `pub(super)` for
-//! its shard (and the state for the shard's tests).
+//! `WriteOwner` says which of them writes what is next; `position`, what has been sent. Both are under one lock, which is
+//! held for at most one write. While the owner is the shard, the socket stands between two frames, and whoever holds the
+//! lock may write whole ones: the task its answers, presence a read mark. While it is the task, nobody else writes.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) enum CloseReason {
     Gone,
 }
 
-/// Which side may write to a socket.
+/// Which side writes what is next to a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteOwner {
     /// The shard, which writes batches.

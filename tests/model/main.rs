@@ -105,21 +105,21 @@ macro_rules! without {
 
 without! {
     messages_are_published_after_the_commit: CommitBeforePublish in SLOW, "a message is shown before it is stored";
-    the_shard_writes_in_its_turn_only: DeliverChecksOwner in SLOW, "a frame is written into another";
+    the_shard_writes_only_as_the_owner: DeliverChecksOwner in SLOW, "a frame is written into another";
     the_shard_leaves_out_what_was_given: RepeatIsLeftOut in ASKS, "a message is repeated";
     the_shard_keeps_the_tail_of_a_cut_frame: TailIsKept in SLOW, "a frame is written into another";
     a_frame_that_was_begun_counts_as_given: BegunFrameCounts in SLOW, "a message is repeated";
-    a_cut_passes_the_turn: CutPassesTheTurn in SLOW, "a frame is written into another";
+    a_cut_makes_the_task_the_owner: CutMakesTaskOwner in SLOW, "a frame is written into another";
     a_catch_up_begins_with_the_tail: CatchUpWritesTail in SLOW, "a frame is written into another";
     an_answer_comes_behind_the_tail: AnswerWritesTail in ASKS, "a frame is written into another";
-    the_task_answers_in_the_shards_turn_only: AnswerChecksOwner in ASKS, "a frame is written into another";
-    passing_the_turn_wakes: PassToWakes in SLOW, "nobody writes to the connection any more";
+    the_task_answers_only_while_the_shard_is_the_owner: AnswerChecksOwner in ASKS, "a frame is written into another";
+    becoming_the_owner_wakes: PassToWakes in SLOW, "nobody writes to the connection any more";
     the_waker_is_left_under_the_lock: WaitsUnderTheLock in SLOW, "nobody writes to the connection any more";
     a_join_compares_positions: JoinComparesPositions in SLOW, "a message never comes";
     a_join_is_one_step: JoinIsOneStep in SLOW, "a message never comes";
     a_join_keeps_a_closing_connection_closing: JoinRespectsClosing in STOP, "a connection outlives the stop";
     a_claim_keeps_a_closing_connection_closing: ClaimRespectsClosing in STOP, "a connection outlives the stop";
-    a_close_takes_the_turn: CloseTakesTheTurn in GOODBYE, "a frame is written into another";
+    a_close_makes_the_task_the_owner: CloseMakesTaskOwner in GOODBYE, "a frame is written into another";
     a_close_comes_behind_the_tail: CloseWritesTail in LOGOUT, "a frame is written into another";
     a_close_comes_behind_what_was_being_written: WriteHandsOverRest in LOGOUT, "a frame is written into another";
     the_gate_is_raised_before_the_delivery: GateBeforeDelivery in SLOW, "a change of presence never comes";
@@ -133,7 +133,7 @@ without! {
     a_shutdown_is_repeated: ShutdownIsRepeated in STOP, "a connection outlives the stop";
     a_lag_raises_the_gate: LagRaisesGate in LAG, "a change of presence never comes";
     a_lag_counts_as_a_revocation: LagCountsAsRevocation in LOGOUT_AND_LAG, "a connection outlives its session";
-    a_lag_passes_the_turn: LagPassesTheTurn in LOGOUT_AND_LAG, "a connection outlives its session";
+    a_lag_makes_the_tasks_the_owners: LagMakesTasksOwners in LOGOUT_AND_LAG, "a connection outlives its session";
     a_lag_counts_as_a_change_of_rooms:
         LagCountsAsRoomsChange in REMOVAL_AND_LAG, "somebody is not told that they were removed";
     a_change_of_rooms_is_published_before_the_frames:
@@ -142,8 +142,8 @@ without! {
         RoomsChangeIsCounted in REMOVAL, "somebody is not told that they were removed";
     a_change_of_rooms_lists_new_subscribers:
         RoomsChangedAdoptsNew in REMOVAL, "somebody is not told that they were removed";
-    a_change_of_rooms_passes_the_turn:
-        RoomsChangePassesTheTurn in REMOVAL, "somebody is not told that they were removed";
+    a_change_of_rooms_makes_the_tasks_the_owners:
+        RoomsChangeMakesTasksOwners in REMOVAL, "somebody is not told that they were removed";
     a_catch_up_reads_the_rooms:
         CatchUpReadsRooms in REMOVAL, "somebody is not told that they were removed";
     a_backlog_is_read_with_the_rooms:
@@ -154,10 +154,10 @@ without! {
         WelcomeLeavesChanges in REMOVAL_AT_THE_DOOR, "somebody is not told that they were removed";
 }
 
-/// A second line: since a lag passes the turn, no gap reaches a connection in the shard's turn.
+/// A second line: since a lag makes the tasks the owners, no gap reaches a connection whose owner is the shard.
 #[test]
 fn a_gap_is_seen_where_a_lag_is_not() {
     holds_without(LAG, &[Rule::GapIsSeen]);
-    breaks(LAG, &[Rule::GapIsSeen, Rule::LagPassesTheTurn], "a message is skipped");
-    breaks(LAG, &[Rule::LagPassesTheTurn], "a change of presence never comes");
+    breaks(LAG, &[Rule::GapIsSeen, Rule::LagMakesTasksOwners], "a message is skipped");
+    breaks(LAG, &[Rule::LagMakesTasksOwners], "a change of presence never comes");
 }

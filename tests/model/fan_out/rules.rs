@@ -5,27 +5,27 @@
 pub(crate) enum Rule {
     /// The writer commits, then publishes.
     CommitBeforePublish,
-    /// `Subscriber::deliver` writes only in the shard's turn.
+    /// `Subscriber::deliver` writes only while the shard is the write owner.
     DeliverChecksOwner,
     /// `FrameBatch::continuity` sees a gap.
     GapIsSeen,
-    /// `FrameBatch::continuity` leaves out what the connection has.
+    /// `FrameBatch::continuity` sees an overlap, of which `Delivery::rest_for` leaves out what the connection has.
     RepeatIsLeftOut,
     /// `after_partial_write` keeps what is left of a frame that was cut.
     TailIsKept,
     /// `after_partial_write` counts a frame that was begun as given.
     BegunFrameCounts,
-    /// A cut passes the turn to the task.
-    CutPassesTheTurn,
+    /// A cut makes the task the write owner.
+    CutMakesTaskOwner,
     /// `catch_up` writes the tail before anything else.
     CatchUpWritesTail,
     /// `answer` writes the tail before the answer.
     AnswerWritesTail,
-    /// `try_answer` writes only in the shard's turn.
+    /// `try_answer` writes only while the shard is the write owner.
     AnswerChecksOwner,
     /// `pass_to` wakes the task.
     PassToWakes,
-    /// `poll_woken` looks whose turn it is and leaves its waker under one lock.
+    /// `poll_woken` looks who is the write owner and leaves its waker under one lock.
     WaitsUnderTheLock,
     /// `Shard::join` compares the position with the gate's.
     JoinComparesPositions,
@@ -35,8 +35,8 @@ pub(crate) enum Rule {
     JoinRespectsClosing,
     /// `claim_writes` leaves a connection that is to be closed as it is.
     ClaimRespectsClosing,
-    /// `start_closing` takes the turn.
-    CloseTakesTheTurn,
+    /// `start_closing` makes the task the write owner.
+    CloseMakesTaskOwner,
     /// `start_closing` takes the tail.
     CloseWritesTail,
     /// `write` gives what is left of a frame to the close.
@@ -64,17 +64,17 @@ pub(crate) enum Rule {
     /// `lagged` counts as a revocation.
     LagCountsAsRevocation,
     /// `lagged` gives every connection to its task.
-    LagPassesTheTurn,
+    LagMakesTasksOwners,
     /// `lagged` counts as a change of rooms.
     LagCountsAsRoomsChange,
     /// Who reads other rooms now is published before the frames of the same transaction.
     RoomsChangedBeforeFrames,
     /// A change of rooms is counted at the gate.
     RoomsChangeIsCounted,
-    /// A change of rooms lists new subscribers before it passes the turn.
+    /// A change of rooms lists new subscribers before it makes their tasks the write owners.
     RoomsChangedAdoptsNew,
     /// A change of rooms gives the connections that it concerns to their tasks.
-    RoomsChangePassesTheTurn,
+    RoomsChangeMakesTasksOwners,
     /// `catch_up` reads the rooms again when the count has risen, and the first time.
     CatchUpReadsRooms,
     /// `catch_up` reads rooms and events in one transaction.

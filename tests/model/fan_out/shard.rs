@@ -56,7 +56,7 @@ impl World {
     /// What an event that is no frame does to the subscriber.
     fn act_on(&mut self, event: Event) {
         match event {
-            Event::RoomsChanged if !self.keep(Rule::RoomsChangePassesTheTurn) => {}
+            Event::RoomsChanged if !self.keep(Rule::RoomsChangeMakesTasksOwners) => {}
             Event::RoomsChanged => self.fall_behind(),
             _ if self.is_listed() => self.subscriber.pass_to(WriteOwner::Closing, self.setting.rules),
             _ => {}
@@ -72,7 +72,7 @@ impl World {
             ShardAt::Receive => self.receive_steps(steps),
             ShardAt::LagPasses(gathered) => {
                 let pass = |world: &mut World| {
-                    if world.keep(Rule::LagPassesTheTurn) {
+                    if world.keep(Rule::LagMakesTasksOwners) {
                         world.fall_behind();
                     }
                     let gathered = gathered.clone();
@@ -203,7 +203,7 @@ impl World {
                 if world.keep(Rule::TailIsKept) {
                     world.subscriber.frame_tail = Some(part[written]);
                 }
-                if world.keep(Rule::CutPassesTheTurn) {
+                if world.keep(Rule::CutMakesTaskOwner) {
                     world.subscriber.pass_to(WriteOwner::Task, world.setting.rules);
                 }
             });

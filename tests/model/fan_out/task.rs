@@ -411,7 +411,7 @@ impl World {
 
     fn start_closing(&self, pending: &[Piece]) -> World {
         self.after(|world| {
-            if world.subscriber.owner == WriteOwner::Shard && world.keep(Rule::CloseTakesTheTurn) {
+            if world.subscriber.owner == WriteOwner::Shard && world.keep(Rule::CloseMakesTaskOwner) {
                 world.subscriber.owner = WriteOwner::Task;
             }
             let writes_tail = world.keep(Rule::CloseWritesTail);
