@@ -13,9 +13,8 @@
 //! from the database what was missed meanwhile, and [joins](Shard::join) again. So a slow reader costs the others
 //! nothing and needs no queue of its own: the database is the queue.
 //!
-//! Shard and task share a [`Subscriber`]. Its write owner says which of the two writes what is next, so that no frame is
-//! split by another writer: while it is the shard, others write only whole frames, under its lock. Its position says what has been sent, so that nothing is skipped or repeated whichever of them
-//! writes next.
+//! Shard and task share a [`Subscriber`]. Its write owner says who writes next, so that no frame is split by another
+//! writer. Its position says what has been sent, so that nothing is skipped or repeated when the owner changes.
 
 mod batch;
 mod hub;

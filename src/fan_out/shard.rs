@@ -198,8 +198,8 @@ impl Shard {
         subscribers.append(&mut self.gate().new);
     }
 
-    /// Joins what else is pending to `first`, until that has [`WRITE_MAX_BYTES`], so that it costs each socket one write. Also
-    /// returns the next entry, if it is of another kind.
+    /// Joins what else is pending to `first`, so that it costs each socket one write, and stops once there are
+    /// [`WRITE_MAX_BYTES`]. Also returns the next entry, if it is of another kind.
     fn gather(
         &self,
         first: Arc<FrameBatch>,

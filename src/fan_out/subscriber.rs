@@ -1,8 +1,8 @@
 //! A subscriber: what a connection's task and its shard share.
 //!
-//! `WriteOwner` says which of them writes what is next; `position`, what has been sent. Both are under one lock, which is
-//! held for at most one write. While the owner is the shard, the socket stands between two frames, and whoever holds the
-//! lock may write whole ones: the task its answers, presence a read mark. While it is the task, nobody else writes.
+//! `WriteOwner` says who writes next, and `position` what has been sent. One lock covers both, and is held for one write
+//! at most. As long as the shard is the owner, no frame is half-written, so anyone who holds the lock may write a whole
+//! one: the task an answer, presence a read mark. Once the task is the owner, nobody else writes.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) enum CloseReason {
     Gone,
 }
 
-/// Which side writes what is next to a socket.
+/// Who writes next to a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteOwner {
     /// The shard, which writes batches.
