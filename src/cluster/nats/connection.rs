@@ -1,37 +1,25 @@
-//! A client of NATS: the part of its protocol that a replicated log needs, which is core NATS.
-//!
-//! A [`Connection`] is one TCP (or TLS) connection to one server, and ends with it: requests over it fail at once, and
-//! nothing is kept to be sent over another one later. So the [publisher](super::publisher) knows that an entry is
-//! published once. [`Link`] reconnects; subscribers then subscribe again.
-//!
-//! The server is trusted no further than its bytes: lines, headers and payloads are bounded, and one that is silent for
-//! [`SILENCE`] despite pings counts as dead.
+//! One connection to one server: the handshake, the task that reads and the one that writes, and who waits for what.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::nkey::NKey;
+use super::address::Address;
+use super::protocol::{Info, Malformed, Message, NO_RESPONDERS, Op, encode_publish, parse};
+use crate::cluster::nkey::NKey;
 use crate::secret::random_name;
 
-/// The port of a server whose address has none.
-const DEFAULT_PORT: u16 = 4222;
-/// The first version of a server that keeps on disk what it acknowledges, also when another leads a stream.
-pub(crate) const VERSION_NEEDED: (u32, u32) = (2, 15);
 /// Time to connect, shake hands and authenticate.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two pings, each of which the server answers.
@@ -39,17 +27,11 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// A server that is silent for so long despite pings is dead or cut off.
 const SILENCE: Duration = Duration::from_secs(2);
 const _: () = assert!(SILENCE.as_millis() > 3 * PING_INTERVAL.as_millis(), "one lost ping must not end a connection");
-/// Time between two tries to connect, to one server after the other.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Messages and requests that wait to be written.
 const OUTGOING: usize = 256;
 /// Messages of one subscription that wait to be taken; past it they are lost, which their reader must notice, like
 /// losses of the network. The entries that a consumer with flow control has under way, 1 MiB, fit.
 const SUBSCRIPTION: usize = 8 * 1024;
-/// Bytes of a line of the protocol. The longest is `INFO`, which names the other servers.
-const LINE_MAX_BYTES: usize = 64 * 1024;
-/// Bytes of a message with its headers: twice the most that servers take by default.
-const MESSAGE_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -87,60 +69,6 @@ pub(crate) enum ConnectError {
     NeedsTls,
 }
 
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    tls: bool,
-    host: String,
-    port: u16,
-}
-
-impl Address {
-    /// Whether the traffic stays on this machine.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-
-    /// Whether the connection uses TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        self.tls
-    }
-}
-
-impl FromStr for Address {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "expected nats://HOST:PORT or tls://HOST:PORT, without user or password";
-        let (tls, place) = match text.split_once("://") {
-            Some(("nats", place)) => (false, place),
-            Some(("tls", place)) => (true, place),
-            Some(_) => return Err(SHAPE),
-            None => (false, text),
-        };
-        let place = place.strip_suffix('/').unwrap_or(place);
-        // A colon inside the brackets of an IPv6 address does not begin a port.
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| SHAPE)?),
-            _ => (place, DEFAULT_PORT),
-        };
-        let well_formed = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        if !well_formed || (host.contains(':') && !bracketed) {
-            return Err(SHAPE);
-        }
-        Ok(Self { tls, host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tls, host, port } = self;
-        write!(f, "{}://{host}:{port}", if *tls { "tls" } else { "nats" })
-    }
-}
-
 /// How the servers are reached.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers {
@@ -148,51 +76,6 @@ pub(crate) struct Servers {
     pub(crate) addresses: Vec<Address>,
     pub(crate) key: Option<Arc<NKey>>,
     pub(crate) tls: Arc<ClientConfig>,
-}
-
-/// What a server says about itself.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "the server's, not ours")]
-pub(crate) struct Info {
-    pub(crate) version: String,
-    pub(crate) max_payload: usize,
-    headers: bool,
-    auth_required: bool,
-    tls_required: bool,
-    nonce: Option<String>,
-    /// "Lame duck": the server is about to stop and asks its clients to go.
-    ldm: bool,
-}
-
-/// A message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) subject: String,
-    /// The subject for an answer; JetStream uses it to describe its messages.
-    pub(crate) reply: Option<String>,
-    /// From `NATS/1.0` to the empty line; empty without headers.
-    headers: Bytes,
-    pub(crate) payload: Bytes,
-}
-
-/// Nobody listens at the subject of a request.
-const NO_RESPONDERS: u16 = 503;
-
-impl Message {
-    /// The status of a message that is a notice.
-    pub(crate) fn status(&self) -> Option<u16> {
-        let line = self.headers.split(|byte| *byte == b'\r').next()?;
-        let line = std::str::from_utf8(line).ok()?.strip_prefix("NATS/1.0 ")?;
-        line.split(' ').next()?.parse().ok()
-    }
-
-    /// The value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let headers = std::str::from_utf8(&self.headers).ok()?;
-        let mut pairs = headers.split("\r\n").filter_map(|line| line.split_once(':'));
-        pairs.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
 }
 
 /// A connection to one server, until it ends. Cheap to clone.
@@ -430,15 +313,6 @@ pub(crate) fn new_inbox() -> String {
     format!("_INBOX.{}", random_name())
 }
 
-fn encode_publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len();
-    let head = match reply {
-        Some(reply) => format!("PUB {subject} {reply} {length}\r\n"),
-        None => format!("PUB {subject} {length}\r\n"),
-    };
-    [head.as_bytes(), payload, b"\r\n"].concat()
-}
-
 /// The object that `CONNECT` takes.
 fn hello(info: &Info, servers: &Servers, tls: bool) -> Result<serde_json::Value, ConnectError> {
     let mut hello = serde_json::json!({
@@ -529,215 +403,9 @@ async fn write(shared: Arc<Shared>, mut socket: WriteHalf<Box<dyn Socket>>, mut 
     }
 }
 
-/// An operation from a server.
-#[derive(Debug)]
-enum Op {
-    Info(Box<Info>),
-    Message { sid: u64, message: Message },
-    Ping,
-    Pong,
-    Ok,
-    Error(String),
-}
-
-/// The bytes break the protocol or a limit.
-#[derive(Debug)]
-struct Malformed;
-
-/// Takes the next operation from the front of `buffer`; `None` if it is incomplete.
-fn parse(buffer: &mut BytesMut) -> Result<Option<Op>, Malformed> {
-    let looked_at = &buffer[..buffer.len().min(LINE_MAX_BYTES)];
-    let Some(end) = looked_at.windows(2).position(|two| two == b"\r\n") else {
-        return if buffer.len() < LINE_MAX_BYTES { Ok(None) } else { Err(Malformed) };
-    };
-    let line = std::str::from_utf8(&buffer[..end]).map_err(|_| Malformed)?;
-    let (verb, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-    let op = match verb.to_ascii_uppercase().as_str() {
-        "MSG" | "HMSG" => return parse_message(buffer, end),
-        "PING" => Op::Ping,
-        "PONG" => Op::Pong,
-        "+OK" => Op::Ok,
-        "-ERR" => Op::Error(rest.trim().trim_matches('\'').to_owned()),
-        "INFO" => Op::Info(Box::new(serde_json::from_str(rest).map_err(|_| Malformed)?)),
-        _ => return Err(Malformed),
-    };
-    buffer.advance(end + 2);
-    Ok(Some(op))
-}
-
-/// Feeds bytes to the parser, as if a server had sent them.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_anything(bytes: &[u8]) {
-    let mut buffer = BytesMut::from(bytes);
-    while let Ok(Some(op)) = parse(&mut buffer) {
-        if let Op::Message { message, .. } = op {
-            assert!(message.payload.len() <= MESSAGE_MAX_BYTES);
-            drop((message.status(), message.header("Nats-Last-Stream").map(ToOwned::to_owned)));
-        }
-    }
-}
-
-/// Takes a message whose first line ends at `end`: `MSG subject sid [reply] bytes`, or with headers
-/// `HMSG subject sid [reply] header-bytes bytes`.
-fn parse_message(buffer: &mut BytesMut, end: usize) -> Result<Option<Op>, Malformed> {
-    let line = std::str::from_utf8(&buffer[..end]).map_err(|_| Malformed)?;
-    let words: Vec<_> = line.split_ascii_whitespace().collect();
-    let number = |word: &str| word.parse::<usize>().map_err(|_| Malformed);
-    let has_headers = words[0].eq_ignore_ascii_case("HMSG");
-    let (subject, sid, reply, headers, total) = match (has_headers, &words[1..]) {
-        (false, [subject, sid, total]) => (subject, sid, None, 0, number(total)?),
-        (false, [subject, sid, reply, total]) => (subject, sid, Some(reply), 0, number(total)?),
-        (true, [subject, sid, headers, total]) => (subject, sid, None, number(headers)?, number(total)?),
-        (true, [subject, sid, reply, headers, total]) => (subject, sid, Some(reply), number(headers)?, number(total)?),
-        _ => return Err(Malformed),
-    };
-    if total > MESSAGE_MAX_BYTES || headers > total {
-        return Err(Malformed);
-    }
-    let start = end + 2;
-    if buffer.len() < start + total + 2 {
-        return Ok(None);
-    }
-    let (subject, reply) = ((*subject).to_owned(), reply.map(|reply| (*reply).to_owned()));
-    let sid = sid.parse().map_err(|_| Malformed)?;
-    buffer.advance(start);
-    let headers = buffer.split_to(headers).freeze();
-    let payload = buffer.split_to(total - headers.len()).freeze();
-    if !buffer.starts_with(b"\r\n") {
-        return Err(Malformed);
-    }
-    buffer.advance(2);
-    Ok(Some(Op::Message { sid, message: Message { subject, reply, headers, payload } }))
-}
-
-/// The current connection, if there is one; kept up by [`Link::keep`].
-#[derive(Debug, Clone)]
-pub(crate) struct Link(watch::Receiver<Option<Connection>>);
-
-impl Link {
-    /// Connects, and reconnects whenever the connection ends. The future is the task that does this, and never ends.
-    pub(crate) fn keep(servers: Servers) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, receiver) = watch::channel(None);
-        (Self(receiver), keep(servers, sender))
-    }
-
-    /// The current connection.
-    pub(crate) fn current(&self) -> Option<Connection> {
-        self.0.borrow().clone()
-    }
-
-    /// Waits until there is a connection. Cancel safe.
-    pub(crate) async fn connected(&self) -> Connection {
-        let mut watched = self.0.clone();
-        loop {
-            if let Some(connection) = watched.borrow_and_update().clone() {
-                return connection;
-            }
-            if watched.changed().await.is_err() {
-                // The server stops: there will be none.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
-
-async fn keep(servers: Servers, current: watch::Sender<Option<Connection>>) {
-    let mut failing = false;
-    for server in servers.addresses.iter().cycle() {
-        match Connection::open(server, &servers).await {
-            Ok(connection) => {
-                failing = false;
-                let version = &connection.info().version;
-                tracing::info!(%server, version, "connected to NATS");
-                if !is_new_enough(version) {
-                    tracing::warn!(%server, version, "this NATS server is too old: it may lose what it acknowledged");
-                }
-                current.send_replace(Some(connection.clone()));
-                connection.ended().await;
-                current.send_replace(None);
-                tracing::warn!(%server, "the connection to NATS is lost");
-            }
-            Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!(%server, %error, "cannot connect to NATS, trying the next");
-            }
-            Err(error) => tracing::debug!(%server, %error, "cannot connect to NATS"),
-        }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
-    }
-}
-
-/// Whether a server of this version loses nothing that it acknowledged.
-pub(crate) fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= VERSION_NEEDED
-}
-
-/// Connects to the first of the servers that accepts us, for a command.
-///
-/// # Errors Why the last of them did not.
-pub(crate) async fn connect_to_any(servers: &Servers) -> Result<Connection, (Address, ConnectError)> {
-    let mut last = None;
-    for server in &servers.addresses {
-        match Connection::open(server, servers).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = Some((server.clone(), error)),
-        }
-    }
-    Err(last.expect("there is one server at least"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SAID: &[u8] = b"INFO {\"version\":\"2.15.1\",\"max_payload\":1048576,\"headers\":true}\r\nPING\r\n+OK\r\n\
-        MSG a.b 7 5\r\nhello\r\nMSG a.b 7 _INBOX.x.3 0\r\n\r\n\
-        HMSG a 9 12 14\r\nNATS/1.0\r\n\r\nhi\r\n\
-        HMSG a 9 r 48 48\r\nNATS/1.0 100 Idle\r\nNats-Last-Stream: 1234567\r\n\r\n\r\n-ERR 'no'\r\nPONG\r\n";
-
-    fn all(pieces: impl Iterator<Item = Bytes>) -> Vec<String> {
-        let (mut buffer, mut ops) = (BytesMut::new(), Vec::new());
-        for piece in pieces {
-            buffer.extend_from_slice(&piece);
-            while let Some(op) = parse(&mut buffer).unwrap() {
-                ops.push(format!("{op:?}"));
-            }
-        }
-        assert!(buffer.is_empty());
-        ops
-    }
-
-    #[test]
-    fn what_a_server_says_is_understood_in_whatever_pieces_it_comes() {
-        let whole = all(std::iter::once(Bytes::from_static(SAID)));
-        assert_eq!(whole.len(), 9, "{whole:?}");
-        for size in [1, 2, 3, 7, 64] {
-            assert_eq!(all(SAID.chunks(size).map(Bytes::copy_from_slice)), whole);
-        }
-    }
-
-    #[test]
-    fn headers_say_what_a_notice_is() {
-        let headers = Bytes::from_static(b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Stream: 41\r\n\r\n");
-        let message = Message { subject: String::new(), reply: None, headers, payload: Bytes::new() };
-        assert_eq!(message.status(), Some(100));
-        assert_eq!(message.header("nats-last-stream"), Some("41"));
-        assert_eq!(message.header("other"), None);
-    }
-
-    #[test]
-    fn what_is_no_nats_is_an_error_and_not_waited_for() {
-        for bad in [
-            "HTTP/1.1 400 Bad Request\r\n",
-            "MSG a\r\n",
-            "MSG a 1 99999999\r\n",
-            "HMSG a 1 9 3\r\nabc\r\n",
-            "MSG a 1 1\r\nxyz",
-        ] {
-            assert!(parse(&mut BytesMut::from(bad)).is_err(), "{bad}");
-        }
-        assert!(parse(&mut BytesMut::from(&vec![b'x'; LINE_MAX_BYTES][..])).is_err());
-    }
 
     #[tokio::test]
     async fn what_comes_in_the_clear_with_the_info_of_a_server_with_tls_is_not_taken() {
@@ -759,27 +427,5 @@ mod tests {
         let opened = Connection::open(&address, &servers).await;
         assert!(matches!(opened, Err(ConnectError::Protocol)), "{opened:?}");
         assert_eq!(server.await.unwrap(), 0, "no handshake was begun");
-    }
-
-    #[test]
-    fn a_server_is_new_enough_from_2_15_on() {
-        assert!(is_new_enough("2.15.0") && is_new_enough("2.15.1-RC.1") && is_new_enough("3.0.0"));
-        assert!(!is_new_enough("2.14.9") && !is_new_enough("1.99.0") && !is_new_enough(""));
-    }
-
-    #[test]
-    fn an_address_has_a_scheme_a_host_and_a_port_and_no_secret() {
-        let shown = |text: &str| text.parse::<Address>().map(|address| address.to_string());
-        assert_eq!(shown("nats://a.example"), Ok("nats://a.example:4222".into()));
-        assert_eq!(shown("tls://10.0.0.1:4333/"), Ok("tls://10.0.0.1:4333".into()));
-        assert_eq!(shown("[::1]:1"), Ok("nats://[::1]:1".into()));
-        assert_eq!(shown("nats://[::1]"), Ok("nats://[::1]:4222".into()));
-        for bad in
-            ["", "nats://", "http://a", "nats://user:secret@a", "nats://a:b", "nats://a/b", "::1", "nats://a:99999"]
-        {
-            assert!(shown(bad).is_err(), "{bad}");
-        }
-        assert!("nats://127.0.0.1".parse::<Address>().unwrap().is_loopback());
-        assert!("[::1]:4".parse::<Address>().unwrap().is_loopback() && !"a".parse::<Address>().unwrap().is_loopback());
     }
 }
