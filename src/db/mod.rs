@@ -239,7 +239,7 @@ impl Db {
     /// Bytes of the file that hold nothing, and are used again before it grows.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        self.shared.free_bytes.load(Ordering::Relaxed)
+        self.shared.free_pages.load(Ordering::Relaxed).saturating_mul(self.shared.page_size)
     }
 
     /// Creates a user. If an invitation is given, this uses it once.

@@ -35,8 +35,10 @@ pub(super) struct Shared {
     pub(super) reads: ReadPositions,
     /// Rows changed by all commits so far: another number means that there has been one.
     pub(super) commits: AtomicU64,
-    /// Bytes of the file that hold nothing.
-    pub(super) free_bytes: AtomicU64,
+    /// Pages of the file that hold nothing.
+    pub(super) free_pages: AtomicU64,
+    /// In bytes.
+    pub(super) page_size: u64,
     pub(super) settler: Mutex<Settler>,
     pub(super) expiry: ExpiryClock,
     /// The rooms that everybody reads.
@@ -63,7 +65,8 @@ impl Shared {
             cleaner: Mutex::new(Cleaner::new(retention, sql::gap(connection)?)),
             reads: ReadPositions::default(),
             commits: AtomicU64::new(0),
-            free_bytes: AtomicU64::new(sql::free_bytes(connection)?),
+            free_pages: AtomicU64::new(sql::free_pages(connection)?),
+            page_size: sql::page_size(connection)?,
             expiry: ExpiryClock::since(
                 sql::kept_belief(connection)?,
                 sql::written_last(connection)?,

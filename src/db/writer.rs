@@ -246,9 +246,9 @@ impl Writer {
         for (user, room, id) in reads {
             sql::set_read(&transaction, *user, *room, *id)?;
         }
-        let free_bytes = sql::free_bytes(&transaction)?;
+        let free_pages = sql::free_pages(&transaction)?;
         transaction.commit()?;
-        self.shared.free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.shared.free_pages.store(free_pages, Ordering::Relaxed);
         self.shared.commits.store(self.connection.total_changes(), Ordering::Relaxed);
         self.reserve()?;
         Ok(done)

@@ -318,10 +318,15 @@ pub(super) fn last_id(connection: &Connection) -> rusqlite::Result<MessageId> {
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 const PAGE_SIZE: &str = "PRAGMA page_size";
 
-/// Bytes of the file that hold nothing: it does not grow before they are used again.
-pub(super) fn free_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let number = |pragma| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
-    Ok(number(FREE_PAGES)?.saturating_mul(number(PAGE_SIZE)?).unsigned_abs())
+/// Pages of the file that hold nothing: it does not grow before they are used again. SQLite compiles a pragma anew each
+/// time, even one that is kept prepared.
+pub(super) fn free_pages(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row(FREE_PAGES, [], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))
+}
+
+/// Bytes of a page, which are the same as long as the file exists.
+pub(super) fn page_size(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row(PAGE_SIZE, [], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))
 }
 
 /// By `meta`'s primary key. As large as the largest message, so that if this succeeds a message will too; and random,
