@@ -176,6 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn after_a_line_was_dropped_none_is_taken_until_half_of_the_queue_is_free() {
+        let queue = Queue::default();
+        let line = [b'x'; 1_024];
+        let all = QUEUE_BYTES / line.len();
+        (0..=all).for_each(|_| queue.put(&line));
+        let take = |lines| {
+            let mut waiting = queue.lock();
+            waiting.bytes -= waiting.lines.drain(..lines).map(|line| line.len()).sum::<usize>();
+        };
+        take(all / 2 - 1);
+        queue.put(&line);
+        assert_eq!(queue.lock().dropped, 2);
+        take(1);
+        queue.put(&line);
+        let waiting = queue.lock();
+        assert_eq!((waiting.dropped, waiting.lines.len()), (2, all / 2 + 1));
+    }
+
+    #[test]
     fn a_line_without_end_is_cut() {
         let queue = Queue::default();
         queue.put(&vec![b'x'; QUEUE_BYTES * 2]);

@@ -351,7 +351,11 @@ mod tests {
             segment(0xFE, b"SECRET"),
             segment(0xC0, &frame),
             segment(0xDA, &[1, 1, 0, 0, 63, 0]),
-            b"data\xFF\0more\xFF\xD0more\xFF\xD9SECRET".to_vec(),
+            b"data\xFF\0more\xFF\xFF\xD0more".to_vec(),
+            // A table for the next scan, with what would otherwise end the picture, and that scan.
+            segment(0xC4, b"\x10\xFF\xD9\xFF\xFE"),
+            segment(0xDA, &[1, 1, 0, 1, 63, 0]),
+            b"data\xFF\xD9SECRET".to_vec(),
         ]
         .concat()
     }
@@ -370,6 +374,11 @@ mod tests {
         .concat();
         let length = u32::try_from(chunks.len() + 4).unwrap();
         [b"RIFF", &length.to_le_bytes()[..], b"WEBP", &chunks, b"SECRET"].concat()
+    }
+
+    fn webp_of_one(chunk: &[u8], data: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(data.len()).unwrap();
+        [b"RIFF", &(length + 12).to_le_bytes()[..], b"WEBP", chunk, &length.to_le_bytes(), data].concat()
     }
 
     fn gif_of() -> Vec<u8> {
@@ -420,6 +429,18 @@ mod tests {
         assert_eq!(Picture::parse(&png_of(IMAGE_MAX_PIXELS + 1, 1)), Err(PictureError::TooLarge));
         assert_eq!(Picture::parse(&png_of(1, u32::MAX)), Err(PictureError::TooLarge));
         assert_eq!(Picture::parse(&png_of(0, 1)), Err(PictureError::NotAPicture));
+    }
+
+    #[test]
+    fn a_webp_of_either_kind_says_itself_how_large_it_is() {
+        // Each side in 14 bits below two that scale it (RFC 6386 9.1); less one in 14 bits or 24 (RFC 9649 2.7, 3.4).
+        let lossy = [0x50, 0, 0, 0x9D, 0x01, 0x2A, 0x2C, 0x41, 0x01, 0x82];
+        let lossless = [&[0x2F], &(0x12B | 0x200 << 14 | 1_u32 << 28).to_le_bytes()[..], &[0]].concat();
+        let extended = [0, 0, 0, 0, 0x2B, 1, 0, 0, 2, 0];
+        for (chunk, data) in [(b"VP8 ", &lossy[..]), (b"VP8L", &lossless), (b"VP8X", &extended)] {
+            let picture = Picture::parse(&webp_of_one(chunk, data)).unwrap();
+            assert_eq!((picture.width, picture.height), (300, 513), "{chunk:?}");
+        }
     }
 
     #[test]

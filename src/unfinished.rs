@@ -123,6 +123,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_picture_that_has_arrived_makes_room_for_one_more() {
+        let uploads = Uploads::default();
+        let begin = || uploads.begin(UserId(1));
+        let mut arriving: Vec<_> = (0..USER_IMAGES_AT_ONCE).map(|_| begin().unwrap()).collect();
+        assert!(begin().is_none());
+        arriving.pop();
+        arriving.push(begin().unwrap());
+        assert!(begin().is_none());
+        drop(arriving);
+        assert!(uploads.lock().is_empty());
+    }
+
+    #[test]
     fn a_user_holds_so_much_and_no_more_and_gives_it_back() {
         let budget = Arc::default();
         let full = USER_UNFINISHED_BYTES_MAX / 2;

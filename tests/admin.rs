@@ -236,6 +236,21 @@ async fn the_list_tells_who_is_active_disabled_and_deleted() {
 }
 
 #[tokio::test]
+async fn the_list_counts_the_sessions_of_each() {
+    let server = TestServer::start();
+    for name in ["ada", "bob"] {
+        Client::register(&server, name).await;
+    }
+    Client::login(&server, "ada").await;
+    let list = chinwag(&server.database_path(), &["user", "list"]).ok();
+    let sessions = |name| {
+        let line = list.lines().find(|line| line.starts_with(name)).expect("a line for each");
+        line.split_whitespace().next_back().expect("a number").to_owned()
+    };
+    assert_eq!(["ada", "bob"].map(sessions), ["2", "1"]);
+}
+
+#[tokio::test]
 async fn a_user_or_session_that_does_not_exist_cannot_be_administered() {
     let server = TestServer::start();
     let database = server.database_path();

@@ -169,6 +169,23 @@ fn what_a_restore_finds_in_its_way_is_left_alone() {
     assert!(in_the_way.is_symlink());
 }
 
+#[test]
+fn what_an_interrupted_restore_left_is_replaced_unless_it_has_another_name_too() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (database, backup) = (directory.path().join("chinwag.db"), directory.path().join("backup.db"));
+    chinwag_reading(&database, &["user", "add", "ada"], PASSWORD).ok();
+    chinwag(&database, &["backup", text(&backup)]).ok();
+    let (restored, left) = (directory.path().join("new.db"), directory.path().join("new.db.restored"));
+    std::fs::hard_link(&backup, &left).expect("a second name");
+    let line = chinwag(&restored, &["restore", text(&backup)]).failed();
+    assert!(line.contains("new.db.restored exists and is not ours"), "{line}");
+    std::fs::remove_file(&left).expect("it was left alone");
+    std::fs::write(&left, "half a database").expect("it is written");
+    chinwag(&restored, &["restore", text(&backup)]).ok();
+    assert!(!left.exists());
+    assert!(chinwag(&restored, &["user", "list"]).ok().contains("ada"));
+}
+
 // --- Standard error and output -------------------------------------------------------------------------------------
 
 /// A pipe that takes nothing any more, and the end of it that could be read.

@@ -169,6 +169,26 @@ async fn a_link_names_what_the_server_was_told_that_people_reach_it_at() {
 }
 
 #[tokio::test]
+async fn a_link_of_a_moderators_leads_to_where_the_request_came_unless_the_server_was_told_better() {
+    let here = TestServer::start();
+    let named = TestServer::with(&["--public-url", "https://chat.example"]);
+    for (server, base) in [(&here, format!("http://{}", here.address())), (&named, "https://chat.example".to_owned())] {
+        let ada = Client::register(server, "ada").await;
+        let invited = server.post("/invites").by(&ada).json(&json!({})).send().await.json();
+        assert_eq!(text(&invited["url"]), format!("{base}/#invite={}", text(&invited["code"])));
+    }
+}
+
+#[tokio::test]
+async fn the_command_says_how_many_people_an_invitation_lets_in() {
+    let server = TestServer::start();
+    for (uses, people) in [("1", "one person"), ("2", "2 people")] {
+        let said = chinwag(&server.database_path(), &["invite", "--uses", uses]).stderr;
+        assert!(said.contains(&format!("it lets {people} register")), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_code_itself_is_stored_nowhere() {
     let mut server = TestServer::start();
     let code = invite(&server, &[]);

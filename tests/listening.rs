@@ -202,6 +202,23 @@ async fn systemd_is_told_of_the_start_of_life_and_of_the_end() {
 }
 
 #[tokio::test]
+async fn a_watchdog_of_no_time_is_none() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let notifications = UnixDatagram::bind(&path).expect("a socket");
+    let path = path.to_str().expect("text");
+    let mut server = TestServer::with_environment(&[], &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "0")]);
+    assert_eq!(server.get("/healthz").send().await.status, 200);
+    assert_eq!(server.stop().await.code(), Some(0));
+    for expected in ["READY=1", "STOPPING=1"] {
+        let mut buffer = [0; 64];
+        let length = within("a notification", notifications.recv(&mut buffer)).await.expect("a datagram");
+        assert_eq!(&buffer[..length], expected.as_bytes());
+    }
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn a_log_for_programs_is_a_json_object_a_line() {
     let mut server = TestServer::with(&["--log-format", "json"]);
     Client::register(&server, "ada").await;

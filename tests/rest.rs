@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Client, Message, PASSWORD, RawClient, Request, TestServer, contents, ids, int, text, unix_millis};
+use common::{
+    Client, Message, PASSWORD, RawClient, Request, TestServer, contents, ids, int, text, unix_millis, wait_while,
+};
 use serde_json::{Value, json};
 
 /// The status and the code of the answer to `body` as JSON.
@@ -420,6 +422,24 @@ async fn pages_after_an_id_lead_to_the_end() {
 }
 
 #[tokio::test]
+async fn a_page_around_a_place_is_half_before_it_and_half_from_it_on() {
+    let (_server, ada) = server_with_messages(20).await;
+    let all = ids(&messages(&ada.page("limit=20").await));
+    for (place, limit, expected, has_more, has_newer) in [
+        (9, 8, 5..13, true, true),
+        (9, 7, 6..13, true, true),
+        (9, 1, 9..10, true, true),
+        (2, 8, 0..6, false, true),
+        (18, 8, 14..20, true, false),
+    ] {
+        let page = ada.page(&format!("around={}&limit={limit}", all[place])).await;
+        assert_eq!(ids(&messages(&page)), all[expected], "{limit} around {place}");
+        assert_eq!(page["has_more"], has_more, "{limit} around {place}");
+        assert_eq!(page["has_newer"], has_newer, "{limit} around {place}");
+    }
+}
+
+#[tokio::test]
 async fn has_more_is_false_when_the_page_just_holds_all() {
     let (_server, ada) = server_with_messages(10).await;
     for query in ["limit=10", "limit=10&after=0", "limit=10&before=9007199254740991"] {
@@ -465,6 +485,22 @@ async fn a_page_of_long_messages_is_as_good_as_any() {
     for _ in 0..2 {
         raw.send(&server.get("/messages?limit=200").by(&ada).bytes()).await;
         assert!(messages(&raw.response().await.json()) == all);
+    }
+}
+
+#[tokio::test]
+async fn pages_that_are_read_late_arrive_whole() {
+    let (server, ada) = server_with_long_messages(200).await;
+    let mut raw = RawClient::far_away(&server).await;
+    raw.send(&server.get("/messages?limit=200").by(&ada).bytes().repeat(4)).await;
+    let mut before = 0;
+    wait_while("the kernel to take no more", async || {
+        let queued = server.queued_bytes().iter().sum();
+        std::mem::replace(&mut before, queued) != queued || queued == 0
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(messages(&raw.response().await.json()).len(), 200);
     }
 }
 

@@ -278,6 +278,29 @@ async fn a_nonce_sent_again_costs_no_token_of_the_rate() {
 }
 
 #[tokio::test]
+async fn a_reaction_that_changes_nothing_is_acknowledged_as_what_made_it_so() {
+    let server = TestServer::start();
+    let mut connection = join(&Client::register(&server, "ada").await).await;
+    let message = connection.store("n", "hello").await;
+    let mut react = async |nonce: &str, on: bool| {
+        let react = json!({"type": "react", "message": message, "emoji": "👍", "on": on, "nonce": nonce});
+        connection.send(&react).await;
+        loop {
+            let frame = connection.next().await;
+            if frame["type"] == "ack" {
+                return int(&frame["id"]);
+            }
+        }
+    };
+    assert_eq!(react("never", false).await, message);
+    let on = react("on", true).await;
+    assert_eq!(react("on again", true).await, on);
+    let off = react("off", false).await;
+    assert_eq!(react("off again", false).await, off);
+    assert!(message < on && on < off, "{message} {on} {off}");
+}
+
+#[tokio::test]
 async fn a_reaction_that_changes_nothing_costs_a_token_like_any_other() {
     let server = TestServer::with(&["--message-rate", "2"]);
     let mut connection = join(&Client::register(&server, "ada").await).await;
