@@ -195,6 +195,36 @@ mod tests {
     }
 
     #[test]
+    fn that_lines_were_dropped_is_said_once_half_of_the_queue_is_free() {
+        /// Tells of each line what waits behind it, in bytes, and how many dropped lines are still to be told of.
+        struct Watch(Arc<Queue>, mpsc::Sender<(usize, u64)>);
+
+        impl Write for Watch {
+            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+                let waiting = self.0.lock();
+                self.1.send((waiting.bytes, waiting.dropped)).map_err(io::Error::other)?;
+                Ok(line.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let queue = Arc::new(Queue::default());
+        let line = [b'x'; 1_024];
+        let all = QUEUE_BYTES / line.len();
+        (0..all + 5).for_each(|_| queue.put(&line));
+        let (sender, watched) = mpsc::channel();
+        let watch = Watch(Arc::clone(&queue), sender);
+        thread::spawn(move || queue.write_all(watch));
+        for left in (0..all).rev() {
+            let untold = if left > all / 2 { 5 } else { 0 };
+            assert_eq!(watched.recv().unwrap(), (left * line.len(), untold));
+        }
+    }
+
+    #[test]
     fn a_line_without_end_is_cut() {
         let queue = Queue::default();
         queue.put(&vec![b'x'; QUEUE_BYTES * 2]);

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, FIN, HANDSHAKE, PASSWORD, PING, PONG, RawClient, TEXT, TestServer, chinwag, frame, int, text,
-    unix_millis, within,
+    CLOSE, Client, Connection, FIN, HANDSHAKE, PASSWORD, PING, PONG, RawClient, TEXT, TestServer, chinwag, frame, int,
+    text, unix_millis, within,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -143,6 +143,20 @@ async fn a_client_that_does_not_authenticate_within_10_s_is_sent_away() {
         assert_eq!(failed["code"], "auth_timeout");
         assert!((10..20).contains(&took.as_secs()), "{took:?}");
     }
+}
+
+#[tokio::test]
+async fn before_auth_64_pings_are_answered_and_no_more() {
+    let server = TestServer::start();
+    let mut raw = RawClient::connect(&server).await;
+    raw.upgrade().await;
+    for _ in 0..64 {
+        raw.send(&frame(FIN | PING, b"")).await;
+        assert_eq!(raw.frame().await.first, FIN | PONG);
+    }
+    raw.send(&frame(FIN | PING, b"")).await;
+    let end = raw.frame().await;
+    assert_eq!((end.first, &end.payload[..2]), (FIN | CLOSE, &1008_u16.to_be_bytes()[..]));
 }
 
 #[tokio::test]

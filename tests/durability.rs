@@ -346,6 +346,21 @@ async fn a_database_that_fails_is_unavailable_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn when_the_ids_are_used_up_nothing_more_is_stored() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    server.stop().await;
+    let last = (1_i64 << 53) - 1;
+    let set = "UPDATE meta SET value = ?1 WHERE key = 'high_water'";
+    server.database().execute(set, [last - 1]).expect("done");
+    server.restart();
+    let say = async || server.post("/messages").by(&ada).json(&json!({"content": "hello"})).send().await;
+    assert_eq!(say().await.json()["id"], last);
+    assert_eq!(say().await.error(), (503, "unavailable".to_owned()));
+    assert_eq!(server.history(&ada).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_command_that_fails_by_itself_fails_alone() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

@@ -440,6 +440,23 @@ async fn a_page_around_a_place_is_half_before_it_and_half_from_it_on() {
 }
 
 #[tokio::test]
+async fn what_a_request_says_in_two_places_it_has_to_say_alike() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let say = |query: &str, key: &str, body: Value| {
+        let request = server.post(&format!("/messages{query}")).by(&ada).header("Idempotency-Key", key).json(&body);
+        async move { request.send().await }
+    };
+    let first = say("?room=1", "one", json!({"content": "a", "nonce": "one", "room": 1})).await;
+    assert_eq!(first.status, 201);
+    for (query, key, room) in [("?room=1", "two", 1), ("?room=2", "one", 1)] {
+        let refused = say(query, key, json!({"content": "a", "nonce": "one", "room": room})).await;
+        assert_eq!(refused.error(), (400, "invalid_request".to_owned()), "{query} {key}");
+    }
+    assert_eq!(contents(&server.history(&ada).await), ["a"]);
+}
+
+#[tokio::test]
 async fn has_more_is_false_when_the_page_just_holds_all() {
     let (_server, ada) = server_with_messages(10).await;
     for query in ["limit=10", "limit=10&after=0", "limit=10&before=9007199254740991"] {

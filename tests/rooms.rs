@@ -278,6 +278,22 @@ async fn a_nonce_sent_again_costs_no_token_of_the_rate() {
 }
 
 #[tokio::test]
+async fn who_comes_back_at_the_event_that_let_them_in_hears_what_the_room_became_since() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let mut connection = join(&bob).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    let frames = due(&server, &ada, &mut connection).await;
+    let let_in = events(&frames).iter().find(|(kind, _)| *kind == "room").expect("he is told of it").1;
+    drop(connection);
+    let changed = server.request("PATCH", &format!("/rooms/{room}")).by(&ada).json(&json!({"topic": "quieter"}));
+    assert!(changed.send().await.status < 300);
+    let mut back = resume(&bob, let_in).await;
+    let frames = due(&server, &ada, &mut back).await;
+    assert!(frames.iter().any(|frame| frame["type"] == "room" && frame.to_string().contains("quieter")), "{frames:?}");
+}
+
+#[tokio::test]
 async fn a_reaction_that_changes_nothing_is_acknowledged_as_what_made_it_so() {
     let server = TestServer::start();
     let mut connection = join(&Client::register(&server, "ada").await).await;
@@ -512,6 +528,17 @@ async fn a_position_before_all_messages_is_none_and_does_no_harm() {
     assert_eq!(int(&connection.next_of("read").await["id"]), first);
     server.stop().await;
     chinwag(&server.database_path(), &["check"]).ok();
+}
+
+#[tokio::test]
+async fn typing_in_an_open_room_is_seen_by_all_who_are_there() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let garden = server.post("/rooms").by(&ada).json(&json!({"name": "garden", "kind": "open"})).send().await.json();
+    let (mut reader, mut typist) = (join(&bob).await.settled().await, join(&ada).await.settled().await);
+    typist.send(&json!({"type": "typing", "room": garden["id"]})).await;
+    let seen = reader.next_of("typing").await;
+    assert_eq!(seen, json!({"type": "typing", "username": "ada", "room": garden["id"]}));
 }
 
 #[tokio::test]

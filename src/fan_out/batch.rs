@@ -427,6 +427,16 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_full_with_as_many_reaches_as_a_set_of_them_can_hold() {
+        let mut batch = FrameBatchBuilder::default();
+        for room in (1..).map(RoomId).take(REACHES_MAX) {
+            assert!(!batch.is_full());
+            push(&mut batch, 1, Reach::of_room(room, Audience::Members(room)));
+        }
+        assert!(batch.is_full());
+    }
+
+    #[test]
     fn a_batch_goes_on_only_where_it_begins() {
         let batch = messages(5..=8);
         assert_eq!(batch.continuity(at(4)), Continuity::InSequence);
