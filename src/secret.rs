@@ -91,7 +91,7 @@ impl<const BYTES: usize> fmt::Debug for Secret<BYTES> {
 }
 
 /// SHA-256 of the text of a token or of an invitation's code.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {

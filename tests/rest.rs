@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    Client, Message, PASSWORD, RawClient, Request, TestServer, contents, ids, int, text, unix_millis, wait_while,
+    Client, Message, PASSWORD, RawClient, Request, TestServer, chinwag, contents, ids, int, text, unix_millis,
+    wait_while,
 };
 use serde_json::{Value, json};
 
@@ -473,6 +474,57 @@ async fn server_with_long_messages(count: usize) -> (TestServer, Client) {
     let long = |number| format!("{number} {}", "\u{1f642}".repeat(3_500));
     ada.connect().await.store_all("n", &(1..=count).map(long).collect::<Vec<_>>()).await;
     (server, ada)
+}
+
+#[tokio::test]
+async fn a_page_that_somebody_has_just_read_shows_to_the_next_what_has_changed_since() {
+    let (server, ada) = server_with_messages(2).await;
+    let bob = Client::register(&server, "bob").await;
+    let page = async |reader: &Client| reader.page("").await["messages"].clone();
+    let texts = |page: &Value| page.as_array().expect("a list").iter().map(|it| it["content"].clone()).collect();
+    let same_for_both = async || {
+        let (first, second) = (page(&ada).await, page(&bob).await);
+        assert_eq!(first, second);
+        first
+    };
+    let before = same_for_both().await;
+    let [one, two] = [0, 1].map(|at: usize| int(&before[at]["id"]));
+    let (edit, delete) = (format!("/messages/{one}"), format!("/messages/{two}"));
+    assert_eq!(server.request("PATCH", &edit).by(&ada).json(&json!({"content": "edited"})).send().await.status, 200);
+    let edited: Value = texts(&same_for_both().await);
+    assert_eq!(edited, json!(["edited", "2"]));
+    assert_eq!(server.request("DELETE", &delete).by(&ada).send().await.status, 200);
+    let deleted: Value = texts(&same_for_both().await);
+    assert_eq!(deleted, json!(["edited"]));
+    let mut connection = bob.connect_with(json!({"rooms": true})).await;
+    connection.send(&json!({"type": "react", "message": one, "emoji": "👍", "on": true, "nonce": "n"})).await;
+    connection.next_of("ack").await;
+    for (reader, mine) in [(&ada, false), (&bob, true), (&ada, false)] {
+        assert_eq!(page(reader).await[0]["reactions"][0]["mine"], mine);
+    }
+    chinwag(&server.database_path(), &["user", "delete", "ada", "--messages"]).ok();
+    wait_while("ada's messages are there", async || page(&bob).await != json!([])).await;
+}
+
+#[tokio::test]
+async fn a_page_that_somebody_has_just_read_is_shown_to_nobody_who_may_not_read_the_room() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let room = server.post("/rooms").by(&ada).json(&json!({"name": "secret", "kind": "private"})).send().await;
+    let target = format!("/messages?room={}", room.json()["id"]);
+    assert_eq!(server.post(&target).by(&ada).json(&json!({"content": "hush"})).send().await.status, 201);
+    let pages = async || [server.get(&target).by(&ada).send().await, server.get(&target).by(&bob).send().await];
+    for _ in 0..2 {
+        let [inside, outside] = pages().await;
+        assert_eq!((inside.status, outside.status), (200, 404));
+    }
+    let members = format!("/rooms/{}/members/bob", room.json()["id"]);
+    assert_eq!(server.request("PUT", &members).by(&ada).send().await.status, 204);
+    let [inside, outside] = pages().await;
+    assert_eq!((inside.status, outside.status), (200, 200));
+    assert_eq!(server.request("DELETE", &members).by(&ada).send().await.status, 204);
+    let [inside, outside] = pages().await;
+    assert_eq!((inside.status, outside.status), (200, 404));
 }
 
 #[tokio::test]

@@ -21,6 +21,10 @@ pub(super) struct Effects {
     pub(super) ended: Vec<SessionId>,
     /// The last event that is not a message; 0 if there was none.
     pub(super) high_water: MessageId,
+    /// Whether stored messages may have changed, or anything that is shown with them.
+    pub(super) messages_changed: bool,
+    /// Whether users may have changed.
+    pub(super) users_changed: bool,
 }
 
 /// A change's view of the transaction.
@@ -37,6 +41,8 @@ impl Execution<'_> {
     /// so whatever it does has to be in the transaction or in this view of it, which a failure undoes.
     pub(super) fn run(&mut self, change: &Change) -> rusqlite::Result<Done> {
         let (connection, now) = (self.connection, self.moment.now);
+        self.effects.messages_changed |= change.may_change_messages();
+        self.effects.users_changed |= matches!(change, Change::Account { .. } | Change::Administer { .. });
         Ok(match change {
             Change::RegisterUser { username, password_hash, invite } => {
                 Done::Registered(self.register_user(username, password_hash, invite.as_ref())?)

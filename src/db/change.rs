@@ -105,6 +105,26 @@ impl Change {
         }
     }
 
+    /// Whether stored messages can be others afterwards, or look different.
+    pub(super) fn may_change_messages(&self) -> bool {
+        match self {
+            Self::Write { .. }
+            | Self::Room { .. }
+            | Self::Account { .. }
+            | Self::Administer { .. }
+            | Self::Sweep(_) => true,
+            Self::RegisterUser { .. }
+            | Self::LoginUser { .. }
+            | Self::TouchSession { .. }
+            | Self::EndSession { .. }
+            | Self::StoreImage { .. }
+            | Self::KeepClocks { .. }
+            | Self::Check => false,
+            #[cfg(any(feature = "push", feature = "cluster"))]
+            Self::Push(_) => false,
+        }
+    }
+
     /// The first version of entries that has it: a node that reads older ones only stops where it finds it.
     #[cfg(feature = "cluster")]
     pub(super) fn version(&self) -> u32 {

@@ -1,10 +1,13 @@
 //! The types that go in and out of the database. Those that a [`Change`](super::change::Change) contains are written
 //! into the log of a cluster: a field that is added or renamed there needs a new version of entries.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::{Durability, Retention};
-use crate::limits::{EDIT_WITHIN, IMAGE_WAIT, SESSION_LIFETIME};
+use crate::limits::{EDIT_WITHIN, IMAGE_WAIT, SESSION_LIFETIME, SESSION_TOUCH};
 use crate::model::{Content, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
 use crate::room::{AltText, Emoji, Event, ImageId, RoomId};
 
@@ -43,6 +46,13 @@ pub struct Session {
     pub is_moderator: bool,
     /// When it was last used, to about an hour.
     pub(super) last_used_at: UnixMillis,
+}
+
+impl Session {
+    /// Whether its use is to be recorded.
+    pub(super) fn is_to_be_touched(&self, now: UnixMillis) -> bool {
+        now.0.saturating_sub(self.last_used_at.0) > millis(SESSION_TOUCH)
+    }
 }
 
 /// A session as its user sees it.
@@ -249,6 +259,34 @@ pub enum Page {
     /// The ids it covers: its text is more than is held in memory at once, and is read in pieces with
     /// [`Db::messages_in`](super::Db::messages_in).
     Range(IdRange),
+}
+
+/// A page, and whether there is more beyond it.
+#[derive(Debug)]
+pub struct FoundPage {
+    /// The page.
+    pub page: Page,
+    /// Whether there is more in the direction of reading; for a page around a message, whether there are older ones.
+    pub has_more: bool,
+    /// Whether there are newer messages; only for a page around a message.
+    pub has_newer: Option<bool>,
+    /// A place for its encoding, which is made once for all who get the same page.
+    pub encoded: OnceLock<Bytes>,
+}
+
+impl FoundPage {
+    pub(super) fn new(page: Page, has_more: bool, has_newer: Option<bool>) -> Self {
+        Self { page, has_more, has_newer, encoded: OnceLock::new() }
+    }
+}
+
+/// A page of a room's history, and the session of the request.
+#[derive(Debug)]
+pub struct History {
+    /// The session of the request.
+    pub session: Session,
+    /// The page; `None` if its user may not read the room.
+    pub page: Option<Arc<FoundPage>>,
 }
 
 /// One step of removing old messages.

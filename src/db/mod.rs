@@ -22,6 +22,7 @@ mod files;
 mod follow;
 mod import;
 mod lock;
+mod memo;
 mod nonce_days;
 mod open;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod replica;
 mod restore;
 mod room_changes;
 mod search;
+mod sessions;
 mod settle;
 mod shared;
 mod snapshot;
@@ -59,7 +61,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::config::Retention;
 use crate::limits::{
-    READ_QUEUE, SESSION_TOUCH, STORE_TIMEOUT, UNNAMED_IMAGES_MAX, USER_SESSIONS_MAX, WRITE_QUEUE, WRITE_QUEUE_BYTES,
+    READ_QUEUE, STORE_TIMEOUT, UNNAMED_IMAGES_MAX, USER_SESSIONS_MAX, WRITE_QUEUE, WRITE_QUEUE_BYTES,
     WRITE_QUEUE_SPARED,
 };
 use crate::model::{Epoch, Message, MessageId, Nonce, SessionId, UnixMillis, UserId, Username};
@@ -67,7 +69,7 @@ use crate::room::{ImageId, RoomId, RoomView};
 use crate::secret::Digest;
 use change::{Change, Reply};
 use cleaner::Cleaner;
-use data::{expired_at, millis};
+use data::expired_at;
 use reader::Request;
 use shared::Shared;
 use writer::{Command, Writer};
@@ -75,8 +77,8 @@ use writer::{Command, Writer};
 pub use account::{AccountCommand, AccountOutcome};
 pub use admin::{AdminCommand, AdminError, AdminOutcome};
 pub use data::{
-    Commit, Committed, Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, NewImage, NewMessage,
-    OnCommit, Options, Page, PageQuery, Person, Sender, Session, Write, WriteOutcome, WriteRules,
+    Commit, Committed, Credentials, FoundPage, History, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, NewImage,
+    NewMessage, OnCommit, Options, Page, PageQuery, Person, Sender, Session, Write, WriteOutcome, WriteRules,
 };
 pub use error::{
     AccountError, Error, ImageError, ImportError, LockError, OpenError, RoomError, SnapshotError, WriteError,
@@ -88,7 +90,6 @@ pub use import::Import;
 pub use lock::{Lock, server_addresses, server_public_url};
 #[cfg(any(feature = "push", feature = "cluster"))]
 pub use push::{DeviceId, News, Notice, Subscription};
-pub use reader::History;
 pub use records::{
     DeleteRecord, ImageRecord, MemberRecord, MentionRecord, MessageRecord, NotifyRecord, RECORD_ID_MAX,
     RECORD_MAX_BYTES, RECORD_TIME_MAX, ReactionRecord, ReadRecord, Record, RoomRecord, UserRecord,
@@ -313,12 +314,17 @@ impl Db {
     /// The live session of a token. Counts as a use of the session.
     pub async fn validate_session(&self, digest: Digest) -> Result<Option<Session>, Error> {
         let now = UnixMillis::now();
+        let removals = match self.shared.sessions.find(&digest, expired_at(self.shared.expiry.now()), now) {
+            Ok(session) => return Ok(Some(session)),
+            Err(removals) => removals,
+        };
         let mut session = self.session(digest).await?;
         if session.is_none() && self.is_one_of_several() {
             self.barrier().await?;
             session = self.session(digest).await?;
         }
         if let Some(session) = &session {
+            self.shared.sessions.keep(removals, digest, session.clone());
             self.note_use(session, now);
         }
         Ok(session)
@@ -329,7 +335,7 @@ impl Db {
     }
 
     fn note_use(&self, session: &Session, now: UnixMillis) {
-        if now.0.saturating_sub(session.last_used_at.0) > millis(SESSION_TOUCH) {
+        if session.is_to_be_touched(now) {
             self.touch_session(session.id);
         }
     }

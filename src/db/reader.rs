@@ -9,12 +9,15 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::data::{Credentials, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, Page, PageQuery, Person, Session};
+use super::data::{
+    Credentials, History, IdRange, ImageInfo, InviteRow, LoginRow, MessagesBy, PageQuery, Person, Session,
+};
+use super::memo::{Generation, Memo, PageKey, Recall};
 #[cfg(any(feature = "push", feature = "cluster"))]
 use super::push::PushRequest;
 use super::reads::ReadPositions;
 use super::shared::Shared;
-use super::sql::{self, Backlog, BacklogQuery, PageFound};
+use super::sql::{self, Backlog, BacklogQuery};
 use crate::limits::{
     CHUNK_MAX_BYTES, CHUNK_MAX_MESSAGES, EXPORT_ROWS, FAULT_SAID_AGAIN, IMAGE_PIECE_BYTES, INVITES_LISTED_MAX,
     PAGE_HELD_BYTES, PAGES_WAITING, USERS_LISTED_MAX,
@@ -162,25 +165,12 @@ impl Request {
     }
 }
 
-/// A page of a room's history, and the session of the request.
-#[derive(Debug)]
-pub struct History {
-    /// The session of the request.
-    pub session: Session,
-    /// The page; `None` if its user may not read the room.
-    pub page: Option<Page>,
-    /// Whether there is more beyond it in the direction of reading; for a page around a message, whether there are
-    /// older ones.
-    pub has_more: bool,
-    /// Whether there are newer messages; only for a page around a message.
-    pub has_newer: Option<bool>,
-}
-
 /// Answers requests, pages last, until told to stop or every handle is gone.
 pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     let mut said: Option<Instant> = None;
     let mut pages = VecDeque::new();
-    let reads = &shared.reads;
+    let (reads, generation) = (&shared.reads, &shared.generation);
+    let mut memo = Memo::default();
     while let Some(request) = next(&mut requests, &mut pages) {
         if request.is_abandoned() {
             continue;
@@ -195,12 +185,14 @@ pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::R
                 answer(reply, sql::session_lives(connection, session, used_after))
             }
             Request::History { digest, used_after, room, page, limit, reply } => {
-                answer(reply, history(connection, &digest, used_after, room, page, limit))
+                answer(reply, history(connection, (&mut memo, generation), &digest, used_after, (room, page, limit)))
             }
             Request::MessagesIn { user, room, range, reply } => {
                 answer(reply, messages_in(connection, user, room, range))
             }
-            Request::Backlog { query, at_most, reply } => answer(reply, backlog(connection, reads, &query, at_most)),
+            Request::Backlog { query, at_most, reply } => {
+                answer(reply, backlog(connection, (&mut memo, generation), reads, &query, at_most))
+            }
             Request::Rooms { user, reply } => answer(reply, rooms(connection, reads, user)),
             Request::Room { user, room: id, reply } => answer(reply, room(connection, reads, user, id)),
             #[cfg(any(feature = "push", feature = "cluster"))]
@@ -260,23 +252,22 @@ fn next(requests: &mut mpsc::Receiver<Request>, pages: &mut VecDeque<Request>) -
 
 fn history(
     connection: &Connection,
+    (memo, generation): (&mut Memo, &Generation),
     digest: &Digest,
     used_after: UnixMillis,
-    room: RoomId,
-    query: PageQuery,
-    limit: u32,
+    key: PageKey,
 ) -> rusqlite::Result<Option<History>> {
+    let before = generation.current();
     // One moment of the database: a user who may no longer read the room is shown nothing of it.
     let transaction = connection.unchecked_transaction()?;
     let Some(session) = sql::session(&transaction, digest, used_after)? else { return Ok(None) };
-    let page = match sql::access(&transaction, session.user, room)? {
-        Some(_) => Some(sql::page(&transaction, session.user, room, query, limit, PAGE_HELD_BYTES)?),
-        None => None,
-    };
-    let Some(PageFound { page, has_more, has_newer }) = page else {
-        return Ok(Some(History { session, page: None, has_more: false, has_newer: None }));
-    };
-    Ok(Some(History { session, page: Some(page), has_more, has_newer }))
+    let (user, (room, query, limit)) = (session.user, key);
+    if sql::access(&transaction, user, room)?.is_none() {
+        return Ok(Some(History { session, page: None }));
+    }
+    let read = || sql::page(&transaction, user, room, query, limit, PAGE_HELD_BYTES);
+    let page = Some(Recall::new(memo, generation, before).page(key, read)?);
+    Ok(Some(History { session, page }))
 }
 
 /// One moment of the database, and one lock of it instead of one for each of some ten statements a room.
@@ -306,13 +297,16 @@ fn messages_in(connection: &Connection, user: UserId, room: RoomId, range: IdRan
 
 fn backlog(
     connection: &Connection,
+    (memo, generation): (&mut Memo, &Generation),
     reads: &ReadPositions,
     query: &BacklogQuery,
     at_most: u32,
 ) -> rusqlite::Result<Backlog> {
+    let before = generation.current();
     let transaction = connection.unchecked_transaction()?;
     let last_id = sql::last_id(&transaction)?;
-    sql::backlog(&transaction, reads, query, last_id, at_most, (CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES))
+    let mut recall = Recall::new(memo, generation, before);
+    sql::backlog(&transaction, reads, &mut recall, query, last_id, at_most, (CHUNK_MAX_MESSAGES, CHUNK_MAX_BYTES))
 }
 
 pub(super) fn answer<T>(reply: oneshot::Sender<T>, result: rusqlite::Result<T>) -> rusqlite::Result<()> {

@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use super::cleaner::Cleaner;
 use super::expiry::ExpiryClock;
 use super::lock::Lock;
+use super::memo::Generation;
 use super::reads::ReadPositions;
+use super::sessions::LiveSessions;
 use super::settle::Settler;
 use super::sql;
 use crate::config::Retention;
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     pub(super) lock: Lock,
     pub(super) cleaner: Mutex<Cleaner>,
     pub(super) reads: ReadPositions,
+    pub(super) generation: Generation,
+    pub(super) sessions: LiveSessions,
     /// Rows changed by all commits so far: another number means that there has been one.
     pub(super) commits: AtomicU64,
     /// Pages of the file that hold nothing.
@@ -64,6 +68,8 @@ impl Shared {
             lock,
             cleaner: Mutex::new(Cleaner::new(retention, sql::gap(connection)?)),
             reads: ReadPositions::default(),
+            generation: Generation::default(),
+            sessions: LiveSessions::default(),
             commits: AtomicU64::new(0),
             free_pages: AtomicU64::new(sql::free_pages(connection)?),
             page_size: sql::page_size(connection)?,

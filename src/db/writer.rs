@@ -198,7 +198,10 @@ impl Writer {
     ) -> Option<(T, Effects)> {
         let mut effects = Effects::default();
         let reads = self.shared.reads.take();
-        match self.try_transact(&mut effects, &reads, apply) {
+        let committed = self.try_transact(&mut effects, &reads, apply);
+        // Also if it failed: it may have reached the disk.
+        self.shared.sessions.remove(&effects.ended, effects.users_changed);
+        match committed {
             Ok(done) => {
                 self.shared.failing.store(false, Ordering::Relaxed);
                 if std::mem::take(&mut self.told) {
@@ -247,7 +250,13 @@ impl Writer {
             sql::set_read(&transaction, *user, *room, *id)?;
         }
         let free_pages = sql::free_pages(&transaction)?;
+        if effects.messages_changed {
+            self.shared.generation.begin();
+        }
         transaction.commit()?;
+        if effects.messages_changed {
+            self.shared.generation.end();
+        }
         self.shared.free_pages.store(free_pages, Ordering::Relaxed);
         self.shared.commits.store(self.connection.total_changes(), Ordering::Relaxed);
         self.reserve()?;
@@ -321,6 +330,7 @@ impl Writer {
             (self.on_commit)(Committed::SessionsEnded(&ended));
         }
         self.in_doubt.clear();
+        self.shared.sessions.remove(&[], true);
         // The ids that the failed transaction gave are free again, unless it was committed after all.
         self.last_id = sql::last_id(&self.connection)?;
         if self.last_id > self.published {

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Request, StatusCode};
 
 use super::body::{BodyKind, read_body, utf8};
 use super::error::ApiError;
-use super::response::{Body, Response, as_json, json};
+use super::response::{Body, Response, as_json, body, json};
 use super::rest::bearer;
 use super::session::{number, sender, session_of};
 use crate::app::{App, WriteHeld};
@@ -41,18 +41,22 @@ pub(crate) async fn message_history(
         Err(error) => return session_of(app, headers).await.and(Err(error)),
     };
     let found = app.db.message_history(digest, room, page, limit).await?;
-    let History { session, page, has_more, has_newer } = found.ok_or(ApiError::Unauthorized)?;
-    let mut history = HistoryBody::new(has_more, has_newer);
-    Ok(match page.ok_or(ApiError::NotFound)? {
+    let History { session, page } = found.ok_or(ApiError::Unauthorized)?;
+    let found = page.ok_or(ApiError::NotFound)?;
+    let mut history = HistoryBody::new(found.has_more, found.has_newer);
+    Ok(match &found.page {
         Page::Messages(messages) => {
-            let mut body = Vec::new();
-            history.push(&messages, &mut body);
-            history.end(&mut body);
-            json(StatusCode::OK, body)
+            let encode = || {
+                let mut body = Vec::new();
+                history.push(messages, &mut body);
+                history.end(&mut body);
+                body.into()
+            };
+            as_json(body(StatusCode::OK, found.encoded.get_or_init(encode).clone()))
         }
         Page::Range(range) => {
             let (sender, pieces) = Channel::new(1);
-            tokio::spawn(send_range(Arc::clone(app), (session.user, room), range, history, sender));
+            tokio::spawn(send_range(Arc::clone(app), (session.user, room), *range, history, sender));
             as_json(Response::new(Body::Right(pieces)))
         }
     })

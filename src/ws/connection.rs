@@ -191,9 +191,6 @@ impl Connection {
     async fn welcome(&mut self, welcome: Bytes, reader: &Reader) -> Result<(), Disconnect> {
         self.check_unfinished(reader, Instant::now())?;
         self.shard.register(&self.subscriber).map_err(Close::from)?;
-        if self.subscriber.all_rooms() {
-            self.look_up_rooms().await?;
-        }
         self.write(&welcome).await?;
         self.catch_up().await
     }
@@ -207,23 +204,6 @@ impl Connection {
         drop(presence);
         let rest = subscriber.start_closing();
         frames::close(&subscriber.stream, close, &[&rest[..], &pending_output].concat()).await;
-    }
-
-    /// Looks up the user's rooms before the welcome, so that live events of those rooms are delivered from then on.
-    async fn look_up_rooms(&self) -> Result<(), Disconnect> {
-        let membership = self.shard.position().membership;
-        let position = self.subscriber.position();
-        let (user, after) = (self.subscriber.user(), position.event);
-        let query = BacklogQuery { user, all_rooms: true, after, origin: after, seen: after };
-        // Only the rooms: what was missed is read by `catch_up`.
-        let Backlog { rooms, last_id, .. } =
-            self.unless_closing(self.app.db.backlog(query, 0)).await?.map_err(Close::from)?;
-        self.subscriber.set_rooms(rooms);
-        // If events were missed, their replay reports every change of rooms, also one that came since.
-        if position.event >= last_id {
-            self.subscriber.set_position(Position { membership, ..position });
-        }
-        Ok(())
     }
 
     /// Serves the connection until it ends.
@@ -628,13 +608,13 @@ impl Connection {
     /// memory for a slow reader is one frame.
     async fn write_chunk(
         &self,
-        missed: Vec<Missed>,
+        missed: Arc<Vec<Missed>>,
         up_to: MessageId,
         position: Position,
         permit: SemaphorePermit<'_>,
     ) -> Result<Position, Disconnect> {
         let mut batch = FrameBatchBuilder::default();
-        for event in &missed {
+        for event in missed.iter() {
             batch.push(&ServerFrame::missed(event), FrameKind::Event(event.id()), Reach::ALL);
         }
         drop(missed);

@@ -150,8 +150,6 @@ without! {
         OneReadTransaction in REMOVAL, "a message of a room is shown to somebody who was removed from it";
     a_change_of_rooms_is_told_when_a_replay_comes_to_its_end:
         ToldAtTheEnd in REMOVAL_IN_PARTS, "somebody is not told that they were removed";
-    a_change_of_rooms_since_the_welcome_is_told:
-        WelcomeLeavesChanges in REMOVAL_AT_THE_DOOR, "somebody is not told that they were removed";
 }
 
 /// A second line: since a lag makes the tasks the owners, no gap reaches a connection whose owner is the shard.

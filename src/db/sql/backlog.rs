@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::messages::{MessageReader, read_names};
 use super::rooms::{self, Access, room_view};
+use crate::db::memo::{MissedChunk, MissedKey, Recall};
 use crate::db::reads::ReadPositions;
 use crate::model::{Content, MessageId, UnixMillis, UserId, Username};
 use crate::room::{Delete, Edit, Emoji, Missed, PrivateRooms, React, RoomId, RoomKind};
@@ -37,7 +38,7 @@ pub struct Backlog {
     /// The last event at that moment.
     pub last_id: MessageId,
     /// The oldest of the missed events, ascending; `None` if there are more than may be replayed.
-    pub missed: Option<Vec<Missed>>,
+    pub missed: Option<Arc<Vec<Missed>>>,
     /// Where the client stands with these: events before it that are missing here are not for its user.
     pub up_to: MessageId,
 }
@@ -73,50 +74,60 @@ const PLACES: &str = "\
 pub(in crate::db) fn backlog(
     connection: &Connection,
     reads: &ReadPositions,
+    recall: &mut Recall<'_>,
     query: &BacklogQuery,
     last_id: MessageId,
     at_most: u32,
-    (max_events, max_bytes): (u32, usize),
+    max_chunk: (u32, usize),
 ) -> rusqlite::Result<Backlog> {
     let readable = rooms::readable(connection, query.user)?;
     let private = |access: &&Access| access.kind != RoomKind::Open;
-    let private: PrivateRooms = readable.iter().filter(private).map(|access| access.room).collect();
-    let backlog = |missed, up_to| Backlog { rooms: Arc::clone(&private), last_id, missed, up_to };
-    let Some(places) = places(connection, query, &readable, at_most)? else { return Ok(backlog(None, query.after)) };
-    let mut messages = MessageReader::new(connection, Some(query.user))?;
-    let (mut missed, mut bytes) = (Vec::new(), 0);
+    let rooms: PrivateRooms = readable.iter().filter(private).map(|access| access.room).collect();
+    let gone = if query.all_rooms { rooms::gone_after(connection, query.user, query.after)? } else { Vec::new() };
+    let BacklogQuery { all_rooms, after, origin, seen, .. } = *query;
+    let key = MissedKey { all_rooms, readable, gone, after, origin, seen, last_id, at_most };
+    let MissedChunk { missed, up_to } =
+        recall.chunk(key, |key| chunk(connection, reads, query.user, key, max_chunk))?;
+    Ok(Backlog { rooms, last_id, missed, up_to })
+}
+
+fn chunk(
+    connection: &Connection,
+    reads: &ReadPositions,
+    user: UserId,
+    key: &MissedKey,
+    (max_events, max_bytes): (u32, usize),
+) -> rusqlite::Result<MissedChunk> {
+    let Some(places) = places(connection, key)? else { return Ok(MissedChunk { missed: None, up_to: key.after }) };
+    let mut messages = MessageReader::new(connection, Some(user))?;
+    let (mut missed, mut bytes, mut up_to) = (Vec::new(), 0, key.last_id.max(key.after));
     for place in &places {
         if missed.len() >= max_events as usize || bytes >= max_bytes {
-            let up_to = missed.last().map_or(query.after, Missed::id);
-            return Ok(backlog(Some(missed), up_to));
+            up_to = missed.last().map_or(key.after, Missed::id);
+            break;
         }
-        let Some(event) = read(connection, reads, &mut messages, *place, query.user)? else { continue };
+        let Some(event) = read(connection, reads, &mut messages, *place, user)? else { continue };
         bytes += event.bytes();
         missed.push(event);
     }
-    Ok(backlog(Some(missed), last_id.max(query.after)))
+    Ok(MissedChunk { missed: Some(Arc::new(missed)), up_to })
 }
 
 /// The places of all missed events, in order; `None` if there are more than `at_most`.
-fn places(
-    connection: &Connection,
-    query: &BacklogQuery,
-    readable: &[Access],
-    at_most: u32,
-) -> rusqlite::Result<Option<Vec<Place>>> {
-    let mut places = Vec::new();
-    let wanted = |access: &&Access| query.all_rooms || access.room == RoomId::LOBBY;
-    for access in readable.iter().filter(wanted) {
-        let left = at_most as usize + 1 - places.len();
-        let after = query.after.max(access.since);
+fn places(connection: &Connection, key: &MissedKey) -> rusqlite::Result<Option<Vec<Place>>> {
+    let (mut places, at_most) = (Vec::new(), key.at_most as usize);
+    let wanted = |access: &&Access| key.all_rooms || access.room == RoomId::LOBBY;
+    for access in key.readable.iter().filter(wanted) {
+        let left = at_most + 1 - places.len();
+        let after = key.after.max(access.since);
         let mut statement = connection.prepare_cached(PLACES)?;
         let values = params![
             access.room.0,
             after.get(),
-            query.origin.get(),
-            query.seen.get(),
+            key.origin.get(),
+            key.seen.get(),
             i64::try_from(left).unwrap_or(i64::MAX),
-            query.all_rooms
+            key.all_rooms
         ];
         let mut rows = statement.query(values)?;
         while let Some(row) = rows.next()? {
@@ -124,22 +135,19 @@ fn places(
             let what = [What::Message, What::Edit(room), What::Delete, What::React(room)];
             let what = what[usize::try_from(row.get::<_, i64>(1)?).unwrap_or(0)];
             places.push(Place { id: MessageId::new(row.get(0)?), what });
-            if places.len() > at_most as usize {
+            if places.len() > at_most {
                 return Ok(None);
             }
         }
-        if query.all_rooms {
-            let changed = if access.since > query.after { access.since } else { access.changed };
-            if changed > query.after {
+        if key.all_rooms {
+            let changed = if access.since > key.after { access.since } else { access.changed };
+            if changed > key.after {
                 places.push(Place { id: changed, what: What::Room(access.room) });
             }
         }
     }
-    if query.all_rooms {
-        let gone = rooms::gone_after(connection, query.user, query.after)?;
-        places.extend(gone.into_iter().map(|(id, room)| Place { id, what: What::RoomGone(room) }));
-    }
-    if places.len() > at_most as usize {
+    places.extend(key.gone.iter().map(|(id, room)| Place { id: *id, what: What::RoomGone(*room) }));
+    if places.len() > at_most {
         return Ok(None);
     }
     places.sort_unstable();

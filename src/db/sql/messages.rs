@@ -3,7 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
-use crate::db::data::{IdRange, MessagesBy, Page, PageQuery, Prune, Pruned};
+use crate::db::data::{FoundPage, IdRange, MessagesBy, Page, PageQuery, Prune, Pruned};
 use crate::db::nonce_days::NonceDays;
 use crate::limits::{PAGE_HELD_BYTES, SEARCH_ROWS};
 use crate::model::{Content, Message, MessageId, Nonce, UnixMillis, UserId, Username};
@@ -338,7 +338,7 @@ pub(in crate::db) fn page(
     page: PageQuery,
     limit: u32,
     max_bytes: usize,
-) -> rusqlite::Result<PageFound> {
+) -> rusqlite::Result<FoundPage> {
     if let PageQuery::Around(id) = page {
         return around(connection, reader, room, id, limit);
     }
@@ -354,7 +354,7 @@ pub(in crate::db) fn page(
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         if messages.len() == wanted {
-            return Ok(PageFound { page: ascending(page, messages), has_more: true, has_newer: None });
+            return Ok(FoundPage::new(ascending(page, messages), true, None));
         }
         let message = reader.read(row)?;
         bytes += message.bytes();
@@ -363,16 +363,7 @@ pub(in crate::db) fn page(
             return range(connection, room, page, messages[0].id, limit);
         }
     }
-    Ok(PageFound { page: ascending(page, messages), has_more: false, has_newer: None })
-}
-
-/// A page, and whether there is more beyond it.
-#[derive(Debug)]
-pub(in crate::db) struct PageFound {
-    pub(in crate::db) page: Page,
-    pub(in crate::db) has_more: bool,
-    /// Only for a page around a message, which has two ends.
-    pub(in crate::db) has_newer: Option<bool>,
+    Ok(FoundPage::new(ascending(page, messages), false, None))
 }
 
 fn ascending(page: PageQuery, mut messages: Vec<Message>) -> Page {
@@ -389,7 +380,7 @@ fn around(
     room: RoomId,
     id: MessageId,
     limit: u32,
-) -> rusqlite::Result<PageFound> {
+) -> rusqlite::Result<FoundPage> {
     let (older, newer) = (limit / 2, limit - limit / 2);
     let ids = |query, from: MessageId, limit| ids_from(connection, query, room, from, limit);
     let before = ids(IDS_BEFORE, id, older + 1)?;
@@ -398,13 +389,13 @@ fn around(
     let before = &before[..before.len().min(older as usize)];
     let after = &after[..after.len().min(newer as usize)];
     let (Some(first), Some(last)) = (before.last().or(after.first()), after.last().or(before.first())) else {
-        return Ok(PageFound { page: Page::Messages(Vec::new()), has_more, has_newer });
+        return Ok(FoundPage::new(Page::Messages(Vec::new()), has_more, has_newer));
     };
     let range = IdRange { first: *first, last: *last };
     let messages = messages_in(connection, reader, room, range, limit, PAGE_HELD_BYTES)?;
     let is_whole = messages.last().is_some_and(|message| message.id == range.last);
     let page = if is_whole { Page::Messages(messages) } else { Page::Range(range) };
-    Ok(PageFound { page, has_more, has_newer })
+    Ok(FoundPage::new(page, has_more, has_newer))
 }
 
 /// Backwards by `messages_by_room`.
@@ -442,13 +433,13 @@ fn range(
     page: PageQuery,
     nearest: MessageId,
     limit: u32,
-) -> rusqlite::Result<PageFound> {
+) -> rusqlite::Result<FoundPage> {
     let forwards = matches!(page, PageQuery::After(_));
     let mut statement = connection.prepare_cached(if forwards { LAST_OF } else { FIRST_OF })?;
     let read = |row: &Row<'_>| Ok((MessageId::new(row.get(0)?), row.get(1)?));
     let (farthest, has_more) = statement.query_row(params![room.0, nearest.get(), limit], read)?;
     let (first, last) = if forwards { (nearest, farthest) } else { (farthest, nearest) };
-    Ok(PageFound { page: Page::Range(IdRange { first, last }), has_more, has_newer: None })
+    Ok(FoundPage::new(Page::Range(IdRange { first, last }), has_more, None))
 }
 
 /// The first messages of a range in a room, until `max_messages` or about `max_bytes` of text.

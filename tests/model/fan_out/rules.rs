@@ -81,8 +81,6 @@ pub(crate) enum Rule {
     OneReadTransaction,
     /// `replay` counts a change of rooms as told when it has come to its end, and not with a part.
     ToldAtTheEnd,
-    /// `look_up_rooms` counts no change of rooms as told that came after what the client has.
-    WelcomeLeavesChanges,
 }
 
 #[derive(Clone, Copy, Debug)]

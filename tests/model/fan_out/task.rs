@@ -16,10 +16,6 @@ pub(super) enum TaskAt {
         revocation: u8,
     },
     Register,
-    LookUpRooms,
-    ReadRooms {
-        membership: u8,
-    },
     /// `catch_up`, from its beginning.
     ClaimWrites,
     CatchUp,
@@ -96,14 +92,6 @@ impl World {
                 steps.push(("Task: take the last id", Ok(self.take_last_id(*revocation))));
             }
             TaskAt::Register => steps.push(("Task: register", Ok(self.register()))),
-            TaskAt::LookUpRooms => {
-                let membership = self.gate.position.membership;
-                let read = self.with_task(TaskAt::ReadRooms { membership });
-                steps.push(("Task: take the count of changes of rooms", Ok(read)));
-            }
-            TaskAt::ReadRooms { membership } => {
-                steps.push(("Task: look up the rooms", Ok(self.look_up_rooms(*membership))));
-            }
             TaskAt::ClaimWrites | TaskAt::CatchUp | TaskAt::RecheckSession { .. } => self.catch_up_steps(steps),
             TaskAt::Replay { .. } | TaskAt::ReplayAs { .. } => self.replay_steps(steps),
             TaskAt::WriteChunk { frames, replay } => self.write_chunk_steps(frames, *replay, steps),
@@ -151,28 +139,16 @@ impl World {
         })
     }
 
-    /// The beginning of `Connection::welcome`.
+    /// `Connection::welcome` up to its first write.
     fn register(&self) -> World {
         self.after(|world| {
             if world.gate.shut {
                 world.task = TaskAt::StartClosing { pending: Vec::new() };
             } else {
                 world.gate.new = true;
-                world.task = TaskAt::LookUpRooms;
+                let then = Box::new(TaskAt::ClaimWrites);
+                world.task = TaskAt::Write { left: vec![Piece::Whole(Frame::Answer)], then };
             }
-        })
-    }
-
-    /// `look_up_rooms` past its first line, up to the first write of `welcome`.
-    fn look_up_rooms(&self, membership: u8) -> World {
-        self.after(|world| {
-            let last_id = world.setting.scenario.id_after(world.committed);
-            if world.subscriber.position.message >= last_id || !world.keep(Rule::WelcomeLeavesChanges) {
-                world.subscriber.position.membership = membership;
-            }
-            world.subscriber.is_member = world.is_member();
-            let then = Box::new(TaskAt::ClaimWrites);
-            world.task = TaskAt::Write { left: vec![Piece::Whole(Frame::Answer)], then };
         })
     }
 
