@@ -240,10 +240,12 @@ pub(crate) const READ_QUEUE: usize = 4_096;
 pub(crate) const PAGES_WAITING: usize = 1_024;
 /// Sessions that are known to be live without asking the database.
 pub(crate) const SESSIONS_KEPT: usize = 4_096;
-/// Pages and catch-ups that the reader thread keeps until the next commit that changes messages,
-pub(crate) const MEMO_ENTRIES: usize = 32;
-/// and their bytes, with what they are encoded to.
-pub(crate) const MEMO_BYTES: usize = 1024 * 1024;
+/// Sessions that have ended which are sought among those.
+pub(crate) const SESSIONS_SOUGHT: usize = 64;
+/// Pages that the reader thread keeps until the next commit that changes messages, and as many catch-ups.
+pub(crate) const MEMO_ENTRIES: usize = 8;
+/// Bytes of each, about: a page also counts encoded.
+pub(crate) const MEMO_ENTRY_BYTES: usize = 128 * 1024;
 /// Burst of log lines that the database fails: a command that fails by itself is one, and cannot fill the disk.
 pub(crate) const FAILURE_LOG_BURST: u32 = 20;
 /// Such log lines a second.

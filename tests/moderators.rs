@@ -87,3 +87,15 @@ async fn a_bot_is_no_moderator() {
     let refused = chinwag(&server.database_path(), &["user", "role", "builder", "moderator"]).failed();
     assert!(refused.contains("this is a bot"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_role_counts_from_the_next_request_on() {
+    let server = TestServer::start();
+    let (_ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let invite = async || server.post("/invites").by(&bob).json(&json!({})).send().await.status;
+    assert_eq!(invite().await, 403);
+    set_role(&server, "bob", "moderator");
+    assert_eq!(invite().await, 201);
+    set_role(&server, "bob", "member");
+    assert_eq!(invite().await, 403);
+}

@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, RawClient, Request, TestServer, chinwag, int, text, within};
+use common::{Client, Connection, Dice, RawClient, Request, TestServer, chinwag, ids, int, text, within};
 use serde_json::{Value, json};
 
 /// A client that knows rooms.
@@ -512,6 +512,24 @@ async fn of_those_who_reacted_the_first_ten_are_named_and_all_are_counted() {
     for (reader, mine) in [(&ada, false), (&people[11], true)] {
         let shown = reader.page("limit=1").await["messages"][0]["reactions"].clone();
         assert_eq!(shown, json!([{"emoji": "👍", "count": 12, "mine": mine, "names": names}]));
+    }
+}
+
+#[tokio::test]
+async fn those_who_come_back_to_the_same_place_each_get_what_was_said_in_their_own_rooms() {
+    let server = TestServer::start();
+    let (ada, bob, carol) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    let place = say(&server, &ada, 1, "before").await;
+    let (hush, hello) = (say(&server, &ada, room, "hush").await, say(&server, &ada, 1, "hello").await);
+    for _ in 0..2 {
+        for (reader, expected) in [(&ada, vec![hush, hello]), (&carol, vec![hello]), (&bob, vec![hush, hello])] {
+            let mut back = reader.connect_with(json!({"rooms": true, "last_id": place})).await;
+            let missed = back.messages(expected.len()).await;
+            assert_eq!(ids(&missed), expected, "{}", reader.username);
+            let one_room = reader.connect_with(json!({"last_id": place})).await.messages(1).await;
+            assert_eq!(ids(&one_room), [hello]);
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) struct Effects {
     pub(super) high_water: MessageId,
     /// Whether stored messages may have changed, or anything that is shown with them.
     pub(super) messages_changed: bool,
-    /// Whether users may have changed.
-    pub(super) users_changed: bool,
+    /// Whether something about sessions that have not ended may have changed.
+    pub(super) sessions_changed: bool,
 }
 
 /// A change's view of the transaction.
@@ -42,7 +42,7 @@ impl Execution<'_> {
     pub(super) fn run(&mut self, change: &Change) -> rusqlite::Result<Done> {
         let (connection, now) = (self.connection, self.moment.now);
         self.effects.messages_changed |= change.may_change_messages();
-        self.effects.users_changed |= matches!(change, Change::Account { .. } | Change::Administer { .. });
+        self.effects.sessions_changed |= change.may_change_sessions();
         Ok(match change {
             Change::RegisterUser { username, password_hash, invite } => {
                 Done::Registered(self.register_user(username, password_hash, invite.as_ref())?)

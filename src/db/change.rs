@@ -125,6 +125,11 @@ impl Change {
         }
     }
 
+    /// Whether something can be different about sessions that it does not end: their user's role.
+    pub(super) fn may_change_sessions(&self) -> bool {
+        matches!(self, Self::Administer { command: AdminCommand::SetRole { .. }, .. })
+    }
+
     /// The first version of entries that has it: a node that reads older ones only stops where it finds it.
     #[cfg(feature = "cluster")]
     pub(super) fn version(&self) -> u32 {

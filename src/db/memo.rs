@@ -1,17 +1,18 @@
-//! What the reader thread has read since the last commit that changed messages: when many open the page or come back at
-//! the same time, it is read from SQLite for the first of them and given to all.
+//! When many open the page or come back at the same moment, the reader thread reads what they ask for once and gives it
+//! to all. This is what it has read since the last commit that changed messages.
 //!
 //! Only answers that are the same for everybody are kept, and who may have one is asked of the database each time. They
-//! are exactly what the database would say: [`Generation`] tells whether a read transaction sees what they were read from.
+//! are exactly what the database would say: [`Generation`] tells whether a read transaction sees what they were read
+//! from.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::data::{FoundPage, Page, PageQuery};
 use super::sql::Access;
-use crate::limits::{MEMO_BYTES, MEMO_ENTRIES};
+use crate::limits::{MEMO_ENTRIES, MEMO_ENTRY_BYTES};
 use crate::model::{Message, MessageId};
-use crate::room::{Missed, RoomId};
+use crate::room::{Extras, Missed, RoomId};
 
 /// Counts the commits that change messages. Odd while one of them is on its way to the disk, or has failed and may have
 /// got there.
@@ -40,15 +41,21 @@ pub(super) type PageKey = (RoomId, PageQuery, u32);
 /// All that the missed events of a user depend on, but for who it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MissedKey {
-    pub(super) all_rooms: bool,
-    /// The rooms the user may read, and those they may not read any more.
-    pub(super) readable: Vec<Access>,
-    pub(super) gone: Vec<(MessageId, RoomId)>,
     pub(super) after: MessageId,
     pub(super) origin: MessageId,
     pub(super) seen: MessageId,
     pub(super) last_id: MessageId,
     pub(super) at_most: u32,
+    pub(super) all_rooms: bool,
+    /// The rooms that the client reads, and those that its user may not read any more.
+    pub(super) readable: Vec<Access>,
+    pub(super) gone: Vec<(MessageId, RoomId)>,
+}
+
+impl MissedKey {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.readable[..]) + size_of_val(&self.gone[..])
+    }
 }
 
 /// Some of what was missed.
@@ -60,29 +67,37 @@ pub(super) struct MissedChunk {
     pub(super) up_to: MessageId,
 }
 
+/// The last [`MEMO_ENTRIES`] answers of a kind, the oldest first.
+#[derive(Debug)]
+struct Kept<K, V>(Vec<(K, V)>);
+
+impl<K: PartialEq, V: Clone> Kept<K, V> {
+    fn find(&self, key: &K) -> Option<V> {
+        self.0.iter().find(|(kept, _)| kept == key).map(|(_, value)| value.clone())
+    }
+
+    /// Keeps an answer of about so many bytes, unless that is more than [`MEMO_ENTRY_BYTES`].
+    fn keep(&mut self, key: K, value: &V, bytes: usize) {
+        if bytes <= MEMO_ENTRY_BYTES {
+            if self.0.len() >= MEMO_ENTRIES {
+                self.0.remove(0);
+            }
+            self.0.push((key, value.clone()));
+        }
+    }
+}
+
 /// Answers of one [`Generation`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memo {
     generation: u64,
-    pages: Vec<(PageKey, Arc<FoundPage>)>,
-    chunks: Vec<(MissedKey, MissedChunk)>,
-    /// Of all answers, about.
-    bytes: usize,
+    pages: Kept<PageKey, Arc<FoundPage>>,
+    chunks: Kept<MissedKey, MissedChunk>,
 }
 
 impl Memo {
-    /// Forgets what is not of this generation.
-    fn turn_to(&mut self, generation: u64) {
-        if self.generation != generation {
-            *self = Self { generation, ..Self::default() };
-        }
-    }
-
-    /// Whether there is room for one more answer of so many bytes, which then takes it.
-    fn has_room(&mut self, bytes: usize) -> bool {
-        let has_room = self.pages.len() + self.chunks.len() < MEMO_ENTRIES && self.bytes + bytes <= MEMO_BYTES;
-        self.bytes += if has_room { bytes } else { 0 };
-        has_room
+    pub(super) fn of(generation: u64) -> Self {
+        Self { generation, pages: Kept(Vec::new()), chunks: Kept(Vec::new()) }
     }
 }
 
@@ -91,9 +106,10 @@ fn is_for_all(message: &Message) -> bool {
     message.extras.as_ref().is_none_or(|extras| extras.reactions.is_empty())
 }
 
-/// What keeping a message takes, as it is and encoded.
+/// What keeping a message takes, as it is and encoded: rather too much.
 fn bytes_of(message: &Message) -> usize {
-    2 * (size_of::<Message>() + message.bytes())
+    let extras = if message.extras.is_some() { size_of::<Extras>() } else { 0 };
+    3 * (size_of::<Message>() + extras + message.bytes())
 }
 
 /// The memo within one read transaction, of which the first read has been made.
@@ -103,10 +119,13 @@ pub(super) struct Recall<'a> {
 }
 
 impl<'a> Recall<'a> {
-    /// `before` is the generation that was current before the transaction began. If it still is, the transaction sees it.
+    /// `before` is the generation that was current before the transaction began. If it still is, the transaction sees
+    /// it.
     pub(super) fn new(memo: &'a mut Memo, generation: &Generation, before: u64) -> Self {
         let is_exact = before.is_multiple_of(2) && generation.current() == before;
-        memo.turn_to(before);
+        if memo.generation != before {
+            *memo = Memo::of(before);
+        }
         Self { memo: is_exact.then_some(memo) }
     }
 
@@ -117,15 +136,14 @@ impl<'a> Recall<'a> {
         read: impl FnOnce() -> rusqlite::Result<FoundPage>,
     ) -> rusqlite::Result<Arc<FoundPage>> {
         let Some(memo) = &mut self.memo else { return read().map(Arc::new) };
-        if let Some((_, page)) = memo.pages.iter().find(|(kept, _)| *kept == key) {
-            return Ok(Arc::clone(page));
+        if let Some(found) = memo.pages.find(&key) {
+            return Ok(found);
         }
         let found = Arc::new(read()?);
         if let Page::Messages(messages) = &found.page
             && messages.iter().all(is_for_all)
-            && memo.has_room(messages.iter().map(bytes_of).sum())
         {
-            memo.pages.push((key, Arc::clone(&found)));
+            memo.pages.keep(key, &found, messages.iter().map(bytes_of).sum());
         }
         Ok(found)
     }
@@ -137,8 +155,8 @@ impl<'a> Recall<'a> {
         read: impl FnOnce(&MissedKey) -> rusqlite::Result<MissedChunk>,
     ) -> rusqlite::Result<MissedChunk> {
         let Some(memo) = &mut self.memo else { return read(&key) };
-        if let Some((_, chunk)) = memo.chunks.iter().find(|(kept, _)| *kept == key) {
-            return Ok(chunk.clone());
+        if let Some(chunk) = memo.chunks.find(&key) {
+            return Ok(chunk);
         }
         let chunk = read(&key)?;
         let events = || chunk.missed.iter().flat_map(|missed| missed.iter());
@@ -147,8 +165,9 @@ impl<'a> Recall<'a> {
             Missed::Edit(_) | Missed::Delete(_) | Missed::React(_) => true,
             Missed::Room(..) | Missed::RoomGone(..) => false,
         });
-        if is_for_all && memo.has_room(events().map(|event| size_of::<Missed>() + event.bytes()).sum()) {
-            memo.chunks.push((key, chunk.clone()));
+        if is_for_all {
+            let bytes = key.bytes() + events().map(|event| 2 * (size_of::<Missed>() + event.bytes())).sum::<usize>();
+            memo.chunks.keep(key, &chunk, bytes);
         }
         Ok(chunk)
     }
@@ -158,7 +177,7 @@ impl<'a> Recall<'a> {
 mod tests {
     use super::*;
     use crate::model::{Content, UnixMillis, Username};
-    use crate::room::{Emoji, Extras, Reaction};
+    use crate::room::{Emoji, Reaction, RoomKind};
 
     const KEY: PageKey = (RoomId::LOBBY, PageQuery::Newest, 50);
 
@@ -181,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_page_is_read_once_for_all_until_messages_change() {
-        let (mut memo, generation) = (Memo::default(), Generation::default());
+        let (mut memo, generation) = (Memo::of(0), Generation::default());
         let mut reads = || reads(&mut memo, &generation, KEY, &[message(None)]);
         assert!(reads() && !reads() && !reads());
         generation.begin();
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_read_while_a_commit_is_under_way_or_has_failed_is_given_to_nobody_else() {
-        let (mut memo, generation) = (Memo::default(), Generation::default());
+        let (mut memo, generation) = (Memo::of(0), Generation::default());
         let mut reads = || reads(&mut memo, &generation, KEY, &[message(None)]);
         assert!(reads());
         generation.begin();
@@ -205,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_may_see_a_commit_which_came_as_it_began_uses_nothing_older() {
-        let (mut memo, generation) = (Memo::default(), Generation::default());
+        let (mut memo, generation) = (Memo::of(0), Generation::default());
         let before = generation.current();
         assert!(reads(&mut memo, &generation, KEY, &[message(None)]));
         generation.begin();
@@ -218,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_page_with_reactions_is_read_for_each_reader() {
-        let (mut memo, generation) = (Memo::default(), Generation::default());
+        let (mut memo, generation) = (Memo::of(0), Generation::default());
         let reaction = Reaction { emoji: Emoji::parse("👍").unwrap(), count: 1, mine: true, names: Vec::new() };
         let reacted = Extras { reactions: vec![reaction], ..Extras::default() };
         for _ in 0..2 {
@@ -227,19 +246,68 @@ mod tests {
     }
 
     #[test]
-    fn past_the_bounds_no_more_is_kept() {
-        let (mut memo, generation) = (Memo::default(), Generation::default());
+    fn the_oldest_answer_makes_room_and_a_long_one_is_not_kept() {
+        let (mut memo, generation) = (Memo::of(0), Generation::default());
         let key = |limit: usize| (RoomId::LOBBY, PageQuery::Newest, u32::try_from(limit).unwrap());
-        for limit in 0..=MEMO_ENTRIES {
-            assert!(reads(&mut memo, &generation, key(limit), &[message(None)]));
+        let mut reads = |limit, messages: &[Message]| reads(&mut memo, &generation, key(limit), messages);
+        assert!((0..=MEMO_ENTRIES).all(|limit| reads(limit, &[message(None)])));
+        assert!(!(1..=MEMO_ENTRIES).any(|limit| reads(limit, &[message(None)])));
+        assert!(reads(0, &[message(None)]));
+        let messages = vec![message(None); MEMO_ENTRY_BYTES / bytes_of(&message(None)) + 1];
+        assert!(reads(999, &messages) && reads(999, &messages));
+        assert!(reads(999, &messages[1..]) && !reads(999, &messages[1..]));
+    }
+
+    fn key() -> MissedKey {
+        let [after, origin, seen, last_id] = [MessageId::default(); 4];
+        let kind = RoomKind::Private;
+        let room = Access { room: RoomId(2), kind, is_archived: false, since: after, changed: after };
+        MissedKey { after, origin, seen, last_id, at_most: 1, all_rooms: true, readable: vec![room], gone: Vec::new() }
+    }
+
+    /// Whether a transaction that begins now has to read these events from the database.
+    fn reads_missed(memo: &mut Memo, key: MissedKey, missed: &[Missed]) -> bool {
+        let mut has_read = false;
+        let read = |_: &MissedKey| {
+            has_read = true;
+            Ok(MissedChunk { missed: Some(Arc::new(missed.to_vec())), up_to: MessageId::default() })
+        };
+        Recall::new(memo, &Generation::default(), 0).chunk(key, read).unwrap();
+        has_read
+    }
+
+    #[test]
+    fn what_was_missed_is_shared_by_those_who_missed_the_same_in_the_same_rooms() {
+        let mut memo = Memo::of(0);
+        let missed = [Missed::Message(message(None))];
+        assert!(reads_missed(&mut memo, key(), &missed) && !reads_missed(&mut memo, key(), &missed));
+        let (one, room) = (MessageId::new(1), key().readable[0]);
+        let others = [
+            MissedKey { after: one, ..key() },
+            MissedKey { origin: one, ..key() },
+            MissedKey { seen: one, ..key() },
+            MissedKey { last_id: one, ..key() },
+            MissedKey { at_most: 2, ..key() },
+            MissedKey { all_rooms: false, ..key() },
+            MissedKey { readable: Vec::new(), ..key() },
+            MissedKey { readable: vec![Access { room: RoomId(3), ..room }], ..key() },
+            MissedKey { readable: vec![Access { since: one, ..room }], ..key() },
+            MissedKey { gone: vec![(one, RoomId(3))], ..key() },
+        ];
+        for other in others {
+            let said = format!("{other:?}");
+            assert!(reads_missed(&mut memo, other, &missed), "{said}");
         }
-        assert!(!reads(&mut memo, &generation, key(0), &[message(None)]));
-        assert!(reads(&mut memo, &generation, key(MEMO_ENTRIES), &[message(None)]), "one entry too many");
-        let mut memo = Memo::default();
-        let messages = vec![message(None); MEMO_BYTES / bytes_of(&message(None)) + 1];
-        assert!((0..2).all(|_| reads(&mut memo, &generation, KEY, &messages)), "one message too many");
-        assert!(
-            reads(&mut memo, &generation, KEY, &messages[1..]) && !reads(&mut memo, &generation, KEY, &messages[1..])
-        );
+    }
+
+    #[test]
+    fn what_was_missed_is_read_for_each_if_it_looks_different_to_each() {
+        let reaction = Reaction { emoji: Emoji::parse("👍").unwrap(), count: 1, mine: true, names: Vec::new() };
+        let reacted = Extras { reactions: vec![reaction], ..Extras::default() };
+        for own in [Missed::Message(message(Some(reacted))), Missed::RoomGone(MessageId::new(1), RoomId(2))] {
+            let mut memo = Memo::of(0);
+            let missed = [Missed::Message(message(None)), own];
+            assert!((0..2).all(|_| reads_missed(&mut memo, key(), &missed)));
+        }
     }
 }

@@ -170,7 +170,7 @@ pub(super) fn run(connection: Connection, shared: &Shared, mut requests: mpsc::R
     let mut said: Option<Instant> = None;
     let mut pages = VecDeque::new();
     let (reads, generation) = (&shared.reads, &shared.generation);
-    let mut memo = Memo::default();
+    let mut memo = Memo::of(generation.current());
     while let Some(request) = next(&mut requests, &mut pages) {
         if request.is_abandoned() {
             continue;

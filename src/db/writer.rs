@@ -200,7 +200,7 @@ impl Writer {
         let reads = self.shared.reads.take();
         let committed = self.try_transact(&mut effects, &reads, apply);
         // Also if it failed: it may have reached the disk.
-        self.shared.sessions.remove(&effects.ended, effects.users_changed);
+        self.shared.sessions.remove(&effects.ended, effects.sessions_changed);
         match committed {
             Ok(done) => {
                 self.shared.failing.store(false, Ordering::Relaxed);
@@ -326,11 +326,11 @@ impl Writer {
                 ended.push(*session);
             }
         }
+        self.shared.sessions.remove(&[], true);
         if !ended.is_empty() {
             (self.on_commit)(Committed::SessionsEnded(&ended));
         }
         self.in_doubt.clear();
-        self.shared.sessions.remove(&[], true);
         // The ids that the failed transaction gave are free again, unless it was committed after all.
         self.last_id = sql::last_id(&self.connection)?;
         if self.last_id > self.published {

@@ -50,6 +50,7 @@ pub(crate) async fn message_history(
                 let mut body = Vec::new();
                 history.push(messages, &mut body);
                 history.end(&mut body);
+                body.shrink_to_fit();
                 body.into()
             };
             as_json(body(StatusCode::OK, found.encoded.get_or_init(encode).clone()))

@@ -85,7 +85,9 @@ pub(in crate::db) fn backlog(
     let rooms: PrivateRooms = readable.iter().filter(private).map(|access| access.room).collect();
     let gone = if query.all_rooms { rooms::gone_after(connection, query.user, query.after)? } else { Vec::new() };
     let BacklogQuery { all_rooms, after, origin, seen, .. } = *query;
-    let key = MissedKey { all_rooms, readable, gone, after, origin, seen, last_id, at_most };
+    let wanted = readable.into_iter().filter(|access| all_rooms || access.room == RoomId::LOBBY);
+    let readable = wanted.collect();
+    let key = MissedKey { after, origin, seen, last_id, at_most, all_rooms, readable, gone };
     let MissedChunk { missed, up_to } =
         recall.chunk(key, |key| chunk(connection, reads, query.user, key, max_chunk))?;
     Ok(Backlog { rooms, last_id, missed, up_to })
@@ -116,9 +118,9 @@ fn chunk(
 /// The places of all missed events, in order; `None` if there are more than `at_most`.
 fn places(connection: &Connection, key: &MissedKey) -> rusqlite::Result<Option<Vec<Place>>> {
     let (mut places, at_most) = (Vec::new(), key.at_most as usize);
-    let wanted = |access: &&Access| key.all_rooms || access.room == RoomId::LOBBY;
-    for access in key.readable.iter().filter(wanted) {
-        let left = at_most + 1 - places.len();
+    for access in &key.readable {
+        // Changes of rooms may have come beyond it.
+        let left = (at_most + 1).saturating_sub(places.len());
         let after = key.after.max(access.since);
         let mut statement = connection.prepare_cached(PLACES)?;
         let values = params![
