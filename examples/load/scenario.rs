@@ -147,6 +147,7 @@ pub(crate) fn join(server: &Server, crew: Crew) -> Result<Column> {
 
 /// The server is restarted while many users are inside, who all come back at once and have missed a little.
 pub(crate) fn restart(server: &mut Server, crew: Crew, at_once: usize, missed: u64) -> Result<Column> {
+    ensure!(crew.rooms == 0 || missed == 0, "with --rooms nobody misses all messages: say --missed 0");
     let mut fleet = Fleet::storm(server, crew, at_once, None, 0)?;
     let (last_read, epoch) = fleet.last_read()?;
     fleet.send_paced(RATE_OF_THE_MISSED);
