@@ -875,7 +875,7 @@ async fn what_is_to_stay_free_on_the_disk_is_not_written_to() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     server.stop().await;
-    for (free, status) in [("1000000G", 507), ("1M", 201)] {
+    for (free, status) in [("1000000G", 507), ("1000TB", 507), ("1M", 201), ("1kb", 201), ("1", 201)] {
         server.restart_with(&["--min-free", free]);
         let post = server.post("/messages").by(&ada).json(&json!({"content": "hello"}));
         assert_eq!(post.send().await.status, status, "{free}");

@@ -202,20 +202,25 @@ async fn systemd_is_told_of_the_start_of_life_and_of_the_end() {
 }
 
 #[tokio::test]
-async fn a_watchdog_of_no_time_is_none() {
+async fn a_watchdog_of_no_time_or_of_another_process_is_none() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");
     let notifications = UnixDatagram::bind(&path).expect("a socket");
     let path = path.to_str().expect("text");
-    let mut server = TestServer::with_environment(&[], &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "0")]);
-    assert_eq!(server.get("/healthz").send().await.status, 200);
-    assert_eq!(server.stop().await.code(), Some(0));
-    for expected in ["READY=1", "STOPPING=1"] {
-        let mut buffer = [0; 64];
-        let length = within("a notification", notifications.recv(&mut buffer)).await.expect("a datagram");
-        assert_eq!(&buffer[..length], expected.as_bytes());
+    // The second of them would be told every millisecond.
+    for (time, of) in [("0", ""), ("1000", "1")] {
+        let mut variables = vec![("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", time)];
+        variables.extend((!of.is_empty()).then_some(("WATCHDOG_PID", of)));
+        let mut server = TestServer::with_environment(&[], &variables);
+        assert_eq!(server.get("/healthz").send().await.status, 200);
+        assert_eq!(server.stop().await.code(), Some(0));
+        for expected in ["READY=1", "STOPPING=1"] {
+            let mut buffer = [0; 64];
+            let length = within("a notification", notifications.recv(&mut buffer)).await.expect("a datagram");
+            assert_eq!(&buffer[..length], expected.as_bytes());
+        }
+        assert!(!server.log().contains("panicked"), "{}", server.log());
     }
-    assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
 #[tokio::test]

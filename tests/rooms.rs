@@ -1141,3 +1141,15 @@ async fn a_read_position_does_not_fall_when_the_server_has_been_started_again() 
     }
     assert_eq!(connection.next_of("read").await["id"], ids[2], "the one before is no news");
 }
+
+#[tokio::test]
+async fn a_room_is_made_with_two_hundred_members_and_no_more() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    // Nobody has the name, which is said only of a list that is not too long.
+    for (length, error) in [(200, (404, "not_found")), (201, (400, "invalid_request"))] {
+        let body = json!({"name": "den", "kind": "private", "members": vec!["nobody"; length]});
+        let (status, code) = server.post("/rooms").by(&ada).json(&body).send().await.error();
+        assert_eq!((status, &code[..]), error, "{length}");
+    }
+}
