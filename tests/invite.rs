@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Client, PASSWORD, TestServer, chinwag, text, wait_while};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use common::{Client, PASSWORD, TestServer, binary, chinwag, text, wait_while};
 use serde_json::{Value, json};
 
 /// The code of a new invitation, from the link.
@@ -177,6 +180,49 @@ async fn a_link_of_a_moderators_leads_to_where_the_request_came_unless_the_serve
         let invited = server.post("/invites").by(&ada).json(&json!({})).send().await.json();
         assert_eq!(text(&invited["url"]), format!("{base}/#invite={}", text(&invited["code"])));
     }
+}
+
+#[tokio::test]
+async fn a_link_from_behind_a_proxy_leads_to_the_page_that_asked_for_it() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    // The last is of an app that shows the page, which is nowhere that others could go.
+    for (scheme, of_the_link) in [("https", "https"), ("http", "http"), ("capacitor", "http")] {
+        let origin = format!("{scheme}://{}", server.address());
+        let invited = server.post("/invites").by(&ada).header("Origin", &origin).json(&json!({})).send().await.json();
+        let base = format!("{of_the_link}://{}/#invite=", server.address());
+        assert!(text(&invited["url"]).starts_with(&base), "{origin}: {invited}");
+    }
+}
+
+#[test]
+fn a_link_from_before_the_server_runs_leads_to_where_it_will_be() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (variable, base) in [("", "http://127.0.0.1:8080"), ("https://chat.example", "https://chat.example")] {
+        let mut command = Command::new(binary());
+        command.arg("invite").env("CHINWAG_DB", directory.path().join("chinwag.db"));
+        let output = command.env("CHINWAG_PUBLIC_URL", variable).output().expect("the binary runs");
+        let link = String::from_utf8(output.stdout).expect("text");
+        assert!(link.starts_with(&format!("{base}/#invite=")), "{variable:?}: {link}");
+    }
+}
+
+#[test]
+fn where_a_server_that_listens_for_a_proxy_alone_is_reached_has_to_be_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = directory.path().join("chinwag.db");
+    let mut command = Command::new(binary());
+    command.arg("--listen").arg(format!("unix:{}", directory.path().join("socket").display()));
+    command.env("CHINWAG_DB", &database).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("the binary runs");
+    let mut lines = BufReader::new(server.stdout.take().expect("the pipe was asked for")).lines().map_while(Result::ok);
+    let first = lines.find(|line| line.contains("#invite="));
+    let silent = chinwag(&database, &["invite"]);
+    let told = chinwag(&database, &["invite", "--url", "https://a.example"]);
+    server.kill().and_then(|()| server.wait()).expect("the server ends");
+    assert!(first.as_ref().is_some_and(|line| line.contains("--public-url")), "{first:?}");
+    assert!(silent.failed().contains("--url"));
+    assert!(told.ok().starts_with("https://a.example/#invite="));
 }
 
 #[tokio::test]
