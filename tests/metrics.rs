@@ -51,6 +51,13 @@ async fn what_happened_is_counted() {
     let near = |series: &str, expected: f64| {
         assert!((value(series) - expected).abs() < 0.5, "{series} is {} and not {expected}", value(series));
     };
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let series = line.split(['{', ' ']).next().expect("a name");
+        let name = ["_bucket", "_sum", "_count"].iter().find_map(|part| series.strip_suffix(part)).unwrap_or(series);
+        for what in ["HELP", "TYPE"] {
+            assert!(text.contains(&format!("# {what} {name} ")), "{what} of {line}");
+        }
+    }
     near("chinwag_messages_total", 20.0);
     near("chinwag_users_online", 2.0);
     near("chinwag_connections_total", 3.0);
@@ -79,6 +86,8 @@ async fn the_buckets_of_a_histogram_rise_to_its_count() {
     let server = TestServer::with(FLAGS);
     Client::register(&server, "ada").await.connect().await.store("1", "hello").await;
     let text = read(server.metrics_address().await).await;
+    let alone = metric(&text, "chinwag_batch_messages_bucket{le=\"1\"}");
+    assert!((alone - metric(&text, "chinwag_batch_messages_count")).abs() < 0.5, "no batch had two: {text}");
     for name in ["chinwag_batch_messages", "chinwag_commit_seconds", "chinwag_queue_commands"] {
         let bucket = format!("{name}_bucket{{le=\"");
         let buckets: Vec<(f64, f64)> = text
@@ -89,6 +98,19 @@ async fn the_buckets_of_a_histogram_rise_to_its_count() {
         assert!(buckets.is_sorted_by(|lower, upper| lower.0 < upper.0 && lower.1 <= upper.1), "{buckets:?}");
         let (bound, count) = *buckets.last().expect("buckets");
         assert!(bound.is_infinite() && (count - metric(&text, &format!("{name}_count"))).abs() < 0.5, "{buckets:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_fast_is_counted_as_that() {
+    let server = TestServer::with(&["--metrics-listen", "127.0.0.1:0", "--message-rate", "1"]);
+    let ada = Client::register(&server, "ada").await;
+    let post = async || server.post("/messages").by(&ada).json(&json!({"content": "hello"})).send().await.status;
+    wait_while("a refusal", async || post().await != 429).await;
+    let text = read(server.metrics_address().await).await;
+    for (reason, expected) in [("rate", 1.0), ("invalid", 0.0), ("unavailable", 0.0)] {
+        let counted = metric(&text, &format!("chinwag_refusals_total{{reason=\"{reason}\"}}"));
+        assert!((counted - expected).abs() < 0.5, "{reason}: {counted}");
     }
 }
 

@@ -58,6 +58,22 @@ async fn a_replay_is_the_same_frames_as_the_live_ones() {
 }
 
 #[tokio::test]
+async fn an_answer_says_what_it_answers_and_whom_it_names_live_in_a_replay_and_in_a_page() {
+    let (_server, mut ada, bob) = server_with_messages(1).await;
+    let mut live = bob.connect_with(json!({"rooms": true})).await;
+    ada.send(&json!({"type": "message", "content": "and 2, @bob", "reply_to": 1})).await;
+    let seen = live.next_of("message").await;
+    assert_eq!(seen["reply_to"], json!({"id": 1, "username": "ada", "content": "1"}));
+    assert_eq!(seen["mentions"], json!(["bob"]));
+    let mut replayed = bob.connect_with(json!({"rooms": true, "last_id": 1})).await;
+    assert_eq!(replayed.next_of("message").await, seen);
+    let page = bob.page("limit=1").await;
+    for part in ["id", "reply_to", "mentions"] {
+        assert_eq!(page["messages"][0][part], seen[part]);
+    }
+}
+
+#[tokio::test]
 async fn without_last_id_delivery_starts_after_the_newest() {
     let (_server, mut ada, bob) = server_with_messages(5).await;
     let mut connection = bob.connect().await;
