@@ -10,8 +10,10 @@ use tempfile::TempDir;
 use super::data::Prune;
 use super::*;
 use crate::config::Durability;
-use crate::limits::{CLEAN_IMAGES, CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS, REPLAY_MAX_MESSAGES, USER_SESSIONS_MAX};
-use crate::model::Content;
+use crate::limits::{
+    CHUNK_MAX_BYTES, CLEAN_IMAGES, CLEAN_ROWS, ERASE_ROWS, PRUNE_ROWS, REPLAY_MAX_MESSAGES, USER_SESSIONS_MAX,
+};
+use crate::model::{CONTENT_MAX_CHARS, Content};
 use crate::secret::Token;
 
 /// A database whose commits can be held up after they are made, and which notes the sessions that end.
@@ -219,6 +221,28 @@ async fn a_user_has_a_bounded_number_of_logins_and_the_oldest_ends() {
     held.db.login_user(held.ada.user, String::new(), Token::random().digest(), String::new()).await.unwrap().unwrap();
     assert!(!held.db.session_lives(held.ada.session).await.unwrap());
     assert_eq!(*held.ended.lock().unwrap(), [held.ada.session]);
+}
+
+#[tokio::test]
+async fn what_was_missed_is_read_in_pieces_that_are_bounded_in_bytes() {
+    let mut held = Held::open().await;
+    // No commit is held up.
+    held.go_on = blocking::channel().0;
+    let content = "x".repeat(CONTENT_MAX_CHARS);
+    for _ in 0..2 * CHUNK_MAX_BYTES / CONTENT_MAX_CHARS {
+        held.store(&content).await.unwrap();
+    }
+    let beginning = MessageId::default();
+    let seen = held.db.last_id();
+    let query = |after| BacklogQuery { user: held.ada.user, all_rooms: true, after, origin: beginning, seen };
+    let first = held.db.backlog(query(beginning), REPLAY_MAX_MESSAGES).await.unwrap();
+    let missed = first.missed.unwrap();
+    // One more than fit, since the last of them is seen to be too much when it has been read.
+    let fit = CHUNK_MAX_BYTES / CONTENT_MAX_CHARS;
+    assert!((fit / 2..=fit + 1).contains(&missed.len()), "{} of {seen:?}", missed.len());
+    assert_eq!(first.up_to, missed.last().unwrap().id());
+    let rest = held.db.backlog(query(first.up_to), REPLAY_MAX_MESSAGES).await.unwrap();
+    assert_eq!(rest.missed.unwrap()[0].id(), first.up_to.next());
 }
 
 /// A database with nothing in it, as the writer has it open.

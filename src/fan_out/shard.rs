@@ -418,6 +418,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_connections_that_ended_nothing_is_kept_under_their_rooms() {
+        let (shard, mut subscribers, _peers) = shard_with_subscribers(Clock::start(), 2);
+        for (subscriber, rooms) in subscribers.iter().zip([vec![RoomId(7)], vec![RoomId(7), RoomId(8)]]) {
+            subscriber.claim_writes().unwrap();
+            subscriber.set_rooms(rooms.into());
+            shard.join(subscriber).unwrap();
+        }
+        subscribers.pop();
+        shard.heartbeat(&mut Vec::new()).await;
+        let listed = |room| shard.gate().by_room.get(&RoomId(room)).map(Vec::len);
+        assert_eq!([listed(7), listed(8)], [Some(1), None]);
+    }
+
+    #[tokio::test]
     async fn a_shard_overrun_while_it_gathers_makes_its_connections_catch_up() {
         let (shard, subscribers, _peers) = shard_with_subscribers(Clock::start(), 3);
         let hub = Hub::new();
