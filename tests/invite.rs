@@ -106,7 +106,13 @@ async fn moderators_alone_invite_unless_everybody_may() {
     let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
     let invite = |server: &TestServer, by: &Client| server.post("/invites").by(by).json(&json!({})).send();
     assert_eq!(invite(&server, &bob).await.error(), (403, "forbidden".to_owned()));
-    assert_eq!(invite(&server, &ada).await.status, 201);
+    let made = invite(&server, &ada).await;
+    assert_eq!(made.status, 201);
+    let one = format!("/invites/{}", made.json()["id"]);
+    for (method, path) in [("GET", "/invites"), ("DELETE", &one)] {
+        let refused = server.request(method, path).by(&bob).send().await;
+        assert_eq!(refused.error(), (403, "forbidden".to_owned()), "{method} {path}");
+    }
     server.stop().await;
     server.restart_with(&["--invites", "everyone", "--registration", "invite"]);
     let invited = invite(&server, &bob).await;

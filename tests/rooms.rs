@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::{Client, Connection, Dice, RawClient, Request, TestServer, chinwag, ids, int, text, within};
+use common::{Client, Connection, Dice, RawClient, Request, TestServer, chinwag, ids, int, text, wait_while, within};
 use serde_json::{Value, json};
 
 /// A client that knows rooms.
@@ -620,6 +620,33 @@ async fn a_moderator_renames_the_lobby_and_takes_away_what_others_said_in_any_op
     let id = say(&server, &bob, int(&garden.json()["id"]), "weeds").await;
     let delete = server.request("DELETE", &format!("/messages/{id}")).by(&ada).send().await;
     assert_eq!(delete.status, 200, "{delete:?}");
+}
+
+#[tokio::test]
+async fn an_open_room_is_not_given_the_name_of_another() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    for name in ["kitchen", "garden"] {
+        let made = server.post("/rooms").by(&ada).json(&json!({"name": name, "kind": "open"})).send().await;
+        assert_eq!(made.status, 201, "{name}");
+    }
+    let garden = int(&server.get("/rooms").by(&ada).send().await.json()["rooms"][2]["id"]);
+    let rename = |name| server.request("PATCH", &format!("/rooms/{garden}")).by(&ada).json(&json!({"name": name}));
+    assert_eq!(rename("Kitchen").send().await.error(), (409, "name_taken".to_owned()));
+    assert_eq!(rename("Garden").send().await.status, 200, "its own in other letters");
+}
+
+#[tokio::test]
+async fn what_was_read_is_told_in_the_other_windows_after_one_was_closed() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let id = say(&server, &ada, 1, "hello").await;
+    let (mut phone, mut laptop) = (join(&bob).await.settled().await, join(&bob).await.settled().await);
+    let before = server.sockets();
+    drop(join(&bob).await);
+    wait_while("the third to be gone", async || server.sockets() > before).await;
+    phone.send(&json!({"type": "read", "room": 1, "id": id})).await;
+    assert_eq!(laptop.next_of("read").await, json!({"type": "read", "room": 1, "id": id}));
 }
 
 #[tokio::test]

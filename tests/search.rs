@@ -71,6 +71,17 @@ async fn a_text_is_found_in_any_case_and_anywhere_in_a_word_in_every_language() 
 }
 
 #[tokio::test]
+async fn a_search_for_what_one_person_said_finds_nothing_of_others() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let of_ada = say(&server, &ada, 1, "a needle").await;
+    let of_bob = say(&server, &bob, 1, "another needle").await;
+    for (name, expected) in [("ada", vec![of_ada]), ("bob", vec![of_bob]), ("nobody", vec![])] {
+        assert_eq!(ids(&found(&server, &ada, "needle", &format!("&from={name}")).await), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn every_character_of_a_search_means_itself() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
