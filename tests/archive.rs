@@ -399,6 +399,7 @@ async fn an_export_that_is_not_whole_and_sound_imports_nothing() {
         (exported.replacen("\"id\":1,\"kind\":1", "\"id\":1,\"kind\":2", 1), "invalid kind of room"),
         (exported.replacen("all of it", "all\\u0007of it", 1), "invalid topic"),
         (exported.replacen("1-3", "3-1", 1), "invalid pair"),
+        (exported.replacen("{\"type\":\"read\",\"user\":1,", "{\"type\":\"read\",\"user\":0,", 1), "invalid id"),
         (exported.replacen("🎉", "🤯", 1), "invalid reaction"),
         (exported.replacen("\"bytes\":\"47", "\"bytes\":\"3c", 1), "invalid picture"),
         (exported.replacen("\"subtype\":\"gif\"", "\"subtype\":\"svg+xml\"", 1), "invalid picture"),

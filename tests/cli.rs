@@ -114,6 +114,8 @@ fn a_bad_flag_is_one_line_and_exit_code_2() {
     for flags in [&["--lisen", "127.0.0.1:0"][..], &["dance"], &["--listen"], &["serve", "twice"]] {
         let (code, line) = complaint(flags, &[]);
         assert_eq!(code, 2, "{flags:?}: {line}");
+        // What to do next is said once, and not as Clap would.
+        assert!(line.contains("(see chinwag --help)") && !line.contains("For more information"), "{line}");
     }
 }
 

@@ -194,7 +194,10 @@ async fn a_picture_that_is_older_than_pictures_are_kept_goes_and_its_message_sta
     let (old, young) = (store(&server, &ada, 10).await, store(&server, &ada, 10).await);
     let (first, second) = (show(&server, &ada, 1, old).await, show(&server, &ada, 1, young).await);
     server.stop().await;
-    server.database().execute("UPDATE images SET created_at = 1000 WHERE id = ?1", [old]).expect("it is there");
+    for (image, days) in [(old, 8), (young, 2)] {
+        let made = "UPDATE images SET created_at = ?2 WHERE id = ?1";
+        assert_eq!(server.database().execute(made, [image, unix_millis() - days * 86_400_000]), Ok(1));
+    }
     server.restart_with(&["--images-keep-days", "7"]);
     wait_while("the old picture to go", async || status_of(&server, &ada, old).await != Some(404)).await;
     assert_eq!(status_of(&server, &ada, young).await, Some(200));
@@ -321,6 +324,9 @@ async fn a_conversation_of_accounts_that_are_all_deleted_goes_with_what_is_in_it
     let read = server.get(&format!("/messages?room={stays}")).by(&ada.at(&server)).send().await;
     assert_eq!(read.status, 200);
     assert_eq!(server.number("SELECT count(*) FROM messages"), 1);
+    let rooms = server.get("/rooms").by(&ada.at(&server)).send().await.json();
+    let shown = rooms["rooms"].as_array().expect("a list").iter().find(|room| room["id"] == stays);
+    assert_eq!(shown.expect("it is listed")["archived"], true, "there is nobody to be answered by");
 }
 
 #[tokio::test]
@@ -328,8 +334,10 @@ async fn a_picture_needs_no_words() {
     let server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     let mut connection = ada.connect().await;
-    connection.send(&json!({"type": "message", "image": store(&server, &ada, 10).await})).await;
-    assert_eq!(connection.next_of("message").await["content"], "");
+    let image = store(&server, &ada, 10).await;
+    connection.send(&json!({"type": "message", "image": image})).await;
+    let message = connection.next_of("message").await;
+    assert_eq!((&message["content"], int(&message["image"]["id"])), (&json!(""), image));
     let posted = server.post("/messages").by(&ada).json(&json!({"image": store(&server, &ada, 10).await})).send().await;
     assert_eq!(posted.status, 201);
     connection.send(&json!({"type": "message", "nonce": "n"})).await;
