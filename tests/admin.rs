@@ -96,6 +96,9 @@ async fn a_password_is_the_same_letters_however_they_are_composed_in_a_command_t
     assert_eq!(login_status(&server, "ada", composed).await, 200);
     chinwag_reading(&database, &["user", "passwd", "ada"], &format!("{apart}!\n")).ok();
     assert_eq!(login_status(&server, "ada", &format!("{composed}!")).await, 200);
+    // A syllable that is whole takes no further letter.
+    let refused = chinwag_reading(&database, &["user", "passwd", "ada"], "\u{1100}\u{1161}\u{11ab}\u{11a8} 12345678\n");
+    assert!(refused.failed().contains("NFC"));
 }
 
 #[tokio::test]
@@ -117,7 +120,7 @@ fn a_password_is_never_an_argument() {
 
 #[tokio::test]
 async fn a_disabled_user_is_out_at_once_and_comes_back_when_enabled() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let database = server.database_path();
     let ada = Client::register(&server, "ada").await;
     let mut connection = ada.connect().await;
@@ -128,6 +131,9 @@ async fn a_disabled_user_is_out_at_once_and_comes_back_when_enabled() {
     chinwag(&database, &["user", "enable", "ada"]).ok();
     assert_eq!(server.get("/messages").by(&ada).send().await.status, 401, "what was ended stays so");
     Client::login(&server, "ada").await.connect().await;
+    // The log is whole once the process has ended.
+    server.stop().await;
+    assert!(!server.log().contains("admin command failed"), "{}", server.log());
 }
 
 #[tokio::test]
