@@ -347,13 +347,17 @@ mod tests {
             segment(0xE0, b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0"),
             segment(0xE1, &exif(orientation)),
             segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0SECRET"),
+            segment(0xE2, b"ICC_PROFILE\0\x01\x01sRGB"),
+            segment(0xE2, b"MPF\0SECRET"),
             segment(0xED, b"Photoshop 3.0\0SECRET"),
             segment(0xFE, b"SECRET"),
             segment(0xC0, &frame),
             segment(0xDA, &[1, 1, 0, 0, 63, 0]),
-            b"data\xFF\0more\xFF\xFF\xD0more".to_vec(),
-            // A table for the next scan, with what would otherwise end the picture, and that scan.
-            segment(0xC4, b"\x10\xFF\xD9\xFF\xFE"),
+            // Longer than all that comes after it.
+            [&[b'd'; 240][..], b"\xFF\0more\xFF\xFF\xD0more"].concat(),
+            // A table for the next scan, with what would otherwise end the picture, and that scan. It too is longer than
+            // all that comes after it, so that its own end alone leads there.
+            segment(0xC4, &[&b"\x10\xFF\xD9\xFF\xFE"[..], &[0; 64]].concat()),
             segment(0xDA, &[1, 1, 0, 1, 63, 0]),
             b"data\xFF\xD9SECRET".to_vec(),
         ]
@@ -367,6 +371,7 @@ mod tests {
         };
         let chunks = [
             chunk(b"VP8X", &[0b0000_1100, 0, 0, 0, 6, 0, 0, 4, 0, 0]),
+            chunk(b"ICCP", b"sRGB!"),
             chunk(b"VP8L", &[0x2F, 6, 0, 1, 0, 0]),
             chunk(b"EXIF", b"SECRET!"),
             chunk(b"XMP ", b"SECRET"),
@@ -386,8 +391,9 @@ mod tests {
         let comment = b"\x21\xFE\x06SECRET\0";
         let looping = b"\x21\xFF\x0BNETSCAPE2.0\x03\x01\0\0\0";
         let xmp = b"\x21\xFF\x0BXMP DataXMP\x06SECRET\0";
+        let pause = b"\x21\xF9\x04\0\x32\0\0\0";
         let picture = b"\x2C\0\0\0\0\x05\0\x04\0\0\x02\x02L\x01\0";
-        [&screen[..], comment, looping, xmp, picture, b"\x3BSECRET"].concat()
+        [&screen[..], comment, looping, xmp, pause, picture, b"\x3BSECRET"].concat()
     }
 
     fn has_secret(picture: &Picture) -> bool {
@@ -407,6 +413,8 @@ mod tests {
             let picture = Picture::parse(&file).unwrap_or_else(|error| panic!("{subtype}: {error}"));
             assert_eq!((picture.subtype, picture.width, picture.height), (subtype, width, height));
             assert!(!has_secret(&picture), "{subtype}");
+            let announces_more = subtype == "webp" && picture.bytes[20] & WEBP_EXIF_AND_XMP != 0;
+            assert!(!announces_more, "what is gone is not announced");
             assert_eq!(Picture::parse(&picture.bytes), Ok(picture), "what is stored is a picture, and stays as it is");
         }
     }
@@ -420,6 +428,31 @@ mod tests {
         }
         for upright in [0, 1, 9] {
             assert!(!Picture::parse(&jpeg_of(upright)).unwrap().bytes.windows(4).any(|window| window == b"Exif"));
+        }
+    }
+
+    #[test]
+    fn a_jpeg_in_whose_headers_something_stands_that_has_no_length_is_no_picture() {
+        for marker in [0x01, 0xD0, 0xD8, 0xD9] {
+            let mut file = jpeg_of(6);
+            file.splice(2..2, segment(marker, b"length"));
+            assert_eq!(Picture::parse(&file), Err(PictureError::NotAPicture), "{marker:#x}");
+        }
+    }
+
+    #[test]
+    fn a_gif_goes_on_to_move() {
+        let picture = Picture::parse(&gif_of()).unwrap();
+        for part in [&b"\x21\xFF\x0BNETSCAPE2.0\x03\x01\0\0\0"[..], b"\x21\xF9\x04\0\x32\0\0\0"] {
+            assert!(picture.bytes.windows(part.len()).any(|window| window == part), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_colour_profile_stays() {
+        for file in [jpeg_of(1), webp_of()] {
+            let picture = Picture::parse(&file).unwrap();
+            assert!(picture.bytes.windows(4).any(|window| window == b"sRGB"), "{}", picture.subtype);
         }
     }
 

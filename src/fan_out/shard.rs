@@ -444,9 +444,12 @@ mod tests {
         let Broadcast::Frames(first) = events.recv().await.unwrap() else { panic!("frames were published") };
         hub.publish_frame(&ServerFrame::UserJoin { username: "ada" }, FrameKind::Presence(1), Reach::ALL);
         (0..HUB_CAPACITY).for_each(typing);
-        let mut listed = Vec::new();
+        let (mut listed, before) = (Vec::new(), shard.position());
         shard.gather(first, &hub, &mut events, &mut listed);
         assert_eq!(owners(&subscribers), [WriteOwner::Task; 3]);
-        assert_eq!(shard.position().presence, 1, "they cannot join without what was missed");
+        let after = shard.position();
+        assert_eq!(after.presence, 1, "they cannot join without what was missed");
+        // Which may have ended a session, or removed somebody from a room.
+        assert!(after.revocation > before.revocation && after.membership > before.membership);
     }
 }
