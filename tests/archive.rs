@@ -605,6 +605,8 @@ async fn keep_messages_keeps_the_newest() {
 async fn keep_days_keeps_what_is_not_older() {
     let mut server = stopped_with(50).await;
     age(&server, 30);
+    let two_days = "UPDATE messages SET created_at = created_at - 2 * 86400000 WHERE id > 30";
+    assert_eq!(server.database().execute(two_days, []), Ok(20));
     server.restart_with(&["--keep-days", "7"]);
     left(&server, 20).await;
 }

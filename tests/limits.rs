@@ -599,6 +599,19 @@ async fn past_the_most_connections_new_ones_are_refused_and_those_inside_stay() 
 }
 
 #[tokio::test]
+async fn the_log_says_when_there_are_fewer_descriptors_than_connections_are_asked_for() {
+    const LIMIT: &str = "the file-descriptor limit allows";
+    for (asked, said) in [("", "few connections"), ("100000", "fewer connections than requested"), ("20", "")] {
+        let mut server = TestServer::after(&format!("export CHINWAG_MAX_CONNECTIONS={asked}; ulimit -n 96"));
+        // The log is whole once the process has ended.
+        server.stop().await;
+        let log = server.log();
+        let found = log.lines().find_map(|line| line.split_once(LIMIT)).map_or("", |(_, rest)| rest.trim_start());
+        assert!(found.starts_with(said) && said.is_empty() == found.is_empty(), "{asked:?}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn with_fewer_descriptors_than_callers_those_inside_go_on_and_it_recovers() {
     let server = TestServer::after("ulimit -n 96");
     let ada = Client::register(&server, "ada").await;

@@ -1180,3 +1180,13 @@ async fn a_room_is_made_with_two_hundred_members_and_no_more() {
         assert_eq!((status, &code[..]), error, "{length}");
     }
 }
+
+#[tokio::test]
+async fn a_message_names_sixteen_people_at_most() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let names: Vec<_> = server.seed_people(17).await.iter().map(|person| format!("@{}", person.username)).collect();
+    say(&server, &ada, 1, &names.join(" ")).await;
+    let page = ada.page("limit=1").await;
+    assert_eq!(page["messages"][0]["mentions"].as_array().map(Vec::len), Some(16), "{page}");
+}
