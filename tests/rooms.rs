@@ -1190,3 +1190,27 @@ async fn a_message_names_sixteen_people_at_most() {
     let page = ada.page("limit=1").await;
     assert_eq!(page["messages"][0]["mentions"].as_array().map(Vec::len), Some(16), "{page}");
 }
+
+#[tokio::test]
+async fn a_new_room_is_told_to_all_who_may_read_it_and_to_nobody_else() {
+    let server = TestServer::start();
+    let (ada, bob, carol) = three(&server).await;
+    let (mut bobs, mut carols) = (join(&bob).await.settled().await, join(&carol).await.settled().await);
+    let den = private_room(&server, &ada, &["bob"]).await;
+    let made = server.post("/rooms").by(&ada).json(&json!({"name": "kitchen", "kind": "open"})).send().await;
+    let kitchen = int(&made.json()["id"]);
+    let told = async |connection: &mut Connection| int(&connection.next_of("room").await["room"]["id"]);
+    assert_eq!([told(&mut bobs).await, told(&mut bobs).await], [den, kitchen]);
+    assert_eq!(told(&mut carols).await, kitchen);
+}
+
+#[tokio::test]
+async fn what_is_said_in_a_room_by_a_frame_is_in_that_room() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let den = private_room(&server, &ada, &["bob"]).await;
+    let (mut adas, mut bobs) = (join(&ada).await, join(&bob).await.settled().await);
+    adas.send(&json!({"type": "message", "room": den, "content": "hello", "nonce": "n"})).await;
+    let heard = bobs.next_of("message").await;
+    assert_eq!((int(&heard["room"]), &heard["content"]), (den, &json!("hello")));
+}
