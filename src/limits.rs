@@ -240,7 +240,7 @@ pub(crate) const READ_QUEUE: usize = 4_096;
 pub(crate) const PAGES_WAITING: usize = 1_024;
 /// Sessions that are known to be live without asking the database.
 pub(crate) const SESSIONS_KEPT: usize = 4_096;
-/// Sessions that have ended which are sought among those.
+/// If more sessions than this end at once, all are forgotten, and looked up again.
 pub(crate) const SESSIONS_SOUGHT: usize = 64;
 /// Pages that the reader thread keeps until the next commit that changes messages, and as many catch-ups.
 pub(crate) const MEMO_ENTRIES: usize = 8;

@@ -105,7 +105,7 @@ impl Change {
         }
     }
 
-    /// Whether stored messages can be others afterwards, or look different.
+    /// Whether it can change stored messages, or how they look.
     pub(super) fn may_change_messages(&self) -> bool {
         match self {
             Self::Write { .. }
@@ -125,7 +125,7 @@ impl Change {
         }
     }
 
-    /// Whether something can be different about sessions that it does not end: their user's role.
+    /// Whether it can change something about sessions that it does not end: their user's role.
     pub(super) fn may_change_sessions(&self) -> bool {
         matches!(self, Self::Administer { command: AdminCommand::SetRole { .. }, .. })
     }

@@ -49,7 +49,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether its use is to be recorded.
+    /// Whether its use should be recorded now.
     pub(super) fn is_to_be_touched(&self, now: UnixMillis) -> bool {
         now.0.saturating_sub(self.last_used_at.0) > millis(SESSION_TOUCH)
     }

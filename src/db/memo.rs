@@ -2,8 +2,7 @@
 //! to all. This is what it has read since the last commit that changed messages.
 //!
 //! Only answers that are the same for everybody are kept, and who may have one is asked of the database each time. They
-//! are exactly what the database would say: [`Generation`] tells whether a read transaction sees what they were read
-//! from.
+//! are exactly what the database would say: [`Generation`] tells whether a read transaction sees the same messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +13,8 @@ use crate::limits::{MEMO_ENTRIES, MEMO_ENTRY_BYTES};
 use crate::model::{Message, MessageId};
 use crate::room::{Extras, Missed, RoomId};
 
-/// Counts the commits that change messages. Odd while one of them is on its way to the disk, or has failed and may have
-/// got there.
+/// Counts the commits that change messages. Odd while one of them is on its way to the disk, or has failed but may have
+/// reached it.
 #[derive(Debug, Default)]
 pub(super) struct Generation(AtomicU64);
 
@@ -35,10 +34,10 @@ impl Generation {
     }
 }
 
-/// All that a page depends on, but for who may read it.
+/// Everything that a page depends on, except who may read it.
 pub(super) type PageKey = (RoomId, PageQuery, u32);
 
-/// All that the missed events of a user depend on, but for who it is.
+/// Everything that a user's missed events depend on, except who the user is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MissedKey {
     pub(super) after: MessageId,
@@ -106,7 +105,7 @@ fn is_for_all(message: &Message) -> bool {
     message.extras.as_ref().is_none_or(|extras| extras.reactions.is_empty())
 }
 
-/// What keeping a message takes, as it is and encoded: rather too much.
+/// A generous estimate of the bytes that it takes to keep a message, both as it is and encoded.
 fn bytes_of(message: &Message) -> usize {
     let extras = if message.extras.is_some() { size_of::<Extras>() } else { 0 };
     3 * (size_of::<Message>() + extras + message.bytes())

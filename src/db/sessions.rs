@@ -27,8 +27,8 @@ impl LiveSessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session that is known to be live and not to need a note of its use; otherwise a number for
-    /// [`keep`](Self::keep), once the session has been read.
+    /// A session that is known to be live, and whose use need not be recorded now; otherwise a number to pass to
+    /// [`keep`](Self::keep) once the session has been read.
     pub(super) fn find(&self, digest: &Digest, used_after: UnixMillis, now: UnixMillis) -> Result<Session, u64> {
         let live = self.lock();
         let known = live.by_digest.get(digest);
@@ -49,7 +49,7 @@ impl LiveSessions {
     }
 
     /// Removes these, which have ended, or all, if something else about them may have changed. If many have ended, it
-    /// removes all, too: that takes less time than to find them.
+    /// removes all of them too, which takes less time than looking for those.
     pub(super) fn remove(&self, ended: &[SessionId], all: bool) {
         if all || !ended.is_empty() {
             let all = all || ended.len() > SESSIONS_SOUGHT;
