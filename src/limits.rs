@@ -179,8 +179,10 @@ pub(crate) const RUN_AHEAD_ENTRIES: usize = 2;
 /// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
 /// instead.
 pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes at which a shard joins no more batches into one write.
+/// Bytes for one socket at which a shard joins no more batches into one write.
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
+/// Bytes at which it joins no more batches, however small the part of each socket is.
+pub(crate) const JOINED_MAX_BYTES: usize = 768 * 1024;
 // Someone who reads all the rooms is sent all of it at once.
 const _: () = assert!(BATCH_MAX_BYTES + WRITE_MAX_BYTES <= UNSENT_MAX_BYTES as usize);
 /// Parts of a batch that a shard keeps for other subscribers who get the same.

@@ -287,11 +287,12 @@ pub(crate) struct Delivery<'a> {
     /// The parts gathered so far, by their set of reaches.
     parts: HashMap<u64, FrameBatch>,
     parts_bytes: usize,
+    largest_part: usize,
 }
 
 impl<'a> Delivery<'a> {
     pub(crate) fn new(batch: &'a FrameBatch, from: Position) -> Self {
-        Self { batch, from, parts: HashMap::new(), parts_bytes: 0 }
+        Self { batch, from, parts: HashMap::new(), parts_bytes: 0, largest_part: 0 }
     }
 
     /// Where a subscriber that keeps up stands: at `position`, or further on if later batches skipped it.
@@ -304,13 +305,20 @@ impl<'a> Delivery<'a> {
         self.batch
     }
 
+    /// Bytes of the largest part so far.
+    pub(crate) fn largest_part(&self) -> usize {
+        self.largest_part
+    }
+
     /// The part of the batch for a reader that has everything before it.
     pub(crate) fn part_for(&mut self, reader: ReaderScope<'_>) -> &FrameBatch {
         if self.batch.is_for_all() {
+            self.largest_part = self.batch.bytes.len();
             return self.batch;
         }
         let reaches = self.batch.reaches_of(reader);
         if reaches.count_ones() as usize == self.batch.reaches.len() {
+            self.largest_part = self.batch.bytes.len();
             return self.batch;
         }
         if (self.parts.len() >= PARTS_KEPT || self.parts_bytes >= PARTS_MAX_BYTES) && !self.parts.contains_key(&reaches)
@@ -321,6 +329,7 @@ impl<'a> Delivery<'a> {
         self.parts.entry(reaches).or_insert_with(|| {
             let part = self.batch.select(reaches, Position::default());
             self.parts_bytes += part.bytes.len();
+            self.largest_part = self.largest_part.max(part.bytes.len());
             part
         })
     }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use super::batch::{Delivery, FrameBatch, Position};
 use super::hub::{Broadcast, Concerned, Hub};
 use super::subscriber::{Behind, Clock, CloseReason, Subscriber};
-use crate::limits::{HEARTBEAT_CHECKS, SOCKETS_PER_YIELD, WRITE_MAX_BYTES};
+use crate::limits::{HEARTBEAT_CHECKS, JOINED_MAX_BYTES, SOCKETS_PER_YIELD, WRITE_MAX_BYTES};
 use crate::metrics::Metrics;
 use crate::model::{MessageId, SessionId};
 use crate::room::RoomId;
@@ -121,6 +121,7 @@ impl Shard {
     pub(crate) async fn run(&self, hub: Hub, mut channel: broadcast::Receiver<Broadcast>) -> Infallible {
         // Weak, so that a connection that ends closes its socket at once and not at the next event.
         let mut subscribers: Vec<Weak<Subscriber>> = Vec::new();
+        let mut join_bytes = WRITE_MAX_BYTES;
         let mut heartbeat = tokio::time::interval(self.ping_interval / HEARTBEAT_CHECKS);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -141,24 +142,35 @@ impl Shard {
             };
             while let Some(broadcast) = next.take() {
                 hub.progressed();
-                next = self.handle(broadcast, &hub, &mut channel, &mut subscribers).await;
+                next = self.handle(broadcast, &hub, &mut channel, &mut subscribers, &mut join_bytes).await;
             }
         }
     }
 
     /// Handles one entry of the channel. Returns the next one, if it was taken already.
+    ///
+    /// `join_bytes` is at how many bytes of batches no more are joined, so that the largest of their parts is about
+    /// [`WRITE_MAX_BYTES`]: what is said in twenty rooms comes to the readers of each in pieces of a twentieth. Who reads
+    /// what changes seldom, so it is taken from the delivery before.
     async fn handle(
         &self,
         broadcast: Broadcast,
         hub: &Hub,
         channel: &mut broadcast::Receiver<Broadcast>,
         subscribers: &mut Vec<Weak<Subscriber>>,
+        join_bytes: &mut usize,
     ) -> Option<Broadcast> {
         match broadcast {
             Broadcast::Frames(first) => {
-                let (batch, after) = self.gather(first, hub, channel, subscribers);
+                let (batch, after) = self.gather(first, hub, channel, subscribers, *join_bytes);
                 hub.progressed();
-                self.deliver(&batch, subscribers).await;
+                let largest_part = self.deliver(&batch, subscribers).await;
+                // A small batch says nothing of how what fills a write is shared out.
+                if batch.bytes().len() >= WRITE_MAX_BYTES
+                    && let Some(parts) = batch.bytes().len().checked_div(largest_part)
+                {
+                    *join_bytes = WRITE_MAX_BYTES.saturating_mul(parts).min(JOINED_MAX_BYTES);
+                }
                 return after;
             }
             Broadcast::Revoked(sessions) => self.revoke(&sessions, subscribers),
@@ -199,18 +211,19 @@ impl Shard {
     }
 
     /// Joins what else is pending to `first`, so that it costs each socket one write, and stops once there are
-    /// [`WRITE_MAX_BYTES`]. Also returns the next entry, if it is of another kind.
+    /// `join_bytes`. Also returns the next entry, if it is of another kind.
     fn gather(
         &self,
         first: Arc<FrameBatch>,
         hub: &Hub,
         channel: &mut broadcast::Receiver<Broadcast>,
         subscribers: &mut Vec<Weak<Subscriber>>,
+        join_bytes: usize,
     ) -> (Arc<FrameBatch>, Option<Broadcast>) {
         let mut bytes = first.bytes().len();
         let mut batches = vec![first];
         let mut after = None;
-        while bytes < WRITE_MAX_BYTES {
+        while bytes < join_bytes {
             match channel.try_recv() {
                 Ok(Broadcast::Frames(batch)) if FrameBatch::can_join(&batches, &batch) => {
                     bytes += batch.bytes().len();
@@ -231,8 +244,9 @@ impl Shard {
         (batch, after)
     }
 
-    /// Writes a batch to every socket that keeps up, yielding to the connections' tasks every few dozen.
-    async fn deliver(&self, batch: &FrameBatch, subscribers: &mut Vec<Weak<Subscriber>>) {
+    /// Writes a batch to every socket that keeps up, yielding to the connections' tasks every few dozen. Returns the
+    /// bytes of the largest part that somebody was to get.
+    async fn deliver(&self, batch: &FrameBatch, subscribers: &mut Vec<Weak<Subscriber>>) -> usize {
         let (from, members) = {
             // From here on a subscriber can join only if its connection has been sent this batch.
             let mut gate = self.gate();
@@ -252,6 +266,7 @@ impl Shard {
         gate.delivered = gate.position.event;
         drop(gate);
         self.metrics.deliveries.add(deliveries as u64);
+        delivery.largest_part()
     }
 
     /// The channel overran the shard: every connection catches up from the database with everything that was published.
@@ -418,6 +433,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn batches_are_joined_until_whoever_gets_the_most_of_them_has_enough_for_one_write() {
+        let (shard, subscribers, _peers) = shard_with_subscribers(Clock::start(), 4);
+        let read = |subscriber: &Arc<Subscriber>, rooms: &[RoomId]| {
+            subscriber.claim_writes().unwrap();
+            subscriber.set_position(shard.position());
+            subscriber.set_rooms(rooms.into());
+            shard.join(subscriber).unwrap();
+        };
+        let rooms = [RoomId(7), RoomId(8), RoomId(9), RoomId(10)];
+        subscribers.iter().zip(rooms).for_each(|(subscriber, room)| read(subscriber, &[room]));
+        // In each room as much as in any other.
+        let batch = |bytes: usize| {
+            let (mut batch, name) = (FrameBatchBuilder::default(), "x".repeat(bytes / rooms.len()));
+            for room in rooms {
+                let reach = Reach::of_room(RoomId::LOBBY, Audience::Members(room));
+                batch.push(&ServerFrame::UserJoin { username: &name }, FrameKind::Unordered, reach);
+            }
+            Broadcast::Frames(Arc::new(batch.build(Span::default())))
+        };
+        let hub = Hub::new();
+        let (mut events, mut listed, mut join_bytes) = (hub.subscribe(), Vec::new(), WRITE_MAX_BYTES);
+        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
+        assert_eq!(join_bytes, 4 * WRITE_MAX_BYTES, "each of four gets a quarter");
+        read(&subscribers[0], &rooms[..2]);
+        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
+        assert_eq!(join_bytes, 2 * WRITE_MAX_BYTES, "one of them gets half");
+        read(&subscribers[0], &rooms);
+        shard.handle(batch(WRITE_MAX_BYTES / 2), &hub, &mut events, &mut listed, &mut join_bytes).await;
+        assert_eq!(join_bytes, 2 * WRITE_MAX_BYTES, "a small batch says nothing");
+        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
+        assert_eq!(join_bytes, WRITE_MAX_BYTES, "one of them gets all");
+    }
+
+    #[tokio::test]
     async fn of_connections_that_ended_nothing_is_kept_under_their_rooms() {
         let (shard, mut subscribers, _peers) = shard_with_subscribers(Clock::start(), 2);
         for (subscriber, rooms) in subscribers.iter().zip([vec![RoomId(7)], vec![RoomId(7), RoomId(8)]]) {
@@ -445,7 +494,7 @@ mod tests {
         hub.publish_frame(&ServerFrame::UserJoin { username: "ada" }, FrameKind::Presence(1), Reach::ALL);
         (0..HUB_CAPACITY).for_each(typing);
         let (mut listed, before) = (Vec::new(), shard.position());
-        shard.gather(first, &hub, &mut events, &mut listed);
+        shard.gather(first, &hub, &mut events, &mut listed, WRITE_MAX_BYTES);
         assert_eq!(owners(&subscribers), [WriteOwner::Task; 3]);
         let after = shard.position();
         assert_eq!(after.presence, 1, "they cannot join without what was missed");
