@@ -150,6 +150,8 @@ pub(crate) struct FrameBatch {
     span: Span,
     /// The distinct reaches of the frames.
     reaches: Vec<Reach>,
+    /// The bytes of each reach.
+    sizes: Vec<usize>,
 }
 
 /// How a batch fits what a connection has been told.
@@ -249,16 +251,19 @@ impl FrameBatch {
         (position, rest)
     }
 
-    /// Whether `other` can be joined to these without exceeding the reaches that a batch may have.
-    pub(crate) fn can_join(batches: &[Arc<Self>], other: &Self) -> bool {
-        let all = batches.iter().flat_map(|batch| &batch.reaches).chain(&other.reaches);
-        let mut distinct: Vec<&Reach> = Vec::new();
-        for reach in all {
-            if !distinct.contains(&reach) {
-                distinct.push(reach);
+    /// The distinct reaches of the frames.
+    pub(crate) fn reaches(&self) -> &[Reach] {
+        &self.reaches
+    }
+
+    /// Whether this can be joined to batches of these reaches without exceeding those that a batch may have. Adds its own.
+    pub(crate) fn can_join(&self, reaches: &mut Vec<Reach>) -> bool {
+        for reach in &self.reaches {
+            if !reaches.contains(reach) {
+                reaches.push(*reach);
             }
         }
-        distinct.len() <= REACHES_MAX
+        reaches.len() <= REACHES_MAX
     }
 
     /// Joins batches that were published one after the other, so that they cost one write.
@@ -310,6 +315,18 @@ impl<'a> Delivery<'a> {
         self.largest_part
     }
 
+    /// Notes how large a part somebody would get who does not keep up at the moment.
+    pub(crate) fn note_reader(&mut self, reader: ReaderScope<'_>) {
+        if !self.batch.is_for_all() {
+            self.note_part(self.batch.reaches_of(reader));
+        }
+    }
+
+    fn note_part(&mut self, reaches: u64) {
+        let sizes = self.batch.sizes.iter().enumerate().filter(|(at, _)| reaches & (1 << at) != 0);
+        self.largest_part = self.largest_part.max(sizes.map(|(_, size)| size).sum());
+    }
+
     /// The part of the batch for a reader that has everything before it.
     pub(crate) fn part_for(&mut self, reader: ReaderScope<'_>) -> &FrameBatch {
         if self.batch.is_for_all() {
@@ -317,8 +334,8 @@ impl<'a> Delivery<'a> {
             return self.batch;
         }
         let reaches = self.batch.reaches_of(reader);
+        self.note_part(reaches);
         if reaches.count_ones() as usize == self.batch.reaches.len() {
-            self.largest_part = self.batch.bytes.len();
             return self.batch;
         }
         if (self.parts.len() >= PARTS_KEPT || self.parts_bytes >= PARTS_MAX_BYTES) && !self.parts.contains_key(&reaches)
@@ -329,7 +346,6 @@ impl<'a> Delivery<'a> {
         self.parts.entry(reaches).or_insert_with(|| {
             let part = self.batch.select(reaches, Position::default());
             self.parts_bytes += part.bytes.len();
-            self.largest_part = self.largest_part.max(part.bytes.len());
             part
         })
     }
@@ -386,7 +402,13 @@ impl FrameBatchBuilder {
 
     /// Finishes a batch that covers `span`.
     pub(crate) fn build(mut self, span: Span) -> FrameBatch {
-        FrameBatch { bytes: self.encoder.take().freeze(), frames: self.frames, span, reaches: self.reaches }
+        FrameBatch {
+            bytes: self.encoder.take().freeze(),
+            frames: self.frames,
+            span,
+            reaches: self.reaches,
+            sizes: self.sizes,
+        }
     }
 }
 

@@ -149,9 +149,10 @@ impl Shard {
 
     /// Handles one entry of the channel. Returns the next one, if it was taken already.
     ///
-    /// `join_bytes` is at how many bytes of batches no more are joined, so that the largest of their parts is about
-    /// [`WRITE_MAX_BYTES`]: what is said in twenty rooms comes to the readers of each in pieces of a twentieth. Who reads
-    /// what changes seldom, so it is taken from the delivery before.
+    /// Batches are joined until they have `join_bytes`, chosen so that the largest part of them is about
+    /// [`WRITE_MAX_BYTES`]: if twenty rooms talk, the readers of each get a twentieth. Who reads what changes seldom, so it
+    /// is taken from the deliveries before. When that is wrong, a write is too large for the socket once, and its
+    /// connection catches up.
     async fn handle(
         &self,
         broadcast: Broadcast,
@@ -169,12 +170,16 @@ impl Shard {
                 if batch.bytes().len() >= WRITE_MAX_BYTES
                     && let Some(parts) = batch.bytes().len().checked_div(largest_part)
                 {
-                    *join_bytes = WRITE_MAX_BYTES.saturating_mul(parts).min(JOINED_MAX_BYTES);
+                    let wanted = WRITE_MAX_BYTES.saturating_mul(parts).min(JOINED_MAX_BYTES);
+                    *join_bytes = wanted.min(2 * *join_bytes);
                 }
                 return after;
             }
             Broadcast::Revoked(sessions) => self.revoke(&sessions, subscribers),
-            Broadcast::RoomsChanged(concerned) => self.change_rooms(&concerned, subscribers),
+            Broadcast::RoomsChanged(concerned) => {
+                *join_bytes = WRITE_MAX_BYTES;
+                self.change_rooms(&concerned, subscribers);
+            }
             Broadcast::TurnedUp => self.catch_all_up(hub, subscribers),
             Broadcast::Shutdown => self.shut_down(subscribers),
         }
@@ -220,12 +225,12 @@ impl Shard {
         subscribers: &mut Vec<Weak<Subscriber>>,
         join_bytes: usize,
     ) -> (Arc<FrameBatch>, Option<Broadcast>) {
-        let mut bytes = first.bytes().len();
+        let (mut bytes, mut reaches) = (first.bytes().len(), first.reaches().to_vec());
         let mut batches = vec![first];
         let mut after = None;
         while bytes < join_bytes {
             match channel.try_recv() {
-                Ok(Broadcast::Frames(batch)) if FrameBatch::can_join(&batches, &batch) => {
+                Ok(Broadcast::Frames(batch)) if batch.can_join(&mut reaches) => {
                     bytes += batch.bytes().len();
                     batches.push(batch);
                 }
@@ -245,7 +250,7 @@ impl Shard {
     }
 
     /// Writes a batch to every socket that keeps up, yielding to the connections' tasks every few dozen. Returns the
-    /// bytes of the largest part that somebody was to get.
+    /// bytes of the largest part that anybody gets, now or when they catch up.
     async fn deliver(&self, batch: &FrameBatch, subscribers: &mut Vec<Weak<Subscriber>>) -> usize {
         let (from, members) = {
             // From here on a subscriber can join only if its connection has been sent this batch.
@@ -454,16 +459,21 @@ mod tests {
         };
         let hub = Hub::new();
         let (mut events, mut listed, mut join_bytes) = (hub.subscribe(), Vec::new(), WRITE_MAX_BYTES);
-        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
-        assert_eq!(join_bytes, 4 * WRITE_MAX_BYTES, "each of four gets a quarter");
+        let mut after = async |published| {
+            shard.handle(published, &hub, &mut events, &mut listed, &mut join_bytes).await;
+            join_bytes / WRITE_MAX_BYTES
+        };
+        assert_eq!(after(batch(WRITE_MAX_BYTES)).await, 2, "each of four gets a quarter; it grows step by step");
+        assert_eq!(after(batch(WRITE_MAX_BYTES)).await, 4);
         read(&subscribers[0], &rooms[..2]);
-        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
-        assert_eq!(join_bytes, 2 * WRITE_MAX_BYTES, "one of them gets half");
+        assert_eq!(after(batch(WRITE_MAX_BYTES)).await, 2, "one of them gets half");
         read(&subscribers[0], &rooms);
-        shard.handle(batch(WRITE_MAX_BYTES / 2), &hub, &mut events, &mut listed, &mut join_bytes).await;
-        assert_eq!(join_bytes, 2 * WRITE_MAX_BYTES, "a small batch says nothing");
-        shard.handle(batch(WRITE_MAX_BYTES), &hub, &mut events, &mut listed, &mut join_bytes).await;
-        assert_eq!(join_bytes, WRITE_MAX_BYTES, "one of them gets all");
+        assert_eq!(after(batch(WRITE_MAX_BYTES / 2)).await, 2, "a small batch says nothing");
+        subscribers[0].claim_writes().unwrap();
+        assert_eq!(after(batch(WRITE_MAX_BYTES)).await, 1, "one that catches up will get all");
+        read(&subscribers[0], &rooms[..1]);
+        assert_eq!(after(batch(WRITE_MAX_BYTES)).await, 2);
+        assert_eq!(after(Broadcast::RoomsChanged(Arc::new([]))).await, 1, "who knows who reads what now");
     }
 
     #[tokio::test]

@@ -285,11 +285,12 @@ impl Subscriber {
     /// frames.
     pub(super) fn deliver(&self, delivery: &mut Delivery<'_>) -> usize {
         let mut state = self.lock();
+        let reader = ReaderScope { user: self.user, all_rooms: self.all_rooms, rooms: &state.rooms };
         if state.owner != WriteOwner::Shard {
+            delivery.note_reader(reader);
             return 0;
         }
         let position = delivery.position_of(state.position);
-        let reader = ReaderScope { user: self.user, all_rooms: self.all_rooms, rooms: &state.rooms };
         let rest;
         let batch = match delivery.batch().continuity(position) {
             Continuity::InSequence => delivery.part_for(reader),
