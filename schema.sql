@@ -1,4 +1,4 @@
--- The database of chinwag, version 3. Times are Unix milliseconds.
+-- The database of chinwag, version 4. Times are Unix milliseconds.
 --
 -- A change of this file is a new version: src/db/sql/upgrade.rs says how an older file gets there.
 
@@ -187,6 +187,16 @@ CREATE TABLE nonces (
     nonce      TEXT NOT NULL,
     message_id INTEGER NOT NULL,              -- the event: a message, an edit, a delete, a reaction
     PRIMARY KEY (day, user_id, nonce)
+) STRICT, WITHOUT ROWID;
+
+-- The same, of commits of many people, until they are moved there: these change the few pages of this table, and not one
+-- page of the other for each of the people.
+CREATE TABLE recent_nonces (
+    user_id    INTEGER NOT NULL,
+    nonce      TEXT NOT NULL,
+    day        INTEGER NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (user_id, nonce)
 ) STRICT, WITHOUT ROWID;
 
 -- Codes that let somebody register. The code itself is not stored, so that this table lets nobody in.

@@ -183,7 +183,7 @@ pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
 /// Bytes at which it joins no more batches, however small the part of each socket is.
 pub(crate) const JOINED_MAX_BYTES: usize = 768 * 1024;
-// Someone who reads all the rooms is sent all of it at once.
+// Someone who reads all the rooms is sent all of it at once, once the shard has seen that they do.
 const _: () = assert!(BATCH_MAX_BYTES + WRITE_MAX_BYTES <= UNSENT_MAX_BYTES as usize);
 /// Parts of a batch that a shard keeps for other subscribers who get the same.
 pub(crate) const PARTS_KEPT: usize = 64;
@@ -295,6 +295,15 @@ pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
 /// How long a nonce is remembered after its day is over, and so the least time it is remembered.
 pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
+/// Commands of one commit with which it is one of many people, whose nonces go to the small table.
+pub(crate) const COMMANDS_OF_MANY: usize = if cfg!(test) { 2 } else { 128 };
+/// Nonces in the small table before some are moved: about 1 MB, or 5 MB if all are as long as they may be. Unit tests use
+/// a few, so that they see some moved.
+pub(crate) const RECENT_NONCES: u32 = if cfg!(test) { 4 } else { 16_384 };
+/// Nonces of a day that are read for its filter: some milliseconds of the writer's time, once a day.
+pub(crate) const FILTERED_NONCES: u32 = if cfg!(test) { 8 } else { 16_384 };
+/// Nonces that are moved at once: a few milliseconds.
+pub(crate) const NONCES_MOVED_AT_ONCE: u32 = if cfg!(test) { 2 } else { 512 };
 /// Rows removed by one round of cleaning, so that no commit waits noticeably.
 pub(crate) const CLEAN_ROWS: u32 = 500;
 /// The time between two rounds of cleaning while there is more to clean.

@@ -50,7 +50,7 @@ impl MessageId {
 }
 
 /// A user's row id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UserId(pub i64);
 
 /// A session's row id.

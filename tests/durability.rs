@@ -235,18 +235,45 @@ async fn a_nonce_of_yesterday_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_nonce_that_was_sent_when_many_wrote_is_remembered_and_moved_to_the_others() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let texts = vec!["hello".to_owned(); 1_200];
+    let first = ada.connect().await.store_all("n", &texts).await;
+    server.stop().await;
+    // As if there had been many others in the same commits.
+    let change = "INSERT INTO recent_nonces SELECT user_id, nonce, day, message_id FROM nonces; DELETE FROM nonces";
+    server.database().execute_batch(change).expect("the change");
+    server.restart();
+    let mut connection = ada.connect().await;
+    assert_eq!(connection.store_all("n", &texts).await, first);
+    connection.store("another", "one more").await;
+    server.kill().await;
+    server.restart();
+    let mut connection = ada.connect().await;
+    for _ in 0..3 {
+        assert_eq!(connection.store_all("n", &texts).await, first);
+    }
+    assert_eq!(server.number("SELECT count(*) FROM recent_nonces"), 0);
+    assert_eq!(server.number("SELECT count(*) FROM nonces"), 1_201);
+}
+
+#[tokio::test]
 async fn nonces_of_all_but_the_last_days_are_cleaned_up() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
     ada.connect().await.store_all("n", &vec!["hello".to_owned(); 1_200]).await;
     server.stop().await;
     // Two earlier days are remembered however long past they seem: it may be the clock that was wrong.
-    let days = "UPDATE nonces SET day = day - 4; INSERT INTO nonces SELECT day + 1, user_id, nonce, 0 FROM nonces LIMIT 1; \
+    let days = "UPDATE nonces SET day = day - 4; \
+                INSERT INTO recent_nonces SELECT user_id, 'of many', day, 0 FROM nonces LIMIT 1; \
+                INSERT INTO nonces SELECT day + 1, user_id, nonce, 0 FROM nonces LIMIT 1; \
                 INSERT INTO nonces SELECT day + 1, user_id, nonce, 0 FROM nonces ORDER BY day DESC LIMIT 1";
     server.database().execute_batch(days).expect("an update");
     server.restart();
     let kept = ada.connect().await.store("n", "hello").await;
-    wait_while("the cleaning", async || server.number("SELECT count(*) FROM nonces") != 3).await;
+    let count = "SELECT (SELECT count(*) FROM nonces) + (SELECT count(*) FROM recent_nonces)";
+    wait_while("the cleaning", async || server.number(count) != 3).await;
     assert_eq!(server.number("SELECT max(message_id) FROM nonces"), kept);
 }
 

@@ -8,7 +8,7 @@ use common::{Client, Message, TestServer, chinwag, contents, ids, int, text};
 use rusqlite::Connection;
 
 /// What made each version, the first one's first. A new version of `schema.sql` adds the old one here.
-const VERSIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const VERSIONS: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// The token of the one session in them.
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::change::{Change, Done, Moment, Sweep, Swept, Written};
 use super::data::{NewImage, Sender, Write, WriteRules};
 use super::error::{Error, ImageError};
+use super::nonces::Nonces;
 use super::sql::{self, StoreMessage};
 use crate::model::{ID_MAX, MessageId, SessionId, UserId, Username};
 use crate::room::{Event, ImageId};
@@ -27,12 +28,30 @@ pub(super) struct Effects {
     pub(super) sessions_changed: bool,
 }
 
+/// The transaction, and what the writer knows of the database, which is looked up again if it fails.
+pub(super) struct Transaction<'a> {
+    pub(super) connection: &'a Connection,
+    /// The last id given to an event.
+    pub(super) last_id: &'a mut MessageId,
+    pub(super) nonces: &'a mut Nonces,
+    pub(super) effects: &'a mut Effects,
+}
+
+impl Transaction<'_> {
+    /// The view of a change that is made at `moment`.
+    pub(super) fn at(&mut self, moment: Moment) -> Execution<'_> {
+        let Self { connection, last_id, nonces, effects } = self;
+        Execution { connection, moment, last_id, nonces, effects }
+    }
+}
+
 /// A change's view of the transaction.
 pub(super) struct Execution<'a> {
     pub(super) connection: &'a Connection,
     pub(super) moment: Moment,
     /// The last id given to an event.
     pub(super) last_id: &'a mut MessageId,
+    pub(super) nonces: &'a mut Nonces,
     pub(super) effects: &'a mut Effects,
 }
 
@@ -156,7 +175,7 @@ impl Execution<'_> {
         let Sweep { rows, emptied_until, unnamed_until, images_until, images, prune } = sweep;
         let (connection, Moment { expiry, expired_at, nonce_days, .. }) = (self.connection, self.moment);
         let expired = sql::delete_expired(connection, expired_at, rows)?;
-        let nonces = sql::delete_old_nonces(connection, &nonce_days, rows)?;
+        let nonces = self.nonces.sweep(connection, &nonce_days, rows)?;
         sql::delete_expired_invites(connection, expiry)?;
         let pruned = prune.map(|prune| sql::prune_messages(connection, prune)).transpose()?;
         let more_rooms = sql::remove_emptied(connection, emptied_until, rows)?;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 
-use super::apply::{Effects, Execution};
+use super::apply::Transaction;
 use super::change::{Change, Done, Moment, Reply};
 use super::data::millis;
 use super::nonce_days::NonceDays;
@@ -327,9 +327,9 @@ impl Writer {
     ) -> bool {
         let started = Instant::now();
         let replicated = known.take();
-        let committed = self.transact(|connection, last_id, effects| {
-            let replicated = replicated.map_or_else(|| Replicated::read(connection), Ok)?;
-            apply_entries(connection, last_id, effects, replicated, batch)
+        let committed = self.transact(|transaction| {
+            let replicated = replicated.map_or_else(|| Replicated::read(transaction.connection), Ok)?;
+            apply_entries(transaction, replicated, batch)
         });
         let Some((Applied { done, positions, replicated }, effects)) = committed else { return false };
         progress.advance(&positions, &replicated);
@@ -347,12 +347,13 @@ fn count_writes(entry: &Entry) -> usize {
 }
 
 fn apply_entries(
-    connection: &Connection,
-    last_id: &mut MessageId,
-    effects: &mut Effects,
+    transaction: &mut Transaction<'_>,
     mut replicated: Replicated,
     batch: &[Entry],
 ) -> rusqlite::Result<Applied> {
+    let connection = transaction.connection;
+    // Nodes apply the same entries in different batches, to equal databases: so no batch is one of many people.
+    transaction.nonces.begin(0);
     let (mut done, mut positions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for entry in batch {
         let mut answers = Vec::new();
@@ -364,10 +365,10 @@ fn apply_entries(
                 replicated.advance_days(connection, entry.at, body.forget_day)?;
                 let moment = replicated.moment(entry.at, body);
                 for change in &body.changes.0 {
-                    answers.push(Execution { connection, moment, last_id, effects }.run(change)?);
+                    answers.push(transaction.at(moment).run(change)?);
                 }
             }
-            let chain = chain(replicated.position.chain, entry, *last_id);
+            let chain = chain(replicated.position.chain, entry, *transaction.last_id);
             replicated.position = Position { applied: entry.seq, chain };
             positions.push(replicated.position);
         }

@@ -24,6 +24,7 @@ mod import;
 mod lock;
 mod memo;
 mod nonce_days;
+mod nonces;
 mod open;
 #[cfg(test)]
 mod properties;

@@ -32,6 +32,17 @@ impl NonceDays {
         self.before.iter().copied().flatten()
     }
 
+    /// All that are remembered, the newest first.
+    pub(super) fn all(&self) -> [Option<i64>; Self::REMEMBERED] {
+        let [before, earlier] = self.before;
+        [Some(self.today), before, earlier]
+    }
+
+    /// Whether the nonces of a day are remembered.
+    pub(super) fn has(&self, day: i64) -> bool {
+        day == self.today || self.before().any(|before| before == day)
+    }
+
     /// The first day that is remembered: the nonces of earlier days can go.
     pub(super) fn first(&self) -> i64 {
         self.before().last().unwrap_or(self.today)

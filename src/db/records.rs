@@ -461,7 +461,7 @@ const RULES: [(&str, &str); 13] = [
     ),
     (
         "invalid nonce row",
-        "SELECT 1 FROM nonces WHERE message_id NOT BETWEEN 1 AND ?1 OR day NOT BETWEEN 0 AND ?2 / 86400000 OR length(nonce) > 64",
+        "SELECT 1 FROM (SELECT day, nonce, message_id FROM nonces UNION ALL SELECT day, nonce, message_id FROM recent_nonces) WHERE message_id NOT BETWEEN 1 AND ?1 OR day NOT BETWEEN 0 AND ?2 / 86400000 OR length(nonce) > 64",
     ),
     (
         "invalid push subscription row",

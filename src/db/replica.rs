@@ -111,6 +111,7 @@ impl Offline {
         set(&transaction, "log", log)?;
         sql::set_epoch(&transaction, epoch)?;
         // Nonces from before are remembered in the cluster, too.
+        sql::move_all_recent_nonces(&transaction)?;
         set(&transaction, "nonce_days", join(&sql::nonce_days(&transaction)?))?;
         set_position(&transaction, Position::default())?;
         transaction.commit()

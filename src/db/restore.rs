@@ -42,6 +42,8 @@ fn begin_anew(path: &Path) -> Result<(), SnapshotError> {
         return Err(OpenError::Altered.into());
     }
     records::audit(&connection)?;
+    // However many there are.
+    sql::move_all_recent_nonces(&connection)?;
     sql::forget_log(&connection)?;
     sql::release_ids(&connection)?;
     sql::set_epoch(&connection, &Epoch::random())?;

@@ -7,7 +7,7 @@ use super::apply::Execution;
 use super::data::{NewMessage, Pruned, Sender, Write, WriteOutcome, WriteRules};
 use super::error::WriteError;
 use super::sql::{self, Access, Attached, StoreMessage, Target};
-use crate::model::{Content, Message, MessageId, UserId, Username};
+use crate::model::{Content, Message, MessageId, Nonce, UserId, Username};
 use crate::room::{
     Audience, Delete, EVERYBODY, Edit, Emoji, Event, Extras, MENTIONS_MAX, React, RoomId, RoomKind, mention_candidates,
 };
@@ -48,14 +48,14 @@ impl Execution<'_> {
         write: &Write,
         rules: WriteRules,
     ) -> rusqlite::Result<Result<WriteOutcome, WriteError>> {
-        // A plain message into the lobby cannot be refused, so its nonce is looked up and claimed in one statement.
+        // A plain message into the lobby cannot be refused, so its nonce is looked up and claimed in one step.
         if let Write::Message(message) = write
             && message.is_plain()
         {
             return self.store_plain(store, sender, message).map(Ok);
         }
         if let Some(nonce) = write.nonce()
-            && let Some(first) = store.seen(sender.user, nonce, &self.moment.nonce_days)?
+            && let Some(first) = self.find_nonce(store, sender, nonce)?
         {
             return Ok(Ok(WriteOutcome { event: first, is_repeat: true }));
         }
@@ -66,9 +66,29 @@ impl Execution<'_> {
             Write::React { message, emoji, on, .. } => self.react(sender, *message, *emoji, *on)?,
         };
         if let (Ok(event), Some(nonce)) = (&written, write.nonce()) {
-            store.claim_nonce(sender.user, nonce, *event, &self.moment.nonce_days)?;
+            self.claim_nonce(store, sender, nonce, *event)?;
         }
         Ok(written.map(|event| WriteOutcome { event, is_repeat: false }))
+    }
+
+    fn find_nonce(
+        &mut self,
+        store: &mut StoreMessage<'_>,
+        sender: &Sender,
+        nonce: &Nonce,
+    ) -> rusqlite::Result<Option<MessageId>> {
+        self.nonces.find(&mut store.nonces, (sender.user, nonce), &self.moment.nonce_days)
+    }
+
+    /// Keeps the nonce of an event, unless it is remembered already: then its first event is returned.
+    fn claim_nonce(
+        &mut self,
+        store: &mut StoreMessage<'_>,
+        sender: &Sender,
+        nonce: &Nonce,
+        event: MessageId,
+    ) -> rusqlite::Result<Option<MessageId>> {
+        self.nonces.claim(&mut store.nonces, (sender.user, nonce), event, &self.moment.nonce_days)
     }
 
     fn store_plain(
@@ -79,7 +99,7 @@ impl Execution<'_> {
     ) -> rusqlite::Result<WriteOutcome> {
         let id = self.last_id.next();
         if let Some(nonce) = &message.nonce
-            && let Some(first) = store.claim_nonce(sender.user, nonce, id, &self.moment.nonce_days)?
+            && let Some(first) = self.claim_nonce(store, sender, nonce, id)?
         {
             return Ok(WriteOutcome { event: first, is_repeat: true });
         }

@@ -16,11 +16,12 @@ use std::time::Instant;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::mpsc;
 
-use super::apply::{Effects, Execution};
+use super::apply::{Effects, Transaction};
 use super::change::{Change, Done, Moment, Reply, Step};
 use super::data::{Commit, Committed, OnCommit, expired_at};
 use super::error::OpenError;
 use super::nonce_days::NonceClock;
+use super::nonces::Nonces;
 use super::shared::Shared;
 use super::sql;
 use crate::limits::{
@@ -54,6 +55,7 @@ pub(super) struct Writer {
     /// Sessions ended by commits that failed. If such a commit reached the disk anyway, their sockets must be closed.
     in_doubt: HashSet<SessionId>,
     nonce_clock: NonceClock,
+    nonces: Nonces,
     /// When the state of the clocks that must outlive the process was last written.
     clocks_kept: Option<Instant>,
     /// Ids up to this one are reserved on disk: see [`reserve`](Self::reserve).
@@ -100,6 +102,7 @@ impl Writer {
             published,
             in_doubt,
             nonce_clock,
+            nonces: Nonces::default(),
             clocks_kept: None,
             reserved,
             failure_log,
@@ -164,10 +167,11 @@ impl Writer {
         let mut parts = vec![batch];
         while let Some(mut batch) = parts.pop() {
             let mut failed = None;
-            let committed = self.transact(|connection, last_id, effects| {
+            let committed = self.transact(|transaction| {
+                transaction.nonces.begin(batch.len());
                 let mut done = Vec::with_capacity(batch.len());
                 for (at, Step { moment, change, .. }) in batch.iter().enumerate() {
-                    let applied = Execution { connection, moment: *moment, last_id, effects }.run(change);
+                    let applied = transaction.at(*moment).run(change);
                     done.push(applied.inspect_err(|_| failed = Some(at))?);
                 }
                 Ok(done)
@@ -194,7 +198,7 @@ impl Writer {
     /// Commits what `apply` does, if it can be committed.
     pub(super) fn transact<T>(
         &mut self,
-        apply: impl FnOnce(&Connection, &mut MessageId, &mut Effects) -> rusqlite::Result<T>,
+        apply: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Option<(T, Effects)> {
         let mut effects = Effects::default();
         let reads = self.shared.reads.take();
@@ -211,6 +215,7 @@ impl Writer {
             }
             Err(failure) => {
                 self.in_doubt.extend(effects.ended);
+                self.nonces.look_again();
                 self.shared.reads.put_back(&reads);
                 self.shared.failing.store(true, Ordering::Relaxed);
                 let allowance = Allowance::per_second(FAILURE_LOG_RATE, FAILURE_LOG_BURST);
@@ -227,7 +232,7 @@ impl Writer {
         &mut self,
         effects: &mut Effects,
         reads: &[(UserId, RoomId, MessageId)],
-        apply: impl FnOnce(&Connection, &mut MessageId, &mut Effects) -> rusqlite::Result<T>,
+        apply: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Failure> {
         // An unlinked file still takes writes, and loses them with the process.
         if identity(&self.path).ok() != Some(self.file) {
@@ -242,7 +247,8 @@ impl Writer {
             // Only a write proves that writing works again.
             sql::prove_writable(&transaction)?;
         }
-        let done = apply(&transaction, &mut self.last_id, effects)?;
+        let (last_id, nonces) = (&mut self.last_id, &mut self.nonces);
+        let done = apply(&mut Transaction { connection: &transaction, last_id, nonces, effects })?;
         if effects.high_water > MessageId::default() {
             sql::raise_high_water(&transaction, effects.high_water)?;
         }

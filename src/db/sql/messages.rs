@@ -1,78 +1,28 @@
-//! The queries about messages: the writer stores them under their nonces and removes old ones, the reader reads pages
-//! of history.
+//! The queries about messages: the writer stores them and removes old ones, the reader reads pages of history.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::db::data::{FoundPage, IdRange, MessagesBy, Page, PageQuery, Prune, Pruned};
-use crate::db::nonce_days::NonceDays;
 use crate::limits::{PAGE_HELD_BYTES, SEARCH_ROWS};
-use crate::model::{Content, Message, MessageId, Nonce, UnixMillis, UserId, Username};
+use crate::model::{Content, Message, MessageId, UnixMillis, UserId, Username};
 use crate::room::{Emoji, Extras, Image, ImageId, Quote, REACTION_NAMES_MAX, Reaction, RoomId, RoomKind, quoted};
 
+use super::nonces::NonceStatements;
 use super::rooms::kind_of;
 
 /// At the end of the table.
 const INSERT_MESSAGE: &str = "INSERT INTO messages (id, user_id, content, created_at) VALUES (?1, ?2, ?3, ?4)";
 
-/// By the nonces' primary key.
-const FIND_NONCE: &str = "SELECT message_id FROM nonces WHERE day = ?1 AND user_id = ?2 AND nonce = ?3";
-
-/// By the nonces' primary key: one search both finds out whether the nonce exists and inserts it.
-const CLAIM_NONCE: &str =
-    "INSERT INTO nonces (day, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-
-/// The statements that store messages, looked up once for all messages of a command.
+/// The statements that store writes, looked up once for all writes of a command.
 pub(in crate::db) struct StoreMessage<'a> {
     insert_message: CachedStatement<'a>,
-    find_nonce: CachedStatement<'a>,
-    claim_nonce: CachedStatement<'a>,
+    pub(in crate::db) nonces: NonceStatements<'a>,
 }
 
 impl<'a> StoreMessage<'a> {
     pub(in crate::db) fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            insert_message: connection.prepare_cached(INSERT_MESSAGE)?,
-            find_nonce: connection.prepare_cached(FIND_NONCE)?,
-            claim_nonce: connection.prepare_cached(CLAIM_NONCE)?,
-        })
-    }
-
-    /// Records that `user` sent message `id` under this nonce. If they have used the nonce before, within the days that
-    /// are remembered, returns the message it was used for.
-    pub(in crate::db) fn claim_nonce(
-        &mut self,
-        user: UserId,
-        nonce: &Nonce,
-        id: MessageId,
-        days: &NonceDays,
-    ) -> rusqlite::Result<Option<MessageId>> {
-        for day in days.before() {
-            if let Some(first) = self.find_nonce(day, user, nonce)? {
-                return Ok(Some(first));
-            }
-        }
-        let claimed = self.claim_nonce.execute(params![days.today, user.0, nonce.as_str(), id.get()])?;
-        if claimed == 1 { Ok(None) } else { self.find_nonce(days.today, user, nonce) }
-    }
-
-    /// The event of this nonce of `user`, within the days that are remembered.
-    pub(in crate::db) fn seen(
-        &mut self,
-        user: UserId,
-        nonce: &Nonce,
-        days: &NonceDays,
-    ) -> rusqlite::Result<Option<MessageId>> {
-        for day in std::iter::once(days.today).chain(days.before()) {
-            if let Some(first) = self.find_nonce(day, user, nonce)? {
-                return Ok(Some(first));
-            }
-        }
-        Ok(None)
-    }
-
-    fn find_nonce(&mut self, day: i64, user: UserId, nonce: &Nonce) -> rusqlite::Result<Option<MessageId>> {
-        let read = |row: &Row<'_>| row.get(0).map(MessageId::new);
-        self.find_nonce.query_row(params![day, user.0, nonce.as_str()], read).optional()
+        let nonces = NonceStatements::prepare(connection)?;
+        Ok(Self { insert_message: connection.prepare_cached(INSERT_MESSAGE)?, nonces })
     }
 
     pub(in crate::db) fn insert(
@@ -85,54 +35,6 @@ impl<'a> StoreMessage<'a> {
         self.insert_message.execute(params![id.get(), user.0, content.as_str(), now.0])?;
         Ok(())
     }
-}
-
-/// The events of these nonces of `user`, within the days that are remembered.
-pub(in crate::db) fn seen(
-    connection: &Connection,
-    user: UserId,
-    nonces: &[Nonce],
-) -> rusqlite::Result<Vec<Option<MessageId>>> {
-    let days = nonce_days(connection)?;
-    let mut find = connection.prepare_cached(FIND_NONCE)?;
-    let mut seen = Vec::with_capacity(nonces.len());
-    for nonce in nonces {
-        let mut event = None;
-        for day in &days {
-            let read = |row: &Row<'_>| row.get(0).map(MessageId::new);
-            event = event.or(find.query_row(params![day, user.0, nonce.as_str()], read).optional()?);
-        }
-        seen.push(event);
-    }
-    Ok(seen)
-}
-
-/// By the nonces' primary key, from its low end.
-const DELETE_OLD_NONCES: &str = "DELETE FROM nonces WHERE (day, user_id, nonce) IN \
-     (SELECT day, user_id, nonce FROM nonces WHERE day < ?1 ORDER BY day, user_id, nonce LIMIT ?2)";
-
-/// Removes at most `rows` nonces of days that are no longer remembered. Returns how many.
-pub(in crate::db) fn delete_old_nonces(
-    connection: &Connection,
-    days: &NonceDays,
-    rows: u32,
-) -> rusqlite::Result<usize> {
-    connection.prepare_cached(DELETE_OLD_NONCES)?.execute(params![days.first(), rows])
-}
-
-/// From the end of the nonces' primary key.
-const NONCE_DAY_BEFORE: &str = "SELECT max(day) FROM nonces WHERE day < ?1";
-
-/// The newest days that have nonces, newest first.
-pub(in crate::db) fn nonce_days(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
-    let (mut days, mut before) = (Vec::new(), i64::MAX);
-    while days.len() < NonceDays::REMEMBERED
-        && let Some(day) = connection.query_row(NONCE_DAY_BEFORE, [before], |row| row.get::<_, Option<i64>>(0))?
-    {
-        days.push(day);
-        before = day;
-    }
-    Ok(days)
 }
 
 /// What most messages are: a text. The last column says whether there is more.

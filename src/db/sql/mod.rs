@@ -11,6 +11,7 @@ mod backlog;
 mod events;
 mod images;
 mod messages;
+mod nonces;
 mod people;
 #[cfg(any(feature = "push", feature = "cluster"))]
 #[cfg_attr(not(feature = "push"), allow(dead_code, reason = "a node that does not push only applies what it writes"))]
@@ -36,6 +37,7 @@ pub use backlog::{Backlog, BacklogQuery};
 pub(super) use events::*;
 pub(super) use images::*;
 pub(super) use messages::*;
+pub(super) use nonces::*;
 pub(super) use people::people;
 #[cfg(any(feature = "push", feature = "cluster"))]
 pub(super) use push::*;
@@ -43,7 +45,7 @@ pub(super) use rooms::*;
 
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// The version that `schema.sql` makes.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 /// Marks the file as ours ("chiw"), so that another program's database is not taken for an empty one.
 pub(super) const APPLICATION_ID: i64 = 0x6368_6977;
 

@@ -4,7 +4,7 @@
 //! Columns are added at the end of their tables, which rewrites no row however many messages there are.
 
 /// From version 1 on, oldest first.
-pub(super) const UPGRADES: [&str; 2] = [INVITES, ROOMS];
+pub(super) const UPGRADES: [&str; 3] = [INVITES, ROOMS, RECENT_NONCES];
 
 const INVITES: &str = "CREATE TABLE invites (
     digest     BLOB PRIMARY KEY,
@@ -145,3 +145,11 @@ CREATE TABLE room_notify (
 ) STRICT, WITHOUT ROWID;
 UPDATE users SET read_from = max((SELECT coalesce(max(id), 0) FROM messages), (SELECT value FROM meta WHERE key = 'high_water'));
 ";
+
+const RECENT_NONCES: &str = "CREATE TABLE recent_nonces (
+    user_id    INTEGER NOT NULL,
+    nonce      TEXT NOT NULL,
+    day        INTEGER NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (user_id, nonce)
+) STRICT, WITHOUT ROWID";
