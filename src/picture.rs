@@ -441,6 +441,26 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_a_jpeg_is_not_taken_for_the_header_of_its_frame() {
+        for marker in [0xC4, 0xC8, 0xCC] {
+            let mut file = jpeg_of(1);
+            let scan = file.windows(2).position(|two| two == [0xFF, 0xDA]).unwrap();
+            file.splice(scan..scan, segment(marker, &[0; 17]));
+            let picture = Picture::parse(&file).unwrap();
+            assert_eq!((picture.width, picture.height), (3, 2), "{marker:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_webp_only_in_part_of_its_signature_is_no_picture() {
+        for (at, other) in [(0, b"RIFX"), (8, b"WAVE")] {
+            let mut file = webp_of();
+            file[at..at + 4].copy_from_slice(other);
+            assert_eq!(Picture::parse(&file), Err(PictureError::NotAPicture), "{}", other.escape_ascii());
+        }
+    }
+
+    #[test]
     fn a_gif_goes_on_to_move() {
         let picture = Picture::parse(&gif_of()).unwrap();
         for part in [&b"\x21\xFF\x0BNETSCAPE2.0\x03\x01\0\0\0"[..], b"\x21\xF9\x04\0\x32\0\0\0"] {

@@ -256,6 +256,21 @@ async fn a_directory_that_goes_and_comes_back_is_a_fault_that_ends() {
     assert_eq!(server.number("SELECT count(*) FROM messages"), 2);
 }
 
+/// As by a copy that is put in its place: what went into the file that is no longer there would be lost at the end.
+#[tokio::test]
+async fn a_database_that_was_replaced_takes_no_message() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let mut connection = ada.connect().await;
+    connection.store("before", "before").await;
+    let copy = server.directory().join("copy");
+    fs::copy(server.database_path(), &copy).expect("a copy");
+    fs::rename(&copy, server.database_path()).expect("it is put in the place of the database");
+
+    assert_eq!(try_store(&mut connection, "after", "after").await, None);
+    server.logged("gone or was replaced").await;
+}
+
 #[tokio::test]
 async fn a_database_that_fails_is_not_held_against_those_who_write() {
     let server = TestServer::start();

@@ -119,6 +119,15 @@ fn a_file_that_is_not_new_and_has_no_tables_is_refused_in_words() {
     assert_eq!(std::fs::read(&path).expect("it is read"), before);
 }
 
+#[test]
+fn an_empty_file_is_not_taken_for_a_copy_that_has_lost_its_log() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("chinwag.db");
+    std::fs::write(&path, "").expect("a file");
+    let line = chinwag(&path, &["user", "list"]).failed();
+    assert!(line.contains("not a chinwag database"), "{line}");
+}
+
 // --- Root and links ------------------------------------------------------------------------------------------------
 
 #[test]
