@@ -137,6 +137,19 @@ async fn a_disabled_user_is_out_at_once_and_comes_back_when_enabled() {
 }
 
 #[tokio::test]
+async fn who_disables_a_user_is_told_how_many_sessions_that_ended() {
+    let server = TestServer::start();
+    let database = server.database_path();
+    Client::register(&server, "ada").await;
+    Client::register(&server, "bob").await;
+    Client::login(&server, "bob").await;
+    for (name, sessions) in [("ada", "1 session"), ("bob", "2 sessions")] {
+        let said = chinwag(&database, &["user", "disable", name]).ok();
+        assert_eq!(said.trim_end(), format!("{name} is disabled; {sessions} ended"));
+    }
+}
+
+#[tokio::test]
 async fn nothing_of_a_disabled_user_is_stored_once_the_administrator_has_been_told() {
     let server = TestServer::start();
     let mut connection = Client::register(&server, "ada").await.connect().await;

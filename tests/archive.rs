@@ -355,6 +355,17 @@ async fn what_is_of_the_server_and_not_of_the_chat_is_not_exported() {
 }
 
 #[tokio::test]
+async fn a_line_of_an_export_has_no_field_for_what_its_record_has_not() {
+    let server = stopped_with(1).await;
+    let export = chinwag(&server.database_path(), &["export"]).ok();
+    for line in export.lines() {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        let mut fields = record.as_object().expect("an object").values();
+        assert!(fields.all(|field| ![Value::Null, json!(""), json!(false)].contains(field)), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn an_export_of_the_first_format_is_taken_in() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("chinwag.db");

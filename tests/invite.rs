@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use common::{Client, PASSWORD, TestServer, binary, chinwag, text, wait_while};
+use common::{Client, PASSWORD, TestServer, binary, chinwag, int, text, wait_while};
 use serde_json::{Value, json};
 
 /// The code of a new invitation, from the link.
@@ -311,6 +311,25 @@ async fn who_came_by_an_invitation_is_kept_when_it_has_expired_and_one_that_nobo
     let [kept] = &list["invites"].as_array().expect("a list")[..] else { panic!("the used one alone: {list}") };
     assert_eq!((&kept["created_by"], &kept["users"]), (&json!("ada"), &json!(["zoe"])));
     assert_eq!(register(&server, "yan", used.into()).await, invalid(), "it has expired all the same");
+}
+
+#[tokio::test]
+async fn the_newest_200_invitations_are_listed_with_the_first_200_who_came_by_each() {
+    let mut server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    server.stop().await;
+    let many = "CREATE TEMP TABLE n AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 201)
+            SELECT i FROM n;
+        INSERT INTO invites (id, digest, uses, uses_left, created_by, created_at, expires_at)
+            SELECT i, randomblob(32), 999, 99, 1, 5, 9000000000000 FROM n;
+        INSERT INTO users (name, password_hash, created_at, invite_id) SELECT 'user' || i, '', 5, 201 FROM n";
+    server.database().execute_batch(many).expect("the schema has all of it");
+    server.restart();
+    let list = server.get("/invites").by(&ada.at(&server)).send().await.json();
+    let invites = list["invites"].as_array().expect("a list");
+    assert_eq!((invites.len(), int(&invites[0]["id"])), (200, 201));
+    let users = invites[0]["users"].as_array().expect("a list");
+    assert_eq!((users.len(), &users[0]), (200, &json!("user1")));
 }
 
 #[tokio::test]
