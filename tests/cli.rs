@@ -34,6 +34,8 @@ const FLAGS_AND_BAD_VALUES: &[(&str, &str)] = &[
     ("--shards", "all"),
     ("--ping-interval", "soon"),
     ("--ping-interval", "0"),
+    ("--host", "https://chat.example"),
+    ("--host", "chat.example:8080"),
     ("--allow-origin", "not an origin"),
     ("--allow-origin", "https://example.com/path"),
 ];

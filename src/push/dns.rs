@@ -254,6 +254,15 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_record_of_another_kind_is_passed_over() {
+        let mut message = answer_with(&asked(), &["17.1.2.3".parse().unwrap()]);
+        // The signature that a server may add (RFC 4034 3).
+        record(&mut message, &POINTER_TO_NAME, 46, b"signature");
+        message[7] = 2;
+        assert_eq!(read(&message), Some(addresses(&["17.1.2.3"])));
+    }
+
+    #[test]
     fn aliases_in_a_circle_end() {
         let mut message = asked();
         message[2..4].copy_from_slice(&0x8180_u16.to_be_bytes());

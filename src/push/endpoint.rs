@@ -168,6 +168,13 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_as_many_bytes_as_are_allowed_and_not_one_more() {
+        let url = |bytes| format!("{:x<bytes$}", "https://web.push.apple.com/");
+        assert!(parse(&url(PUSH_ENDPOINT_MAX_BYTES)).is_ok());
+        assert!(parse(&url(PUSH_ENDPOINT_MAX_BYTES + 1)).is_err());
+    }
+
+    #[test]
     fn nothing_else_is_an_endpoint() {
         let long = format!("https://web.push.apple.com/{}", "x".repeat(PUSH_ENDPOINT_MAX_BYTES));
         for url in [
