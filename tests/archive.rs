@@ -411,6 +411,8 @@ async fn an_export_that_is_not_whole_and_sound_imports_nothing() {
         (exported.replacen("all of it", "all\\u0007of it", 1), "invalid topic"),
         (exported.replacen("1-3", "3-1", 1), "invalid pair"),
         (exported.replacen("{\"type\":\"read\",\"user\":1,", "{\"type\":\"read\",\"user\":0,", 1), "invalid id"),
+        (exported.replacen("{\"type\":\"member\",\"room\":", "{\"type\":\"member\",\"room\":-", 1), "invalid id"),
+        (exported.replacen("{\"type\":\"delete\",\"id\":", "{\"type\":\"delete\",\"id\":-", 1), "invalid id"),
         (exported.replacen("🎉", "🤯", 1), "invalid reaction"),
         (exported.replacen("\"bytes\":\"47", "\"bytes\":\"3c", 1), "invalid picture"),
         (exported.replacen("\"subtype\":\"gif\"", "\"subtype\":\"svg+xml\"", 1), "invalid picture"),
@@ -658,6 +660,17 @@ async fn nothing_of_a_text_that_was_removed_is_left_in_the_file() {
 }
 
 // Check
+
+#[tokio::test]
+async fn a_command_whose_output_nothing_takes_has_failed() {
+    let server = stopped_with(1).await;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut list = Command::new(common::binary());
+    list.args(["user", "list", "--db"]).arg(server.database_path()).stdout(full);
+    let output = list.output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("No space left"), "{output:?}");
+}
 
 #[tokio::test]
 async fn check_ends_well_when_its_reader_has_read_enough() {

@@ -142,6 +142,20 @@ async fn a_user_has_a_hundred_open_invitations_and_another_once_one_of_them_ends
 }
 
 #[tokio::test]
+async fn an_invitation_is_taken_back_by_who_made_it_or_by_a_moderator() {
+    let server = TestServer::with(&["--invites", "everyone"]);
+    // The first account is the moderator.
+    let ada = Client::register(&server, "ada").await;
+    let (bob, eve) = (Client::register(&server, "bob").await, Client::register(&server, "eve").await);
+    let made = async || int(&server.post("/invites").by(&bob).json(&json!({})).send().await.json()["id"]);
+    let (one, other) = (made().await, made().await);
+    for (by, id, status) in [(&eve, one, 404), (&bob, one, 204), (&ada, other, 204), (&ada, other, 404)] {
+        let taken = server.request("DELETE", &format!("/invites/{id}")).by(by).send().await;
+        assert_eq!(taken.status, status, "{id} by {}", by.username);
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_is_right_again_hides_no_invitation() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;

@@ -184,6 +184,18 @@ async fn a_page_in_sight_is_not_rung() {
     assert_eq!(setting.next_text(), "not seen");
 }
 
+/// As on a phone that has fallen asleep.
+#[tokio::test]
+async fn a_page_in_sight_that_is_not_heard_from_any_more_is_rung() {
+    let setting = Setting::with(&[&PUSHES[..], &["--ping-interval", "2"]].concat());
+    let (ada, bob) = two(&setting).await;
+    let mut page = bob.connect_with(json!({"rooms": true})).await;
+    page.send(&json!({"type": "ping", "in_sight": true})).await;
+    page.next_of("pong").await;
+    setting.say(&ada, 1, "not seen").await;
+    assert_eq!(setting.next_text(), "not seen");
+}
+
 #[tokio::test]
 async fn somebody_who_wants_mentions_is_told_of_mentions_and_of_direct_messages() {
     let setting = Setting::new();

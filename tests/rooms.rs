@@ -358,6 +358,19 @@ async fn until_too_fast(request: impl Fn(u64) -> Request, at_once: u64, per_seco
     unreachable!("there is a limit")
 }
 
+/// Otherwise its quote would be shown to people who may not read that room.
+#[tokio::test]
+async fn an_answer_is_in_the_room_of_what_it_answers() {
+    let server = TestServer::start();
+    let ada = Client::register(&server, "ada").await;
+    let room = private_room(&server, &ada, &[]).await;
+    let id = say(&server, &ada, room, "between us").await;
+    for (room, status) in [(1, 404), (room, 201)] {
+        let answer = json!({"room": room, "content": "yes", "reply_to": id});
+        assert_eq!(server.post("/messages").by(&ada).json(&answer).send().await.status, status);
+    }
+}
+
 #[tokio::test]
 async fn rooms_are_made_and_changed_at_a_bounded_rate() {
     let server = TestServer::with(&["--message-rate", "1000"]);
