@@ -179,11 +179,11 @@ pub(crate) const RUN_AHEAD_ENTRIES: usize = 2;
 /// The longest that a commit waits for the shards; with very many sockets on a small device the channel fills up
 /// instead.
 pub(crate) const RUN_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes for one socket at which a shard joins no more batches into one write.
+/// About how many bytes of joined batches a socket gets in one write.
 pub(crate) const WRITE_MAX_BYTES: usize = 64 * 1024;
 /// Bytes at which it joins no more batches, however small the part of each socket is.
 pub(crate) const JOINED_MAX_BYTES: usize = 768 * 1024;
-// Someone who reads all the rooms is sent all of it at once, once the shard has seen that they do.
+// Holds for somebody who reads all the rooms as soon as the shard has noticed them; until then a write may be larger.
 const _: () = assert!(BATCH_MAX_BYTES + WRITE_MAX_BYTES <= UNSENT_MAX_BYTES as usize);
 /// Parts of a batch that a shard keeps for other subscribers who get the same.
 pub(crate) const PARTS_KEPT: usize = 64;
@@ -295,12 +295,13 @@ pub(crate) const SESSION_LIFETIME: Duration = Duration::from_hours(720);
 pub(crate) const SESSION_TOUCH: Duration = Duration::from_hours(1);
 /// How long a nonce is remembered after its day is over, and so the least time it is remembered.
 pub(crate) const NONCE_DAY: Duration = Duration::from_hours(24);
-/// Commands of one commit with which it is one of many people, whose nonces go to the small table.
+/// A commit of so many commands counts as one of many people: its nonces go to the small table.
 pub(crate) const COMMANDS_OF_MANY: usize = if cfg!(test) { 2 } else { 128 };
 /// Nonces in the small table before some are moved: about 1 MB, or 5 MB if all are as long as they may be. Unit tests use
 /// a few, so that they see some moved.
 pub(crate) const RECENT_NONCES: u32 = if cfg!(test) { 4 } else { 16_384 };
-/// Nonces of a day that are read for its filter: some milliseconds of the writer's time, once a day.
+/// Nonces of a day that are read for its filter: some milliseconds of the writer's time, once for each
+/// day and process.
 pub(crate) const FILTERED_NONCES: u32 = if cfg!(test) { 8 } else { 16_384 };
 /// Nonces that are moved at once: a few milliseconds.
 pub(crate) const NONCES_MOVED_AT_ONCE: u32 = if cfg!(test) { 2 } else { 512 };

@@ -251,16 +251,13 @@ impl FrameBatch {
         (position, rest)
     }
 
-    /// The distinct reaches of the frames.
-    pub(crate) fn reaches(&self) -> &[Reach] {
-        &self.reaches
-    }
-
-    /// Whether this can be joined to batches of these reaches without exceeding those that a batch may have. Adds its own.
-    pub(crate) fn can_join(&self, reaches: &mut Vec<Reach>) -> bool {
-        for reach in &self.reaches {
-            if !reaches.contains(reach) {
-                reaches.push(*reach);
+    /// Whether this can be joined to batches with these reaches, of so many bytes each, without exceeding the number that
+    /// a batch may have. Adds its own in any case.
+    pub(crate) fn can_join(&self, reaches: &mut Vec<(Reach, usize)>) -> bool {
+        for (reach, size) in self.reaches.iter().zip(&self.sizes) {
+            match reaches.iter_mut().find(|(known, _)| known == reach) {
+                Some((_, bytes)) => *bytes += size,
+                None => reaches.push((*reach, *size)),
             }
         }
         reaches.len() <= REACHES_MAX
@@ -315,7 +312,7 @@ impl<'a> Delivery<'a> {
         self.largest_part
     }
 
-    /// Notes how large a part somebody would get who does not keep up at the moment.
+    /// Notes how large a part a reader would get who is not keeping up at the moment.
     pub(crate) fn note_reader(&mut self, reader: ReaderScope<'_>) {
         if !self.batch.is_for_all() {
             self.note_part(self.batch.reaches_of(reader));

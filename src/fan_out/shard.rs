@@ -149,10 +149,10 @@ impl Shard {
 
     /// Handles one entry of the channel. Returns the next one, if it was taken already.
     ///
-    /// Batches are joined until they have `join_bytes`, chosen so that the largest part of them is about
-    /// [`WRITE_MAX_BYTES`]: if twenty rooms talk, the readers of each get a twentieth. Who reads what changes seldom, so it
-    /// is taken from the deliveries before. When that is wrong, a write is too large for the socket once, and its
-    /// connection catches up.
+    /// Batches are joined until there are [`WRITE_MAX_BYTES`] for the readers of one room, or `join_bytes` in all. These are
+    /// chosen so that somebody who reads several rooms gets about as much: if twenty rooms talk, the readers of each get a
+    /// twentieth. Who reads several rooms changes seldom, so it is taken from the deliveries before. When that is wrong,
+    /// a write is too large for such a reader's socket once, and the connection catches up.
     async fn handle(
         &self,
         broadcast: Broadcast,
@@ -215,8 +215,8 @@ impl Shard {
         subscribers.append(&mut self.gate().new);
     }
 
-    /// Joins what else is pending to `first`, so that it costs each socket one write, and stops once there are
-    /// `join_bytes`. Also returns the next entry, if it is of another kind.
+    /// Joins what else is pending to `first`, so that it costs each socket one write, and stops once there is
+    /// enough for a room or in all. Also returns the next entry, if it is of another kind.
     fn gather(
         &self,
         first: Arc<FrameBatch>,
@@ -225,10 +225,11 @@ impl Shard {
         subscribers: &mut Vec<Weak<Subscriber>>,
         join_bytes: usize,
     ) -> (Arc<FrameBatch>, Option<Broadcast>) {
-        let (mut bytes, mut reaches) = (first.bytes().len(), first.reaches().to_vec());
+        let (mut bytes, mut reaches) = (first.bytes().len(), Vec::new());
+        first.can_join(&mut reaches);
         let mut batches = vec![first];
         let mut after = None;
-        while bytes < join_bytes {
+        while bytes < join_bytes && reaches.iter().all(|(_, bytes)| *bytes < WRITE_MAX_BYTES) {
             match channel.try_recv() {
                 Ok(Broadcast::Frames(batch)) if batch.can_join(&mut reaches) => {
                     bytes += batch.bytes().len();

@@ -286,19 +286,25 @@ impl Subscriber {
     pub(super) fn deliver(&self, delivery: &mut Delivery<'_>) -> usize {
         let mut state = self.lock();
         let reader = ReaderScope { user: self.user, all_rooms: self.all_rooms, rooms: &state.rooms };
-        if state.owner != WriteOwner::Shard {
-            delivery.note_reader(reader);
-            return 0;
+        match state.owner {
+            WriteOwner::Shard => {}
+            WriteOwner::Task => {
+                delivery.note_reader(reader);
+                return 0;
+            }
+            WriteOwner::Closing(_) => return 0,
         }
         let position = delivery.position_of(state.position);
         let rest;
         let batch = match delivery.batch().continuity(position) {
             Continuity::InSequence => delivery.part_for(reader),
             Continuity::Overlaps => {
+                delivery.note_reader(reader);
                 rest = delivery.rest_for(reader, position);
                 &rest
             }
             Continuity::Gap => {
+                delivery.note_reader(reader);
                 state.pass_to(WriteOwner::Task);
                 return 0;
             }
