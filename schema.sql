@@ -189,8 +189,8 @@ CREATE TABLE nonces (
     PRIMARY KEY (day, user_id, nonce)
 ) STRICT, WITHOUT ROWID;
 
--- The same, of commits of many people, until they are moved there: these change the few pages of this table, and not one
--- page of the other for each of the people.
+-- Nonces of commits of many people, until they are moved to the table above: such a commit then writes the few pages of
+-- this table, and not a page of that one for each person.
 CREATE TABLE recent_nonces (
     user_id    INTEGER NOT NULL,
     nonce      TEXT NOT NULL,

@@ -28,7 +28,7 @@ pub(super) struct Effects {
     pub(super) sessions_changed: bool,
 }
 
-/// The transaction, and what the writer knows of the database, which is looked up again if it fails.
+/// The transaction, and what the writer knows of the database and looks up again if the transaction fails.
 pub(super) struct Transaction<'a> {
     pub(super) connection: &'a Connection,
     /// The last id given to an event.

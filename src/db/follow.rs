@@ -352,7 +352,8 @@ fn apply_entries(
     batch: &[Entry],
 ) -> rusqlite::Result<Applied> {
     let connection = transaction.connection;
-    // Nodes apply the same entries in different batches, to equal databases: so no batch is one of many people.
+    // Nodes apply the same entries in different batches, and their databases must stay equal: so no batch counts as one of
+    // many people.
     transaction.nonces.begin(0);
     let (mut done, mut positions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for entry in batch {

@@ -3,8 +3,9 @@
 //! A nonce is looked up by its user, so in a table of all of them those of a thousand people lie on a thousand pages, and
 //! when these people write at once, a commit writes each of the pages for one nonce. So the nonces of such a commit are
 //! kept in a table of a hundred pages or two. When there are [`RECENT_NONCES`] in it, some hundreds are moved to the large
-//! one, those of one user after those of another: a page that is written then gets several. Commits of a few people go
-//! to the large table at once, which takes the least work, and move what is left in the small one.
+//! one, those of one user after those of another: a page that is written then gets several. The nonces of
+//! a small commit go straight to the large table, which is the least work, and such a commit also moves some of those
+//! left in the small one.
 //!
 //! Nearly every nonce is new. So that a thousand of them are not looked up on a thousand pages only to find nothing, a
 //! filter of each day knows most of those that are not there.
@@ -21,15 +22,15 @@ use crate::model::{MessageId, Nonce, UserId};
 /// What the writer knows of the tables of nonces.
 #[derive(Debug, Default)]
 pub(super) struct Nonces {
-    /// Whether this commit is of many people.
+    /// Whether this commit has so many commands that it counts as one of many people.
     is_of_many: bool,
     /// Whether some are still to be moved in this commit.
     is_to_move: bool,
     /// How many are in the small table; `None`: it has to be looked up, and so have the days.
     recent: Option<u32>,
-    /// The last of them that was moved.
-    last_moved: (UserId, String),
-    /// The newest days of the large table.
+    /// The nonce that was moved last.
+    last_moved: (UserId, sql::NonceText),
+    /// The days of the large table that are remembered.
     days: Vec<Day>,
     hasher: RandomState,
 }
@@ -59,8 +60,7 @@ impl Nonces {
         self.is_to_move = !self.is_of_many;
     }
 
-    /// Called when a transaction failed, which left the tables as they were or as it wanted them, and when rows were
-    /// removed.
+    /// Called after a transaction has failed, whether or not it reached the disk, and after rows were removed.
     pub(super) fn look_again(&mut self) {
         self.recent = None;
     }
@@ -72,7 +72,7 @@ impl Nonces {
         claimed: Claimed<'_>,
         days: &NonceDays,
     ) -> rusqlite::Result<Option<MessageId>> {
-        self.look(statements.connection())?;
+        self.look(statements.connection(), days)?;
         match self.find_recent(statements, claimed, days)? {
             None => self.find_of_days(statements, claimed, &days.all()),
             found => Ok(found),
@@ -87,7 +87,7 @@ impl Nonces {
         id: MessageId,
         days: &NonceDays,
     ) -> rusqlite::Result<Option<MessageId>> {
-        self.look(statements.connection())?;
+        self.look(statements.connection(), days)?;
         // Before it is looked for: it may be among those that are moved.
         let is_to_move = std::mem::take(&mut self.is_to_move) && self.recent > Some(0);
         if is_to_move || self.recent >= Some(RECENT_NONCES) {
@@ -131,7 +131,7 @@ impl Nonces {
             return Ok(Some(first));
         }
         if statements.keep(claimed, id, days.today)? {
-            self.note((days.today, claimed.0, claimed.1.as_str()), days);
+            self.note((days.today, claimed.0, claimed.1.as_str().as_bytes()), days);
             return Ok(None);
         }
         statements.find(claimed, days.today)
@@ -159,7 +159,9 @@ impl Nonces {
                 known.filter = DayFilter::read(statements.connection(), day, &self.hasher)?;
             }
             let may_be_there = match &known.filter {
-                DayFilter::Of(filter) => filter.may_have(self.hasher.hash_one((claimed.0.0, claimed.1.as_str()))),
+                DayFilter::Of(filter) => {
+                    filter.may_have(self.hasher.hash_one((claimed.0.0, claimed.1.as_str().as_bytes())))
+                }
                 DayFilter::NotNeededYet | DayFilter::None => true,
             };
             if may_be_there && let Some(first) = statements.find(claimed, day)? {
@@ -170,7 +172,7 @@ impl Nonces {
     }
 
     /// Notes that a nonce is in the large table, if its day is remembered.
-    fn note(&mut self, (day, user, nonce): (i64, UserId, &str), days: &NonceDays) {
+    fn note(&mut self, (day, user, nonce): (i64, UserId, &[u8]), days: &NonceDays) {
         match self.days.iter_mut().find(|known| known.day == day) {
             Some(Day { filter: DayFilter::Of(filter), .. }) => filter.add(self.hasher.hash_one((user.0, nonce))),
             None if days.has(day) => self.days.push(Day { day, filter: DayFilter::NotNeededYet }),
@@ -179,14 +181,14 @@ impl Nonces {
     }
 
     /// Reads what is not known of the tables.
-    fn look(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    fn look(&mut self, connection: &Connection, days: &NonceDays) -> rusqlite::Result<()> {
         if self.recent.is_none() {
-            let days = sql::days_of_large_table(connection)?;
-            // A filter that has more than was kept in the end is right all the same.
-            self.days.retain(|known| days.contains(&known.day));
-            for day in days {
-                if self.days.iter().all(|known| known.day != day) {
-                    self.days.push(Day { day, filter: DayFilter::NotNeededYet });
+            let mut known = std::mem::take(&mut self.days);
+            for day in days.all().into_iter().flatten() {
+                if sql::has_nonces_of(connection, day)? {
+                    // A filter may hold more than was committed: then a nonce is looked up in vain.
+                    let at = known.iter().position(|known| known.day == day);
+                    self.days.push(at.map_or(Day { day, filter: DayFilter::NotNeededYet }, |at| known.swap_remove(at)));
                 }
             }
             self.recent = Some(sql::count_recent_nonces(connection)?);
@@ -199,19 +201,21 @@ impl Nonces {
         let mut moved = sql::move_recent_nonces(connection, &self.last_moved, NONCES_MOVED_AT_ONCE)?;
         let count = |moved: &[_]| u32::try_from(moved.len()).unwrap_or(u32::MAX);
         if count(&moved) < NONCES_MOVED_AT_ONCE {
-            // The others are at the beginning.
+            // Start again from the beginning.
             let rows = NONCES_MOVED_AT_ONCE - count(&moved);
             moved.extend(sql::move_recent_nonces(connection, &Default::default(), rows)?);
         }
         for (day, user, nonce) in &moved {
-            self.note((*day, *user, nonce), days);
+            self.note((*day, *user, &nonce.0), days);
         }
-        self.recent = self.recent.map(|recent| recent.saturating_sub(count(&moved)));
+        let is_all = count(&moved) < NONCES_MOVED_AT_ONCE;
+        self.recent = self.recent.map(|recent| if is_all { 0 } else { recent.saturating_sub(count(&moved)) });
         self.last_moved = moved.pop().map(|(_, user, nonce)| (user, nonce)).unwrap_or_default();
         Ok(())
     }
 
-    /// Removes at most `rows` nonces of each table, of days that are no longer remembered. Returns the larger number.
+    /// Removes at most `rows` nonces of each table, of days that are no longer remembered. Returns the larger of
+    /// the two counts.
     pub(super) fn sweep(&mut self, connection: &Connection, days: &NonceDays, rows: u32) -> rusqlite::Result<usize> {
         self.look_again();
         sql::delete_old_nonces(connection, days, rows)
@@ -221,14 +225,14 @@ impl Nonces {
 impl DayFilter {
     fn read(connection: &Connection, day: i64, hasher: &RandomState) -> rusqlite::Result<Self> {
         let mut filter = Filter::new();
-        let add = |user: UserId, nonce: &str| filter.add(hasher.hash_one((user.0, nonce)));
+        let add = |user: UserId, nonce: &[u8]| filter.add(hasher.hash_one((user.0, nonce)));
         let is_whole = sql::nonces_of_day(connection, day, FILTERED_NONCES, add)?;
         Ok(if is_whole { Self::Of(filter) } else { Self::None })
     }
 }
 
-/// A Bloom filter of the nonces of a day: each sets two bits. With 100,000 of them, one in thirty others seems to be
-/// there; with a million, three in four.
+/// A Bloom filter of the nonces of a day: each sets two bits. With 100,000 of them, one in thirty that are not there
+/// seems to be; with a million, three in four.
 #[derive(Debug)]
 struct Filter(Box<[u64]>);
 
@@ -273,7 +277,10 @@ mod tests {
         Claim(UserId, &'static str),
         /// The next commit is one of so many commands.
         Begin(usize),
-        NextDay,
+        /// It comes early, so that the day before yesterday is remembered too.
+        NextDay {
+            is_early: bool,
+        },
         Sweep(u32),
         Restart,
         /// What the next so many steps do is undone.
@@ -284,7 +291,7 @@ mod tests {
         prop_oneof![
             20 => (0..3_i64, select(vec!["a", "b", "c", "d"])).prop_map(|(user, nonce)| Step::Claim(UserId(user), nonce)),
             4 => select(vec![1, COMMANDS_OF_MANY]).prop_map(Step::Begin),
-            2 => Just(Step::NextDay),
+            2 => any::<bool>().prop_map(|is_early| Step::NextDay { is_early }),
             1 => select(vec![1, 100]).prop_map(Step::Sweep),
             1 => Just(Step::Restart),
             1 => (1..8_usize).prop_map(Step::Fail),
@@ -325,6 +332,10 @@ mod tests {
             [claimed, expected]
         }
 
+        fn sweep(&mut self, rows: u32) {
+            self.nonces.sweep(&self.connection, &self.days, rows).unwrap();
+        }
+
         fn count(&self, table: &str) -> i64 {
             self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
         }
@@ -334,7 +345,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_nonce_is_remembered_for_its_day_and_the_next_one(steps in prop::collection::vec(step(), 0..80)) {
+        fn a_nonce_is_remembered_as_long_as_its_day(steps in prop::collection::vec(step(), 0..80)) {
             let mut fixture = Fixture::new();
             let mut steps = steps.into_iter();
             while let Some(step) = steps.next() {
@@ -344,21 +355,26 @@ mod tests {
                         prop_assert_eq!(claimed, expected);
                     }
                     Step::Begin(commands) => fixture.nonces.begin(commands),
-                    Step::NextDay => {
-                        let yesterday = fixture.days.today;
-                        fixture.days = NonceDays { today: yesterday + 1, before: [Some(yesterday), None] };
+                    Step::NextDay { is_early } => {
+                        let NonceDays { today: yesterday, before: [earlier, _] } = fixture.days;
+                        let before = [Some(yesterday), earlier.filter(|_| is_early)];
+                        fixture.days = NonceDays { today: yesterday + 1, before };
                     }
-                    Step::Sweep(rows) => {
-                        fixture.nonces.sweep(&fixture.connection, &fixture.days, rows).unwrap();
-                    }
+                    Step::Sweep(rows) => fixture.sweep(rows),
                     Step::Restart => fixture.nonces = Nonces::default(),
                     Step::Fail(count) => {
                         let before = (fixture.known.clone(), fixture.last_id);
                         fixture.connection.execute_batch("BEGIN").unwrap();
                         for step in steps.by_ref().take(count) {
-                            if let Step::Claim(user, nonce) = step {
-                                let [claimed, expected] = fixture.claim(user, nonce);
-                                prop_assert_eq!(claimed, expected);
+                            match step {
+                                Step::Claim(user, nonce) => {
+                                    let [claimed, expected] = fixture.claim(user, nonce);
+                                    prop_assert_eq!(claimed, expected);
+                                }
+                                Step::Begin(commands) => fixture.nonces.begin(commands),
+                                Step::Sweep(rows) => fixture.sweep(rows),
+                                // Not within a transaction.
+                                Step::NextDay { .. } | Step::Restart | Step::Fail(_) => {}
                             }
                         }
                         fixture.connection.execute_batch("ROLLBACK").unwrap();

@@ -42,7 +42,7 @@ fn begin_anew(path: &Path) -> Result<(), SnapshotError> {
         return Err(OpenError::Altered.into());
     }
     records::audit(&connection)?;
-    // However many there are.
+    // A backup may hold any number of them, and a server expects few.
     sql::move_all_recent_nonces(&connection)?;
     sql::forget_log(&connection)?;
     sql::release_ids(&connection)?;

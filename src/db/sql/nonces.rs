@@ -1,6 +1,7 @@
 //! The queries about nonces, which are in a large table and a small one: [`Nonces`](crate::db::nonces::Nonces) says why.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, params};
 
 use crate::db::nonce_days::NonceDays;
 use crate::db::nonces::Claimed;
@@ -99,20 +100,29 @@ pub(in crate::db) fn seen(
 }
 
 /// By the large table's primary key.
+const HAS_DAY: &str = "SELECT EXISTS (SELECT 1 FROM nonces WHERE day = ?1)";
+
+/// Whether the large table has nonces of this day.
+pub(in crate::db) fn has_nonces_of(connection: &Connection, day: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached(HAS_DAY)?.query_row([day], |row| row.get(0))
+}
+
+/// By the large table's primary key.
 const OF_DAY: &str = "SELECT user_id, nonce FROM nonces WHERE day = ?1 ORDER BY user_id, nonce LIMIT ?2";
 
-/// Passes the nonces of a day in the large table to `each`, or so many of them. Returns whether it was all.
+/// Passes the nonces of a day in the large table to `each`, but no more than `at_most` and one. Returns whether that was
+/// all.
 pub(in crate::db) fn nonces_of_day(
     connection: &Connection,
     day: i64,
     at_most: u32,
-    mut each: impl FnMut(UserId, &str),
+    mut each: impl FnMut(UserId, &[u8]),
 ) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(OF_DAY)?;
     let mut rows = statement.query(params![day, i64::from(at_most) + 1])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        each(UserId(row.get(0)?), row.get_ref(1)?.as_str()?);
+        each(UserId(row.get(0)?), row.get_ref(1)?.as_bytes()?);
         count += 1;
     }
     Ok(count <= at_most)
@@ -124,6 +134,16 @@ const COUNT_RECENT: &str = "SELECT count(*) FROM recent_nonces";
 /// How many nonces are in the small table.
 pub(in crate::db) fn count_recent_nonces(connection: &Connection) -> rusqlite::Result<u32> {
     connection.prepare_cached(COUNT_RECENT)?.query_row([], |row| row.get(0))
+}
+
+/// A nonce as it is in the file: text, which may be no UTF-8 if the file is from elsewhere.
+#[derive(Debug, Default)]
+pub(in crate::db) struct NonceText(pub(in crate::db) Vec<u8>);
+
+impl ToSql for NonceText {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
 }
 
 /// From a place in the small table's primary key.
@@ -138,14 +158,15 @@ const DELETE_MOVED: &str =
 /// them with their days.
 pub(in crate::db) fn move_recent_nonces(
     connection: &Connection,
-    (after_user, after): &(UserId, String),
+    (after_user, after): &(UserId, NonceText),
     rows: u32,
-) -> rusqlite::Result<Vec<(i64, UserId, String)>> {
+) -> rusqlite::Result<Vec<(i64, UserId, NonceText)>> {
     let (mut next, mut keep) = (connection.prepare_cached(NEXT_RECENT)?, connection.prepare_cached(KEEP)?);
     let mut found = next.query(params![after_user.0, after, rows])?;
     let mut moved = Vec::new();
     while let Some(row) = found.next()? {
-        let (day, user, nonce): (_, _, String) = (row.get(0)?, UserId(row.get(1)?), row.get(2)?);
+        let (day, user) = (row.get(0)?, UserId(row.get(1)?));
+        let nonce = NonceText(row.get_ref(2)?.as_bytes()?.into());
         keep.execute(params![day, user.0, nonce, row.get::<_, i64>(3)?])?;
         moved.push((day, user, nonce));
     }
@@ -175,7 +196,8 @@ const DELETE_OLD_NONCES: &str = "DELETE FROM nonces WHERE (day, user_id, nonce) 
 const DELETE_OLD_RECENT: &str = "DELETE FROM recent_nonces WHERE (user_id, nonce) IN \
      (SELECT user_id, nonce FROM recent_nonces WHERE day < ?1 ORDER BY user_id, nonce LIMIT ?2)";
 
-/// Removes at most `rows` nonces of each table, of days that are no longer remembered. Returns the larger number.
+/// Removes at most `rows` nonces of each table, of days that are no longer remembered. Returns the larger of the
+/// two counts.
 pub(in crate::db) fn delete_old_nonces(
     connection: &Connection,
     days: &NonceDays,
