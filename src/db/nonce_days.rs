@@ -40,7 +40,7 @@ impl NonceDays {
 
     /// Whether the nonces of a day are remembered.
     pub(super) fn has(&self, day: i64) -> bool {
-        day == self.today || self.before().any(|before| before == day)
+        self.all().contains(&Some(day))
     }
 
     /// The first day that is remembered: the nonces of earlier days can go.

@@ -3,9 +3,9 @@
 //! A nonce is looked up by its user, so in a table of all of them those of a thousand people lie on a thousand pages, and
 //! when these people write at once, a commit writes each of the pages for one nonce. So the nonces of such a commit are
 //! kept in a table of a hundred pages or two. When there are [`RECENT_NONCES`] in it, some hundreds are moved to the large
-//! one, those of one user after those of another: a page that is written then gets several. The nonces of
-//! a small commit go straight to the large table, which is the least work, and such a commit also moves some of those
-//! left in the small one.
+//! one, those of one user after those of another: a page that is written then gets several. The nonces of a small
+//! commit go straight to the large table, which is the least work, and such a commit also moves some of those left in
+//! the small one.
 //!
 //! Nearly every nonce is new. So that a thousand of them are not looked up on a thousand pages only to find nothing, a
 //! filter of each day knows most of those that are not there.
@@ -159,9 +159,7 @@ impl Nonces {
                 known.filter = DayFilter::read(statements.connection(), day, &self.hasher)?;
             }
             let may_be_there = match &known.filter {
-                DayFilter::Of(filter) => {
-                    filter.may_have(self.hasher.hash_one((claimed.0.0, claimed.1.as_str().as_bytes())))
-                }
+                DayFilter::Of(filter) => filter.may_have(hash(&self.hasher, claimed.0, claimed.1.as_str().as_bytes())),
                 DayFilter::NotNeededYet | DayFilter::None => true,
             };
             if may_be_there && let Some(first) = statements.find(claimed, day)? {
@@ -174,7 +172,7 @@ impl Nonces {
     /// Notes that a nonce is in the large table, if its day is remembered.
     fn note(&mut self, (day, user, nonce): (i64, UserId, &[u8]), days: &NonceDays) {
         match self.days.iter_mut().find(|known| known.day == day) {
-            Some(Day { filter: DayFilter::Of(filter), .. }) => filter.add(self.hasher.hash_one((user.0, nonce))),
+            Some(Day { filter: DayFilter::Of(filter), .. }) => filter.add(hash(&self.hasher, user, nonce)),
             None if days.has(day) => self.days.push(Day { day, filter: DayFilter::NotNeededYet }),
             Some(_) | None => {}
         }
@@ -222,10 +220,15 @@ impl Nonces {
     }
 }
 
+/// What a filter knows of a nonce.
+fn hash(hasher: &RandomState, user: UserId, nonce: &[u8]) -> u64 {
+    hasher.hash_one((user.0, nonce))
+}
+
 impl DayFilter {
     fn read(connection: &Connection, day: i64, hasher: &RandomState) -> rusqlite::Result<Self> {
         let mut filter = Filter::new();
-        let add = |user: UserId, nonce: &[u8]| filter.add(hasher.hash_one((user.0, nonce)));
+        let add = |user: UserId, nonce: &[u8]| filter.add(hash(hasher, user, nonce));
         let is_whole = sql::nonces_of_day(connection, day, FILTERED_NONCES, add)?;
         Ok(if is_whole { Self::Of(filter) } else { Self::None })
     }
