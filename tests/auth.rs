@@ -383,13 +383,20 @@ async fn a_session_dies_after_30_days_without_use() {
 async fn using_a_session_keeps_it_alive() {
     let mut server = TestServer::start();
     let ada = Client::register(&server, "ada").await;
-    let long_ago = unix_millis() - 29 * DAY_MS;
-    let changed = server.database().execute("UPDATE sessions SET last_used_at = ?1", [long_ago]);
-    assert_eq!(changed.expect("an update"), 1);
-    ada.connect().await.close().await;
-    // What a server still means to write, it has written when it has stopped.
-    server.stop().await;
-    assert!(server.number("SELECT last_used_at FROM sessions") > long_ago + 28 * DAY_MS);
+    for by_request in [false, true] {
+        let long_ago = unix_millis() - 29 * DAY_MS;
+        let changed = server.database().execute("UPDATE sessions SET last_used_at = ?1", [long_ago]);
+        assert_eq!(changed.expect("an update"), 1);
+        if by_request {
+            ada.page("limit=1").await;
+        } else {
+            ada.connect().await.close().await;
+        }
+        // What a server still means to write, it has written when it has stopped.
+        server.stop().await;
+        assert!(server.number("SELECT last_used_at FROM sessions") > long_ago + 28 * DAY_MS, "{by_request}");
+        server.restart();
+    }
 }
 
 #[tokio::test]

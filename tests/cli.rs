@@ -250,8 +250,8 @@ fn an_unreadable_database_is_one_line_that_names_it_and_exit_code_1() {
 
 #[test]
 fn a_complaint_does_not_control_the_terminal() {
-    let (_, line) = complaint(&["--listen", "127.0.0.1:0", "--db", "missing/\u{1b}[31m\u{7}.db"], &[]);
-    assert!(line.contains("missing/\u{fffd}[31m\u{fffd}.db"), "{line:?}");
+    let (_, line) = complaint(&["--listen", "127.0.0.1:0", "--db", "missing/a\nb\u{1b}[31m\u{7}.db"], &[]);
+    assert!(line.contains("missing/a b\u{fffd}[31m\u{fffd}.db"), "{line:?}");
 }
 
 #[tokio::test]

@@ -137,3 +137,19 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory, of which no file system makes a hard link, stands for a file on one that makes none.
+    #[test]
+    fn without_hard_links_a_file_is_renamed() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        assert!(!name_too(&from, &to).expect("there is nothing to do"));
+        fs::create_dir(&from).expect("a directory");
+        assert!(name_too(&from, &to).expect("it is renamed"));
+        assert!(to.exists() && !from.exists());
+    }
+}
