@@ -2,8 +2,10 @@
 //!
 //! `cargo run --example conformance -- http://127.0.0.1:8080` prints for each row what is promised and, where the
 //! server does not keep it, what was done, what was expected and what came. The server must be fresh, since its first
-//! account is the moderator that some rows need; or `--moderator NAME:PASSWORD` names one. The exit status is 0 only if
-//! no row failed: what a server need not have (pictures, push) is counted as not offered, which is never a pass.
+//! account is the moderator that some rows need; or `--moderator NAME:PASSWORD` names one. It must also let one address
+//! in often, since some hundred people register and connect from here: chinwag with `--auth-rate 0 --message-rate 100
+//! --user-connections 0 --address-connections 0`. The exit status is 0 only if no row failed: what a server need not
+//! have (pictures, push) is counted as not offered, which is never a pass.
 //!
 //! A row proves that something does *not* come by asking `ping`, whose `pong` is in line with the events, and never by
 //! waiting a while. Only the contract's own deadlines are waited for. The suite itself is in `tests/conformance.rs`
@@ -22,6 +24,9 @@ use clap::Parser;
 use suite::{Options, Outcome, Report};
 
 /// Grades a chat server by the contract, row by row.
+///
+/// Some hundred people register and connect from here: to a server that limits that, lift the limits first (chinwag
+/// serve --auth-rate 0 --message-rate 100 --user-connections 0 --address-connections 0).
 #[derive(Parser)]
 #[command(name = "conformance")]
 struct Arguments {
