@@ -1,5 +1,5 @@
 //! Compiles the web client in: every file of `public/`, compressed where that gains anything, and a module that names
-//! them all.
+//! them all. A folder `NAME.css` is one file for the browser, in parts for those who read it.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -52,13 +52,26 @@ fn collect(folder: &Path, at: &str, files: &mut Vec<(String, Vec<u8>)>) -> io::R
         let entry = entry?;
         let name = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidFilename)?;
         if entry.file_type()?.is_dir() {
-            collect(&entry.path(), &format!("{at}/{name}"), files)?;
+            let path = format!("{at}/{name}");
+            if entry.path().extension().is_some_and(|extension| extension == "css") {
+                files.push((path, joined(&entry.path())?));
+            } else {
+                collect(&entry.path(), &path, files)?;
+            }
         } else {
             let path = if at.is_empty() && name == "index.html" { "/".into() } else { format!("{at}/{name}") };
             files.push((path, fs::read(entry.path())?));
         }
     }
     Ok(())
+}
+
+/// The files of `folder` in the order of their names, a blank line between them.
+fn joined(folder: &Path) -> io::Result<Vec<u8>> {
+    let mut parts = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    parts.sort();
+    let parts = parts.iter().map(fs::read).collect::<io::Result<Vec<_>>>()?;
+    Ok(parts.join(&b'\n'))
 }
 
 fn content_type(path: &str) -> &'static str {

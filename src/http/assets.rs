@@ -46,7 +46,7 @@ impl Asset {
         Self { path, content_type, is_gzip, bytes, unpacked: OnceLock::new() }
     }
 
-    /// The file as it is in `public/`.
+    /// The file without its compression.
     fn plain(&self) -> Bytes {
         if !self.is_gzip {
             return Bytes::from_static(self.bytes);

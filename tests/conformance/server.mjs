@@ -6,15 +6,14 @@
 // It is no server to use: it forgets everything, and delivers no push. Says `listening on URL` once it does.
 
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { breakRow } from "./broken.mjs";
 import { Chat } from "./chat.mjs";
 import { Connections } from "./connections.mjs";
 import { seedDemo } from "./demo.mjs";
 import { hooks } from "./hooks.mjs";
+import { filesOf } from "./public.mjs";
 import { LIMITS, REACTIONS, Refusal } from "./rules.mjs";
 import { isUpgrade, Socket } from "./socket.mjs";
 
@@ -505,18 +504,16 @@ const TYPES = {
 
 /** The answer with the file at `path`, or null. Only what a walk of the directory finds is served. */
 function asset(path) {
-  const folder = options.public;
-  if (folder === undefined) return null;
-  const files = new Map(readdirSync(folder, { recursive: true }).filter((name) => statSync(join(folder, name)).isFile())
-    .sort().map((name) => [name === "index.html" ? "/" : `/${name}`, join(folder, name)]));
+  if (options.public === undefined) return null;
+  const files = filesOf(options.public);
   if (path !== "/version.js" && !files.has(path)) return null;
   const digest = createHash("sha256");
-  for (const [at, file] of files) digest.update(at).update(readFileSync(file));
+  for (const [at, content] of files) digest.update(at).update(content);
   const version = digest.digest("hex").slice(0, 16);
   const names = [...files.keys()].filter((at) => at !== "/sw.js");
   const content = path === "/version.js"
     ? Buffer.from(`export const VERSION = "${version}";\nexport const FILES = ${JSON.stringify(names)};\n`)
-    : readFileSync(files.get(path));
+    : files.get(path);
   const type = TYPES[path === "/" ? "html" : path.split(".").at(-1)] ?? "application/octet-stream";
   return answer(200, content, { "Content-Type": type, "Cache-Control": "no-cache", ETag: `"${version}"` });
 }

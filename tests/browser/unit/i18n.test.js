@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 
 import english from "../../../public/i18n/en.js";
 import { LANGUAGES, clock, language, list, t, useClock, useLanguage } from "../../../public/i18n/index.js";
+import { CSS } from "./style.js";
 
 const PUBLIC = fileURLToPath(new URL("../../../public/", import.meta.url));
 const read = (path) => readFileSync(PUBLIC + path, "utf8");
@@ -170,8 +171,7 @@ test("no language but English is part of the first visit", () => {
 
 test("the style sheet has no left and no right, so that it can be mirrored", () => {
   const found = [];
-  const rules = read("app.css").replace(/\/\*[\s\S]*?\*\//g, "");
-  for (const [, property, value] of rules.matchAll(/(?<=[{;]\s*)([a-z-]+):\s*([^;{}]+);/g)) {
+  for (const [, property, value] of CSS.matchAll(/(?<=[{;]\s*)([a-z-]+):\s*([^;{}]+);/g)) {
     const parts = without(value, /\([^()]*\)/g).split(/\s+/);
     const isPhysical =
       /(^|-)(left|right)(-|$)/.test(property) ||

@@ -1,10 +1,15 @@
 // What holds of the whole style sheet.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-const CSS = readFileSync(new URL("../../../public/app.css", import.meta.url), "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
+import { CSS } from "./style.js";
+
+test("all layers are in order before the first is filled: one that is named later would win over all others", () => {
+  const [, ordered] = /^\s*@layer ([\w, ]+);/.exec(CSS);
+  const filled = [...CSS.matchAll(/@layer (\w+) \{/g)].map(([, name]) => name);
+  assert.deepEqual([...new Set(filled)].sort(), ordered.split(", ").sort());
+});
 
 test("what is chosen has a shape where all colours are the person's own", () => {
   const own = CSS.slice(CSS.indexOf("@media (forced-colors: active)"));
