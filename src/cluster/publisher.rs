@@ -3,8 +3,8 @@
 //! One entry is on its way at a time, and takes everything that waits; meanwhile the next gathers, as at the writer
 //! thread of one machine. An entry is **published once**. If it is not acknowledged in time, the requests are answered
 //! `unavailable`; it may still appear, which the contract allows and a nonce settles. A change that nobody waits for
-//! any more is not published, or a queue of three seconds would stay three seconds long for ever; nor is one that another node would
-//! not know; and nothing is published without a connection.
+//! any more is not published, or a queue of three seconds would stay three seconds long for ever; nor is one that
+//! another node would not know; and nothing is published without a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(800);
 /// Publishes until there are no more proposals, then stops the node.
 pub(super) async fn publish(node: Arc<Node>, mut proposals: Proposals) {
     let mut publisher =
-        Publisher { node: Arc::clone(&node), number: 0, days_over: Vec::new(), reach: Reach::default() };
+        Publisher { node: Arc::clone(&node), number: 0, days_over: DaysOver::default(), reach: Reach::default() };
     let mut waiting = Vec::new();
     loop {
         let is_more = proposals.take(COMMANDS_PER_COMMIT, &mut waiting).await;
@@ -49,9 +49,28 @@ struct Publisher {
     node: Arc<Node>,
     /// Entries published so far.
     number: u64,
-    /// Days of nonces that are over, and since when at the latest.
-    days_over: Vec<(i64, Instant)>,
+    days_over: DaysOver,
     reach: Reach,
+}
+
+/// Days of nonces that are over, and since when at the latest, by a clock that cannot be set.
+#[derive(Debug, Default)]
+struct DaysOver(Vec<(i64, Instant)>);
+
+impl DaysOver {
+    /// The day whose nonces can be forgotten, if there is one: of those that have been over for as long as nonces are
+    /// kept, the oldest. `remembered` are the days that have nonces, today's first.
+    fn to_forget(&mut self, remembered: &[i64], now: Instant) -> Option<i64> {
+        let over = remembered.get(1..).unwrap_or_default();
+        self.0.retain(|(day, _)| over.contains(day));
+        for day in over {
+            if !self.0.iter().any(|(known, _)| known == day) {
+                self.0.push((*day, now));
+            }
+        }
+        let old = self.0.iter().filter(|(_, since)| now.duration_since(*since) >= NONCE_DAY);
+        old.map(|(day, _)| *day).min()
+    }
 }
 
 impl Publisher {
@@ -85,7 +104,7 @@ impl Publisher {
             return;
         }
         self.number += 1;
-        let forget_day = self.day_to_forget(Instant::now());
+        let forget_day = self.days_over.to_forget(&self.node.progress.nonce_days(), Instant::now());
         let header = Header {
             version,
             by: &self.node.id,
@@ -123,18 +142,27 @@ impl Publisher {
         self.node.takes_entries.store(true, Ordering::Relaxed);
         self.reach.seen();
     }
+}
 
-    /// A day whose nonces can be forgotten: it has been over for as long as they are kept, by a clock that cannot be
-    /// set.
-    fn day_to_forget(&mut self, now: Instant) -> Option<i64> {
-        let days = self.node.progress.nonce_days();
-        let over = days.get(1..).unwrap_or_default();
-        self.days_over.retain(|(day, _)| over.contains(day));
-        for day in over {
-            if !self.days_over.iter().any(|(known, _)| known == day) {
-                self.days_over.push((*day, now));
-            }
-        }
-        self.days_over.iter().find(|(_, since)| now.duration_since(*since) >= NONCE_DAY).map(|(day, _)| *day)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_day_is_forgotten_first_and_each_when_it_has_been_over_for_as_long_as_nonces_are_kept() {
+        let (mut days, start) = (DaysOver::default(), Instant::now());
+        let almost = Duration::from_millis(1);
+        assert_eq!(days.to_forget(&[], start), None);
+        assert_eq!(days.to_forget(&[9, 5], start), None);
+        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY / 2), None);
+        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY - almost), None);
+        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY), Some(5));
+        assert_eq!(days.to_forget(&[10, 9], start + NONCE_DAY), None);
+        assert_eq!(days.to_forget(&[10, 9], start + 2 * NONCE_DAY), Some(9));
+
+        let mut after_a_start = DaysOver::default();
+        assert_eq!(after_a_start.to_forget(&[10, 9, 5], start), None);
+        assert_eq!(after_a_start.to_forget(&[10, 9, 5], start + NONCE_DAY), Some(5));
+        assert_eq!(after_a_start.to_forget(&[10, 9], start + NONCE_DAY), Some(9));
     }
 }
