@@ -197,6 +197,16 @@ export class Drafts extends EventTarget {
 }
 
 /** `crypto.randomUUID` is missing on plain HTTP, which is how a home network serves this page. */
-export function nonce() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+const hex = (bytes) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export const nonce = () => hex(16);
+
+/** The name of this tab, as long as it lives. */
+export function tabName(tab) {
+  let name = tab.get("chinwag.tab");
+  if (typeof name !== "string") {
+    name = hex(8);
+    tab.set("chinwag.tab", name);
+  }
+  return name;
 }

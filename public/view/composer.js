@@ -1,16 +1,14 @@
-// Writing: the form below the log. It knows the text and nothing of where it goes.
+// Writing: the form below the log, and where its text goes. What is being written is the room's draft; what is sent goes
+// to the outbox, and an edit to the server at once.
 //
-//   new Composer(form, { send, onChange, editLast, enterSends })
-//     `send({ text, replyTo, editing, picture })`   takes a message or an edit; false if it cannot now
-//     `onChange(text)`             told of each change
-//     `editLast()`                 ↑ in an empty box
-//     `enterSends()`               whether Enter sends or breaks the line
+//   new Composer(app, form)
 //   load(text)                     another room: its draft; show(placeholder, disabled)
 //   focus(), insert(text), reply(message), edit(message), cancel(), forget(id), isEmpty
 //   attach(element, take)          `view/dialogs/picture.js`: a preview above the box, and `take()` → the picture to send; null: not yet
-//   form.querySelector(".suggest") is where names are completed
 
+import { inWords } from "../api.js";
 import { number, t } from "../i18n/index.js";
+import { load } from "../load.js";
 import { el, icon, paint } from "./dom.js";
 import { plain } from "./text.js";
 
@@ -29,30 +27,26 @@ export const tidy = (text) => text.replace(LONE_SURROGATE, "\ufffd").trim();
 export const lengthOf = (text) => [...text].length;
 
 export class Composer {
+  #app;
   #form;
   #box;
   #above;
-  #send;
-  #onChange;
-  #editLast;
-  #enterSends;
   #replyTo = null;
   #editing = null;
   /** What was being written when an edit began. */
   #before = "";
   #picture = null;
+  /** Whether names are completed. */
+  #completes = false;
 
-  constructor(form, { send, onChange, editLast, enterSends }) {
+  constructor(app, form) {
+    this.#app = app;
     this.#form = form;
     this.#box = form.querySelector("textarea");
     this.#above = form.querySelector(".above");
-    this.#send = send;
-    this.#onChange = onChange;
-    this.#editLast = editLast;
-    this.#enterSends = enterSends;
     this.#box.addEventListener("input", () => this.#changed());
     // What a keyboard on the screen shows on its Enter is asked for when it comes up.
-    this.#box.addEventListener("focus", () => (this.#box.enterKeyHint = this.#enterSends() ? "send" : "enter"));
+    this.#box.addEventListener("focus", () => (this.#box.enterKeyHint = this.#app.prefs.enterSends ? "send" : "enter"));
     this.#box.addEventListener("keydown", (event) => this.#key(event));
     // A press on the button would take the focus, and with it a phone's keyboard, away for a moment.
     form.querySelector(".send").addEventListener("pointerdown", (event) => event.preventDefault());
@@ -70,10 +64,6 @@ export class Composer {
 
   get box() {
     return this.#box;
-  }
-
-  get isEditing() {
-    return this.#editing !== null;
   }
 
   load(text) {
@@ -172,7 +162,7 @@ export class Composer {
 
   #enter(event, composing) {
     if (event.defaultPrevented || (event.shiftKey && !composing)) return;
-    const sends = this.#enterSends() || event.ctrlKey || event.metaKey;
+    const sends = this.#app.prefs.enterSends || event.ctrlKey || event.metaKey;
     if (!sends && !composing) return;
     event.preventDefault();
     if (!composing && !event.repeat) this.#submit();
@@ -185,7 +175,23 @@ export class Composer {
 
   #changed() {
     this.#measure();
-    this.#onChange(this.#editing ? this.#before : this.#box.value, this.#box.value.trim() !== "");
+    const { connection, conversation, drafts, room } = this.#app;
+    const draft = this.#editing ? this.#before : this.#box.value;
+    if (!this.#completes && draft.includes("@")) this.#complete();
+    drafts.set(room.id, draft);
+    connection.typing(this.#box.value.trim() !== "", room.id);
+    conversation.list?.keepPlace();
+  }
+
+  async #complete() {
+    this.#completes = true;
+    try {
+      const { Completion } = await load("view/complete.js");
+      if (!this.#app.isClosed) new Completion(this.#app, this.#box, this.#form.parentElement.querySelector(".suggest"));
+    } catch {
+      // Names are written out, then.
+      this.#completes = false;
+    }
   }
 
   #submit() {
@@ -193,7 +199,7 @@ export class Composer {
     const picture = this.#picture?.take() ?? null;
     // Text does not go without the picture it was written for.
     if (this.#picture && !picture && !this.#editing) return;
-    if ((text !== "" || picture) && this.#measure() && this.#send({ text, replyTo: this.#replyTo, editing: this.#editing, picture })) {
+    if ((text !== "" || picture) && this.#measure() && this.#send(text, picture)) {
       this.#box.value = this.#editing ? this.#before : "";
       this.#editing = null;
       this.#replyTo = null;
@@ -203,6 +209,50 @@ export class Composer {
       this.#changed();
     }
     this.#box.focus();
+  }
+
+  /** False if it cannot go now. */
+  #send(text, picture) {
+    const app = this.#app;
+    app.say(null);
+    if (this.#editing) {
+      if (text !== this.#editing.content) this.#saveEdit(this.#editing, text);
+      return true;
+    }
+    if (app.outbox.full) {
+      app.say(() => t("composer.full"));
+      return false;
+    }
+    const to = this.#replyTo;
+    app.outbox.add({
+      room: app.room.id,
+      content: text,
+      replyTo: to && { id: to.id, username: to.username, content: to.content.slice(0, 280) },
+      image: picture,
+      username: app.username,
+      after: app.connection.lastId ?? 0,
+    });
+    app.conversation.list.clearFresh();
+    app.conversation.list.toLatest();
+    return true;
+  }
+
+  async #saveEdit(message, text) {
+    try {
+      await this.#app.connection.edit(message.id, text);
+    } catch (error) {
+      this.#app.say(() => inWords(error));
+      // What was written is not lost with the connection.
+      if (!this.#editing) this.edit({ ...message, content: text });
+    }
+  }
+
+  /** Whether there is one to edit. */
+  #editLast() {
+    const { hasRooms, conversation, username } = this.#app;
+    const last = hasRooms && conversation.timeline.messages.findLast((message) => message.username === username && !message.image);
+    if (last) this.edit(last);
+    return Boolean(last);
   }
 
   /** Says what keeps the text from being sent, and how much room is left once that is scarce. */

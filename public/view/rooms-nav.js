@@ -1,8 +1,8 @@
 // The navigation "Rooms": a link a room. Where the page is wide it is a side, where it is narrow a sheet that a button opens.
 //
-//   new RoomsNav(nav, button, { rooms, people, drafts, self, narrow })
+//   new RoomsNav(app, nav, button)
 //   current = id          the open room
-//   open(open, returnFocus), isOpen      the sheet
+//   open(open, returnFocus), isOpen, isNarrow      the sheet, and whether the page has room for no more than that
 //   close()               at the end of a session
 
 import { compare, stamp, t } from "../i18n/index.js";
@@ -12,8 +12,12 @@ import { plain } from "./text.js";
 
 /** However fast messages come, the list is brought up to date at once and then this often. */
 const EVERY_MS = 250;
+/** Only so narrow a page has the rooms in a sheet; as in the style sheet. */
+const NARROW_REM = 56;
 
 export class RoomsNav {
+  isNarrow = false;
+
   #nav;
   #button;
   #main;
@@ -21,39 +25,39 @@ export class RoomsNav {
   #people;
   #drafts;
   #self;
-  #narrow;
   #current = null;
   #items = new Map();
   #timer = null;
   #isStale = false;
+  #resized = new ResizeObserver(() => this.#measure());
   #abort = new AbortController();
 
-  constructor(nav, button, { rooms, people, drafts, self, narrow }) {
+  constructor({ rooms, people, drafts, username }, nav, button) {
     this.#nav = nav;
     this.#button = button;
     this.#main = nav.parentElement.querySelector("main");
     this.#rooms = rooms;
     this.#people = people;
     this.#drafts = drafts;
-    this.#self = self;
-    this.#narrow = narrow;
+    this.#self = username;
     const { signal } = this.#abort;
     rooms.addEventListener("change", this.#later, { signal });
     people.addEventListener("change", this.#later, { signal });
     people.addEventListener("typing", this.#later, { signal });
     drafts.addEventListener("change", this.#later, { signal });
-    narrow.addEventListener("change", () => this.open(false), { signal });
     button.addEventListener("click", () => this.open(!this.isOpen), { signal });
     nav.addEventListener("click", ({ target }) => target.closest("a.place") && this.open(false), { signal });
     // A press beside the sheet means: away with it.
     nav.addEventListener("pointerdown", ({ target }) => target === nav && this.open(false), { signal });
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
+    this.#resized.observe(document.body);
+    this.#measure();
     this.open(false);
-    this.#render();
   }
 
   close() {
     this.#abort.abort();
+    this.#resized.disconnect();
     clearTimeout(this.#timer);
   }
 
@@ -76,6 +80,15 @@ export class RoomsNav {
     else if (returnFocus) this.#button.focus();
   }
 
+  /** As the style sheet does: in `rem`, so that large text counts. */
+  #measure() {
+    const size = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const isNarrow = document.body.clientWidth < NARROW_REM * size;
+    if (isNarrow === this.isNarrow) return;
+    this.isNarrow = isNarrow;
+    this.open(false);
+  }
+
   #key(event) {
     if (event.key !== "Escape" || !this.isOpen || event.defaultPrevented || document.querySelector("dialog[open]")) return;
     this.open(false, true);
@@ -95,7 +108,7 @@ export class RoomsNav {
 
   #render() {
     this.#isStale = false;
-    const order = this.#narrow.matches ? (rooms) => rooms : (rooms) => [...rooms].sort(this.#byName);
+    const order = this.isNarrow ? (rooms) => rooms : (rooms) => [...rooms].sort(this.#byName);
     const items = new Map();
     for (const [selector, rooms] of [[".open-rooms", this.#rooms.open], [".direct-rooms", this.#rooms.direct]]) {
       const list = this.#nav.querySelector(selector);

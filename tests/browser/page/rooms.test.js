@@ -234,6 +234,33 @@ test("who left a room while reading far back comes back to its end", async () =>
   await isBetween(-800, ada.article("late 89."), 800);
 });
 
+test("the rooms that were open last are there at once, and are up to date", async () => {
+  const names = [1, 2, 3, 4, 5, 6].map((n) => `Corridor ${n}`);
+  const made = [];
+  for (const name of names) {
+    made.push(await server.ask(tokens.ada, "POST", "/rooms", { name, kind: "open" }));
+    await post("ada", `the first of ${name}`, made.at(-1).id);
+  }
+  const ida = await Person.join(browser, server.url, "ida");
+  const visit = async (name, text = `the first of ${name}`) => {
+    ida.requests.length = 0;
+    await ida.open(name);
+    await ida.sees(text);
+    return ida.requests.filter((address) => address.includes("/messages?")).length;
+  };
+  for (const name of names) assert.equal(await visit(name), 1, name);
+  await post("ada", "meanwhile", made[0].id);
+  await ida.link("Corridor 1, 1 unread").waitFor();
+  assert.equal(await visit("Corridor 1", "meanwhile"), 0);
+  assert.equal(await visit("Corridor 3"), 0);
+  // The seventh takes the place of the one that was left longest ago.
+  await ida.open("Lobby");
+  assert.equal(await visit("Corridor 3"), 0);
+  assert.equal(await visit("Corridor 2"), 1);
+  ida.assertQuiet();
+  await ida.leave();
+});
+
 test("a message has an address: it opens around it and marks it, also after a reload", async () => {
   const { rooms } = await server.ask(tokens.ada, "GET", "/rooms");
   const { id } = rooms.find(({ name }) => name === "Busy");
