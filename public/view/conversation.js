@@ -58,6 +58,7 @@ export class Conversation {
     if (room !== this.room && this.timeline?.rest() === false) this.#drop(this.room);
     this.room = room;
     this.#show(message);
+    this.#showNothing();
     this.#dress();
     this.#showTyping();
   }

@@ -261,6 +261,17 @@ test("the rooms that were open last are there at once, and are up to date", asyn
   await ida.leave();
 });
 
+test("an empty room says that it is quiet, and the one that is opened next does not", async () => {
+  const quiet = ada.page.getByRole("heading", { name: "It is quiet in here." });
+  await server.ask(tokens.ada, "POST", "/rooms", { name: "Attic", kind: "open" });
+  await ada.open("Corridor 1");
+  await ada.open("Attic");
+  await quiet.waitFor();
+  await ada.open("Corridor 1");
+  await ada.sees("meanwhile");
+  await becomes(() => quiet.isVisible(), false);
+});
+
 test("a message has an address: it opens around it and marks it, also after a reload", async () => {
   const { rooms } = await server.ask(tokens.ada, "GET", "/rooms");
   const { id } = rooms.find(({ name }) => name === "Busy");
