@@ -400,6 +400,7 @@ async fn a_name_of_the_internet_that_leads_here_reaches_nothing_unless_the_opera
     for other in ["evil.example", "chat.example.evil.example", "192.168.1.9.evil.example", "evil.local.example"] {
         assert_eq!(ask(format!("{other}:{port}")).await, 421, "{other}");
     }
+    assert_eq!(ask("192.168.1.9:port".into()).await, 421, "no port, so no address");
     let mut page = RawClient::connect(&server).await;
     page.send(format!("{HANDSHAKE}Host: evil.example\r\nOrigin: http://evil.example\r\n\r\n").as_bytes()).await;
     assert_eq!(page.response().await.status, 421);

@@ -93,6 +93,7 @@ async fn a_kill_in_a_burst_loses_and_doubles_nothing_that_was_acknowledged() {
     for round in 0..20 {
         let sent = burst(&mut server, &people, round, 20 + dice.below(300)).await;
         server.restart();
+        server.logged("skipping ids").await;
 
         let history = server.history_after(&people[0], newest).await;
         let stored: BTreeMap<&str, i64> =

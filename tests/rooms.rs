@@ -476,6 +476,32 @@ async fn a_room_that_changed_is_told_to_each_with_what_they_have_not_read() {
 }
 
 #[tokio::test]
+async fn a_room_that_changed_is_told_to_a_client_that_comes_back_unless_it_knows() {
+    let server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    let mut connection = join(&bob).await;
+    let change = server.request("PATCH", &format!("/rooms/{room}")).by(&ada).json(&json!({"topic": "numbers"}));
+    assert_eq!(change.send().await.status, 200);
+    let id = int(&connection.next_of("room").await["id"]);
+    connection.close().await;
+    for (last_id, expected) in [(id - 1, vec![id]), (id, vec![])] {
+        let mut connection = bob.connect_with(json!({"rooms": true, "last_id": last_id})).await;
+        connection.send(&json!({"type": "ping"})).await;
+        let mut told = Vec::new();
+        loop {
+            let frame = connection.next().await;
+            match text(&frame["type"]) {
+                "pong" => break,
+                "room" => told.push(int(&frame["id"])),
+                _ => {}
+            }
+        }
+        assert_eq!(told, expected);
+    }
+}
+
+#[tokio::test]
 async fn unread_messages_and_mentions_are_counted_to_a_thousand() {
     let mut server = TestServer::start();
     let (_, bob, _) = three(&server).await;

@@ -81,3 +81,42 @@ impl Cleaner {
         next.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaner(retention: Retention) -> Cleaner {
+        Cleaner::new(retention, Default::default())
+    }
+
+    #[test]
+    fn the_next_round_is_due_soon_if_there_is_more_and_when_the_next_session_expires() {
+        let now = UnixMillis(millis(SESSION_LIFETIME));
+        let due = |more_expired, oldest_use| {
+            let swept = Swept { more_expired, oldest_use, pruned: None };
+            cleaner(Retention::default()).note(swept, now)
+        };
+        assert_eq!(due(true, None), CLEAN_PACE);
+        assert_eq!(due(false, None), CLEAN_INTERVAL);
+        assert_eq!(due(false, Some(now)), CLEAN_INTERVAL);
+        assert_eq!(due(false, Some(UnixMillis(5_000))), Duration::from_secs(5).clamp(CLEAN_PACE, CLEAN_INTERVAL));
+        assert_eq!(due(false, Some(UnixMillis(-5_000))), CLEAN_PACE);
+    }
+
+    #[test]
+    fn only_what_is_old_is_removed_and_messages_only_if_not_all_are_kept() {
+        let now = UnixMillis(millis(SESSION_LIFETIME));
+        let (day, last_id) = (Duration::from_hours(24), MessageId::new(10));
+        let kept = |messages, age, images| cleaner(Retention { messages, age, images }).next_sweep(last_id, now);
+        let sweep = kept(None, None, None);
+        assert!(sweep.images_until.is_none() && sweep.prune.is_none());
+        assert_eq!(sweep.emptied_until, now.plus(-millis(EMPTIED_ROOM_KEPT)));
+        assert_eq!(sweep.unnamed_until, now.plus(-millis(IMAGE_WAIT)));
+        assert_eq!(kept(None, None, Some(day)).images_until, Some(now.plus(-millis(day))));
+        let by_number = kept(Some(3), None, None).prune.unwrap();
+        assert_eq!((by_number.until, by_number.before), (MessageId::new(7), UnixMillis(i64::MIN)));
+        let by_age = kept(None, Some(day), None).prune.unwrap();
+        assert_eq!((by_age.until, by_age.before), (MessageId::default(), now.plus(-millis(day))));
+    }
+}

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::apply::{Effects, Transaction};
+use super::change::{Done, Moment, Sweep, Swept};
 use super::data::Prune;
+use super::nonce_days::NonceDays;
+use super::nonces::Nonces;
 use super::*;
 use crate::config::Durability;
 use crate::limits::{
@@ -252,6 +256,66 @@ fn empty() -> (TempDir, rusqlite::Connection) {
     files::create_private(&path).unwrap();
     let connection = open::open_writer(&path, Durability::Normal).unwrap();
     (directory, connection)
+}
+
+#[tokio::test]
+async fn a_name_is_only_said_to_be_taken_if_it_is() {
+    let held = Held::open().await;
+    let other = open::open_writer(&held.directory.path().join("chinwag.db"), Durability::Normal).unwrap();
+    other.execute_batch("CREATE TRIGGER fail BEFORE INSERT ON users BEGIN SELECT no_such_function(); END").unwrap();
+    let username = Username::parse("bob").unwrap();
+    let registered = held.db.register_user(username.clone(), String::new(), None).await;
+    assert_eq!(registered, Err(Error::Unavailable));
+    let added = held.db.administer(AdminCommand::AddUser { username, password_hash: String::new() }).await;
+    assert_eq!(added.unwrap_err(), AdminError::Unavailable);
+}
+
+/// What a sweep says once `statements` have run: whether to come back soon, and the oldest use of a session.
+fn swept_after(statements: &str) -> (bool, Option<UnixMillis>) {
+    let (_directory, connection) = empty();
+    let user = "INSERT INTO users (id, name, password_hash, created_at) VALUES (1, 'ada', '', 1);";
+    connection.execute_batch(&[user, statements].concat()).unwrap();
+    let (mut last_id, mut nonces, mut effects) = (MessageId::default(), Nonces::default(), Effects::default());
+    let mut transaction =
+        Transaction { connection: &connection, last_id: &mut last_id, nonces: &mut nonces, effects: &mut effects };
+    let now = UnixMillis(10);
+    let nonce_days = NonceDays { today: 1, before: [None, None] };
+    let sweep = Sweep {
+        rows: 2,
+        emptied_until: now,
+        unnamed_until: now,
+        images_until: None,
+        images: CLEAN_IMAGES,
+        prune: None,
+    };
+    let moment = Moment { now, expiry: now, expired_at: UnixMillis(5), nonce_days };
+    match transaction.at(moment).run(&Change::Sweep(sweep)).unwrap() {
+        Done::Swept(Swept { more_expired, oldest_use, .. }) => (more_expired, oldest_use),
+        done => panic!("{done:?}"),
+    }
+}
+
+#[test]
+fn a_sweep_comes_back_soon_if_it_may_have_left_something() {
+    let sessions = |used: &[i64]| -> String {
+        let insert = |(at, used): (usize, &i64)| {
+            format!(
+                "INSERT INTO sessions (digest, user_id, created_at, last_used_at) VALUES (zeroblob({at}), 1, 1, {used});"
+            )
+        };
+        used.iter().enumerate().map(insert).collect()
+    };
+    let nonces = |users| format!("INSERT INTO nonces (day, user_id, nonce, message_id) VALUES {users};");
+    assert_eq!(swept_after(""), (false, None));
+    assert_eq!(swept_after(&sessions(&[1, 7, 6])), (false, Some(UnixMillis(6))));
+    assert_eq!(swept_after(&sessions(&[1, 2, 8])), (true, Some(UnixMillis(8))));
+    assert_eq!(swept_after(&nonces("(0, 1, '', 1)")), (false, None));
+    assert_eq!(swept_after(&nonces("(0, 1, '', 1), (0, 2, '', 2)")), (true, None));
+    let picture = "INSERT INTO images (id, user_id, subtype, width, height, created_at, bytes)
+        VALUES (1, 1, 'gif', 1, 1, 1, x'');";
+    assert_eq!(swept_after(picture), (true, None));
+    let room = "INSERT INTO rooms (id, kind, name, emptied_at, created_at, changed) VALUES (3, 2, 'Plans', 1, 1, 1);";
+    assert_eq!(swept_after(room), (true, None));
 }
 
 #[test]
