@@ -395,7 +395,14 @@ mod tests {
         assert_eq!(place_of("$JS.ACK.chinwag.c.1.22.3.1700000000123456789.0"), expected);
         assert_eq!(place_of("$JS.ACK.hub.hash.chinwag.c.1.22.3.1700000000123456789.0"), expected);
         assert_eq!(place_of("$JS.ACK.hub.hash.chinwag.c.1.22.3.1700000000123456789.0.random"), expected);
-        for bad in ["", "$JS.ACK", "$JS.ACK.a.b.c.d.e.f.g", "_INBOX.a.b.c.d.e.f.g.h"] {
+        for bad in [
+            "",
+            "$JS.ACK",
+            "$JS.ACK.a.b.c.d.e.f.g",
+            "_INBOX.a.b.c.d.e.f.g.h",
+            "$JS.NAK.a.c.1.22.3.4.0",
+            "a.ACK.a.c.1.22.3.4.0",
+        ] {
             assert_eq!(place_of(bad), None, "{bad}");
         }
     }

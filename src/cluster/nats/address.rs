@@ -71,9 +71,18 @@ mod tests {
         assert_eq!(shown("tls://10.0.0.1:4333/"), Ok("tls://10.0.0.1:4333".into()));
         assert_eq!(shown("[::1]:1"), Ok("nats://[::1]:1".into()));
         assert_eq!(shown("nats://[::1]"), Ok("nats://[::1]:4222".into()));
-        for bad in
-            ["", "nats://", "http://a", "nats://user:secret@a", "nats://a:b", "nats://a/b", "::1", "nats://a:99999"]
-        {
+        for bad in [
+            "",
+            "nats://",
+            "nats://:1",
+            "http://a",
+            "nats://user:secret@a",
+            "nats://user@a",
+            "nats://a:b",
+            "nats://a/b",
+            "::1",
+            "nats://a:99999",
+        ] {
             assert!(shown(bad).is_err(), "{bad}");
         }
         assert!("nats://127.0.0.1".parse::<Address>().unwrap().is_loopback());

@@ -132,3 +132,40 @@ impl Online {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fan_out::Hub;
+
+    #[test]
+    fn a_user_is_announced_once_however_many_nodes_they_are_at() {
+        let presence = Arc::new(Presence::new(Hub::new(), 0));
+        let [ada, bob] = ["ada", "bob"].map(|name| Username::parse(name).unwrap());
+        let [second, third]: [Arc<str>; 2] = ["second".into(), "third".into()];
+        // How many were announced; who is online; how many are here, and at the second node.
+        let seen = || {
+            let snapshot = presence.snapshot();
+            (snapshot.seq, snapshot.online, presence.count_here(), presence.count_elsewhere("second"))
+        };
+        let (here, ..) = presence.enter(&ada, false).unwrap();
+        assert_eq!(seen(), (1, 1, 1, 0));
+        presence.came_elsewhere(&second, &ada);
+        assert_eq!(seen(), (1, 1, 1, 1));
+        presence.came_elsewhere(&second, &bob);
+        presence.came_elsewhere(&third, &bob);
+        presence.came_elsewhere(&third, &bob);
+        assert_eq!(seen(), (2, 2, 1, 2));
+        assert_eq!(presence.connected_here(None, 2), (vec![ada.clone()], false), "bob is not");
+        drop(here);
+        assert_eq!(seen(), (2, 2, 0, 2), "ada is at the second node");
+        let (here, ..) = presence.enter(&ada, false).unwrap();
+        presence.went_elsewhere("second", &ada);
+        presence.went_elsewhere("second", &bob);
+        assert_eq!(seen(), (2, 2, 1, 0), "each is somewhere else");
+        presence.went_elsewhere("third", &bob);
+        assert_eq!(seen(), (3, 1, 1, 0));
+        drop(here);
+        assert_eq!(seen(), (4, 0, 0, 0));
+    }
+}
