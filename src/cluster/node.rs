@@ -309,18 +309,23 @@ impl Reach {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::db::{Db, Offline, Options};
+    use crate::db::{Db, Offline, Options, Reads};
     use crate::model::Epoch;
 
     /// A node without a connection, and its database's thread ends.
     pub(crate) fn lone() -> Node {
+        lone_with_database().0
+    }
+
+    /// The same with what it reads its database by.
+    pub(crate) fn lone_with_database() -> (Node, Db, Reads) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("chinwag.db");
         Offline::open(&path).unwrap().follow("log", &Epoch::random()).unwrap();
-        let (_, _, replica) = Db::open_replica(&path, Options::default(), Box::new(|_| {})).unwrap();
+        let (db, _, replica) = Db::open_replica(&path, Options::default(), Box::new(|_| {})).unwrap();
         let servers = crate::cluster::Options { log: vec!["127.0.0.1".parse().unwrap()], ..Default::default() };
         let (link, _) = Link::keep(servers.servers().unwrap());
-        Node::new(link, replica.followed, replica.progress)
+        (Node::new(link, replica.followed, replica.progress), db, replica.reads)
     }
 
     #[test]
@@ -346,7 +351,27 @@ pub(crate) mod tests {
         node.fail(Failure::Lost("why".into()));
         node.fail(Failure::Log("what else".into()));
         node.recover();
-        assert_eq!(*node.failure.borrow(), Some(Failure::Lost("why".into())));
+        assert_eq!(node.lost(), Some(Failure::Lost("why".into())));
+        assert!(!node.is_sound());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_entry_waits_until_it_returns_or_is_given_up() {
+        let node = lone();
+        let mut returned = node.returned.subscribe();
+        assert!(node.is_idle());
+        for number in [2, 3] {
+            node.expect(number, Replies::default(), node.place().await);
+        }
+        node.give_up(3);
+        assert!(!node.is_idle());
+        drop(node.take_replies(2));
+        assert!(node.is_idle());
+        assert_eq!(*returned.borrow_and_update(), 2);
+        for number in [1, 2] {
+            drop(node.take_replies(number));
+            assert!(!returned.has_changed().unwrap(), "a later one has returned");
+        }
     }
 
     #[test]

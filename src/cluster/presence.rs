@@ -243,7 +243,7 @@ impl Watch {
                 },
                 Some(said) = self.said.recv() => self.pass_on(connection, said)?,
                 word = words.next() => match word {
-                    Some(message) => self.hear(&message),
+                    Some(message) => self.hear(&message.payload),
                     None => return Ok(()),
                 },
                 question = operators.next() => match question {
@@ -304,8 +304,8 @@ impl Watch {
     }
 
     /// Takes in what another node says.
-    fn hear(&mut self, message: &Message) {
-        let Ok(Word { node: id, log, seq, what }) = serde_json::from_slice(&message.payload) else {
+    fn hear(&mut self, word: &[u8]) {
+        let Ok(Word { node: id, log, seq, what }) = serde_json::from_slice(word) else {
             tracing::debug!("a node says something that is not understood");
             return;
         };
@@ -529,4 +529,116 @@ pub(super) async fn ask_all(
     drop(tokio::time::timeout(PATIENCE, collected).await);
     nodes.sort_by(|one, two| one.0.cmp(&two.0));
     Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::node::tests::lone_with_database;
+    use crate::fan_out::Hub;
+
+    fn watch() -> Watch {
+        let (node, db, reads) = lone_with_database();
+        Watch {
+            node: Arc::new(node),
+            presence: Arc::new(Presence::new(Hub::new(), 0)),
+            rules: String::new(),
+            seq: Arc::default(),
+            known: HashMap::new(),
+            doubts: 0,
+            applied: 0,
+            still: 0,
+            said: mpsc::channel(1).1,
+            db,
+            reads,
+        }
+    }
+
+    fn hear(watch: &mut Watch, seq: u64, what: What) {
+        let word = Word { node: "b".into(), log: Some(watch.node.followed.log.clone()), seq, what };
+        watch.hear(&serde_json::to_vec(&word).unwrap());
+    }
+
+    fn beat(users: usize) -> What {
+        let chain = "0".repeat(16);
+        What::Beat(Beat { users, applied: 0, chain, version: 1, rules: String::new(), pushes: false, failure: None })
+    }
+
+    #[test]
+    fn a_word_counts_if_it_is_the_next_and_after_a_gap_the_node_is_asked() {
+        let (mut watch, ada) = (watch(), Username::parse("ada").unwrap());
+        let came = || What::Came(ada.clone());
+        let went = || What::Went(ada.clone());
+        // Whether ada is there; the last word that counted, and whether the node is to be asked.
+        let seen = |watch: &Watch| {
+            let known = &watch.known["b"];
+            (watch.presence.is_online(&ada), known.seq, known.is_stale)
+        };
+        hear(&mut watch, 1, came());
+        assert_eq!(seen(&watch), (false, 0, true), "who else is there is not known yet");
+        let answered = |watch: &mut Watch| watch.known.get_mut("b").unwrap().is_stale = false;
+        answered(&mut watch);
+        hear(&mut watch, 1, came());
+        assert_eq!(seen(&watch), (true, 1, false));
+        hear(&mut watch, 1, went());
+        assert_eq!(seen(&watch), (true, 1, false), "an old word");
+        hear(&mut watch, 3, went());
+        assert_eq!(seen(&watch), (true, 1, true), "one is missing");
+        answered(&mut watch);
+        hear(&mut watch, 2, went());
+        assert_eq!(seen(&watch), (false, 2, false));
+        for (seq, users, is_stale) in [(2, 0, false), (2, 1, true), (3, 0, true)] {
+            answered(&mut watch);
+            hear(&mut watch, seq, beat(users));
+            assert_eq!(seen(&watch), (false, 2, is_stale), "{seq} {users}");
+        }
+        hear(&mut watch, 2, What::Bye);
+        assert!(watch.known.is_empty() && watch.node.peers().is_empty());
+    }
+
+    #[test]
+    fn what_this_node_says_and_what_is_said_of_another_log_is_passed_over() {
+        let mut watch = watch();
+        let (id, log) = (watch.node.id.to_string(), watch.node.followed.log.clone());
+        for (node, log, count) in [(id, log.clone(), 0), ("b".into(), "another".into(), 0), ("b".into(), log, 1)] {
+            let word = Word { node, log: Some(log), seq: 0, what: beat(0) };
+            watch.hear(&serde_json::to_vec(&word).unwrap());
+            assert_eq!(watch.known.len(), count);
+        }
+    }
+
+    #[test]
+    fn a_node_that_applies_nothing_though_the_log_has_more_says_so() {
+        let mut watch = watch();
+        let peer = Peer { applied: 9, ..Peer::heard_at(Instant::now()) };
+        watch.node.peers().insert("b".into(), peer);
+        for _ in 0..STILL {
+            assert_eq!(watch.failure(), None);
+            watch.look_at_progress();
+        }
+        assert!(watch.failure().is_some_and(|failure| failure.contains("applies nothing")));
+        watch.node.peers().clear();
+        watch.look_at_progress();
+        assert_eq!(watch.failure(), None);
+        watch.node.fail(Failure::Node("the disk".into()));
+        assert_eq!(watch.failure().as_deref(), Some("the disk"));
+    }
+
+    #[test]
+    fn a_node_whose_database_differs_from_as_many_as_it_is_like_stops() {
+        let mut watch = watch();
+        let peer = |agrees| Peer { agrees, ..Peer::heard_at(Instant::now()) };
+        for (id, agrees) in [("a", true), ("b", false)] {
+            watch.node.peers().insert(id.into(), peer(agrees));
+        }
+        for _ in 0..=DOUBTS {
+            watch.judge();
+            assert!(watch.node.is_sound(), "two agree");
+        }
+        watch.node.peers().insert("c".into(), peer(false));
+        watch.judge();
+        assert!(watch.node.is_sound(), "once may be a mistake");
+        watch.judge();
+        assert!(!watch.node.is_sound());
+    }
 }

@@ -147,6 +147,17 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::node::tests::lone;
+
+    #[test]
+    fn an_answer_of_the_log_says_that_it_takes_entries() {
+        let node = Arc::new(lone());
+        node.takes_entries.store(false, Ordering::Relaxed);
+        let days_over = DaysOver::default();
+        let mut publisher = Publisher { node: Arc::clone(&node), number: 0, days_over, reach: Reach::default() };
+        publisher.answered();
+        assert!(node.takes_entries.load(Ordering::Relaxed));
+    }
 
     #[test]
     fn the_oldest_day_is_forgotten_first_and_each_when_it_has_been_over_for_as_long_as_nonces_are_kept() {

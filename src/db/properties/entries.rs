@@ -85,10 +85,13 @@ proptest! {
     }
 
     #[test]
-    fn an_entry_twice_changes_nothing_more(changes in prop::collection::vec(change(), 1..CHANGES)) {
+    fn an_entry_twice_changes_nothing_more(
+        changes in prop::collection::vec(change(), 1..CHANGES), restarts in any::<bool>()
+    ) {
         let (mut once, mut twice) = (Replica::new(), Replica::new());
         once.apply(entries(&changes));
         twice.apply(entries(&changes));
+        twice.known.take_if(|_| restarts);
         // The same entry of its publisher again, later in the log.
         let last = changes.len() as u64;
         twice.apply(vec![entry(last + 1, "a", last, 1 << 40, &changes[changes.len() - 1])]);
@@ -194,7 +197,12 @@ fn positions_are_compared_where_both_databases_were() {
 fn days_of_nonces_go_by_the_log_and_not_by_a_clock() {
     const DAY: i64 = 86_400_000;
     let mut replica = Replica::new();
-    let days = |replica: &Replica| replica.progress.nonce_days();
+    let days = |replica: &Replica| {
+        let days = replica.progress.nonce_days();
+        let after_a_restart = Progress::new(&replica.fixture.reading, Position::default()).unwrap().nonce_days();
+        assert_eq!(days, after_a_restart);
+        days
+    };
     let at = |seq, day| entry(seq, "a", seq, day * DAY, &Change::Check);
     replica.apply(vec![at(1, 5)]);
     replica.apply(vec![at(2, 6), at(3, 4)]);
@@ -210,4 +218,21 @@ fn days_of_nonces_go_by_the_log_and_not_by_a_clock() {
     assert_eq!(days(&replica), [200, 90]);
     replica.apply(vec![forget(7, 200)]);
     assert_eq!(days(&replica), [200, 90], "today is not over");
+}
+
+#[test]
+fn the_last_processes_that_published_are_known() {
+    let most = i64::try_from(crate::db::follow::PUBLISHERS).unwrap();
+    let mut replica = Replica::new();
+    // How many are known once one more has published, and which of them is the first.
+    let mut publish = |by: i64| -> (i64, i64) {
+        replica.apply(vec![entry(by.cast_unsigned(), &by.to_string(), 1, by, &Change::Check)]);
+        let known = "SELECT count(*), min(substr(key, 11) + 0) FROM meta WHERE key LIKE 'publisher %'";
+        replica.fixture.reading.query_row(known, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    for by in 1..=most {
+        assert_eq!(publish(by), (by, 1));
+    }
+    assert_eq!(publish(most + 1), (most, 2));
+    assert_eq!(publish(most + 2), (most, 3));
 }
