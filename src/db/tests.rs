@@ -247,6 +247,9 @@ async fn what_was_missed_is_read_in_pieces_that_are_bounded_in_bytes() {
     assert_eq!(first.up_to, missed.last().unwrap().id());
     let rest = held.db.backlog(query(first.up_to), REPLAY_MAX_MESSAGES).await.unwrap();
     assert_eq!(rest.missed.unwrap()[0].id(), first.up_to.next());
+    let range = IdRange { first: beginning.next(), last: seen };
+    let page = held.db.messages_in(held.ada.user, RoomId::LOBBY, range).await.unwrap();
+    assert!((fit / 2..=fit + 1).contains(&page.len()), "{} of {seen:?}", page.len());
 }
 
 /// A database with nothing in it, as the writer has it open.
