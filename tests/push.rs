@@ -135,6 +135,7 @@ async fn a_message_reaches_a_browser_that_is_closed() {
     let expected = json!({"room": 1, "message": id, "name": "Lobby", "from": "ada", "text": "hello \u{1f44b} \"there\"", "count": 1});
     assert_eq!(said, expected);
     let key = setting.server.get("/push").by(&ada).send().await.json();
+    assert_eq!(text(&key["key"]).len(), 87, "65 bytes in base64url");
     assert!(push.headers["authorization"].ends_with(text(&key["key"])));
 }
 
@@ -165,7 +166,7 @@ async fn what_is_read_anywhere_in_time_is_not_told() {
 
 #[tokio::test]
 async fn a_page_in_sight_is_not_rung() {
-    let setting = Setting::new();
+    let setting = Setting::with(&[&PUSHES[..], &["--ping-interval", "2"]].concat());
     let (ada, bob) = two(&setting).await;
     let mut page = bob.connect_with(json!({"rooms": true})).await;
     page.send(&json!({"type": "ping", "in_sight": true})).await;

@@ -328,6 +328,17 @@ async fn a_large_answer_arrives_whole() {
 }
 
 #[tokio::test]
+async fn a_body_that_fills_a_record_is_read() {
+    let identity = Identity::new();
+    let server = identity.server();
+    let address = bridge(&identity, &server);
+    let ada = person(&server, address, "ada").await;
+    let message = json!({"content": "🦀".repeat(4_000)});
+    let posted = Request::new(address, "POST", "/messages").by(&ada).json(&message).send().await;
+    assert_eq!(posted.status, 201);
+}
+
+#[tokio::test]
 async fn answers_over_tls_say_that_it_is_to_be_used_from_now_on() {
     let identity = Identity::new();
     let server = identity.server();

@@ -223,6 +223,8 @@ mod tests {
     #[test]
     fn a_node_that_says_it_is_not_well_is_not_waited_for() {
         let (node, mut turn) = (lone(), Turn::default());
+        turn.look(&node, true, Duration::ZERO);
+        assert!(!node.pushing.is_ours.load(Ordering::Relaxed), "one that does not push");
         node.pushing.take_part();
         let mut look = |is_well, peer_is_well| {
             let peer = Peer { pushes: true, is_well: peer_is_well, ..Peer::heard_at(Instant::now()) };

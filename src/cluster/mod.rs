@@ -320,6 +320,13 @@ fn read_key(path: &Path) -> Result<NKey, OptionsError> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_server_over_tls_needs_the_certificates_that_its_own_is_checked_against() {
+        let servers = |address: &str| Options { log: vec![address.parse().unwrap()], ..Options::default() }.servers();
+        assert!(matches!(servers("tls://a.example"), Err(OptionsError::NeedsCa)));
+        assert!(servers("nats://127.0.0.1").is_ok());
+    }
+
     #[tokio::test]
     async fn a_task_that_panics_ends_the_node() {
         let mut tasks = JoinSet::new();

@@ -375,6 +375,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_was_lost_counts_until_the_log_answers() {
+        let mut reach = Reach { lost_since: Some(Instant::now()), left: 3 };
+        reach.seen();
+        assert!(reach.lost_since.is_none() && reach.left == 0);
+    }
+
+    #[test]
     fn what_a_node_says_of_the_log_counts_while_it_is_there() {
         let node = lone();
         let stopped = Peer { applied: 9, is_well: false, ..Peer::heard_at(Instant::now()) };

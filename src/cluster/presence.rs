@@ -608,6 +608,22 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_nodes_are_listened_to() {
+        let mut watch = watch();
+        let mut hear = |node: usize, seq| {
+            let word = Word { node: node.to_string(), log: None, seq, what: beat(0) };
+            watch.hear(&serde_json::to_vec(&word).unwrap());
+            watch.known.len()
+        };
+        let counts: Vec<_> = (1..=NODES_MAX + 2).map(|node| hear(node, 0)).collect();
+        assert_eq!(counts[NODES_MAX - 2..], [NODES_MAX - 1, NODES_MAX, NODES_MAX, NODES_MAX]);
+        watch.known.get_mut("1").unwrap().is_met = false;
+        let word = Word { node: "1".into(), log: None, seq: 0, what: beat(0) };
+        watch.hear(&serde_json::to_vec(&word).unwrap());
+        assert!(watch.known["1"].is_met, "one that is known is heard");
+    }
+
+    #[test]
     fn a_node_that_applies_nothing_though_the_log_has_more_says_so() {
         let mut watch = watch();
         let peer = Peer { applied: 9, ..Peer::heard_at(Instant::now()) };

@@ -214,6 +214,8 @@ mod tests {
             "https://x.localhost/",
             "https://chat.example/\r\nX: y",
             "mailto:me you@chat.example",
+            "https://chat.example/a b",
+            "https://chat.example/\u{7}",
         ] {
             assert!(contact.parse::<Contact>().is_err(), "{contact}");
         }

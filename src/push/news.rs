@@ -160,6 +160,25 @@ mod tests {
     }
 
     #[test]
+    fn of_messages_that_are_a_little_apart_each_waits_until_its_own_time() {
+        let (rooms, now) = (listening(), Instant::now());
+        note(&rooms, 1, 7, now);
+        note(&rooms, 1, 9, now + PUSH_MARK);
+        assert_eq!(rooms.take(now + DELAY), Some(news(1, 6, 7)));
+    }
+
+    #[test]
+    fn a_room_that_has_rested_is_forgotten() {
+        let (rooms, now) = (listening(), Instant::now());
+        note(&rooms, 1, 7, now);
+        rooms.take(now + DELAY).unwrap();
+        assert_eq!(rooms.take(now + DELAY + PUSH_INTERVAL / 2), None);
+        assert_eq!(rooms.lock().len(), 1, "it rests");
+        assert_eq!(rooms.take(now + DELAY + PUSH_INTERVAL), None);
+        assert_eq!(rooms.lock().len(), 0);
+    }
+
+    #[test]
     fn a_room_in_which_messages_never_end_is_told_of_at_intervals() {
         let (rooms, now) = (listening(), Instant::now());
         let mut told = Vec::new();

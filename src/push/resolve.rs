@@ -211,6 +211,14 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn of_several_name_servers_each_is_asked_until_one_answers() {
+        let server = NameServer::start(|_| vec![ip("17.1.2.3")]).await;
+        let several = directory("127.0.0.2\nnameserver 127.0.0.3\nnameserver 127.0.0.1");
+        let resolver = resolver(&several, server.port);
+        assert_eq!(resolver.resolve("push.example").await.unwrap(), [ip("17.1.2.3")]);
+    }
+
+    #[tokio::test]
     async fn the_hosts_file_comes_first() {
         let server = NameServer::start(|_| vec![ip("17.9.9.9")]).await;
         assert_eq!(server.resolver().resolve("b.example").await.unwrap(), [ip("17.1.2.3")]);

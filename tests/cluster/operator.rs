@@ -94,6 +94,20 @@ async fn check_finds_a_server_that_does_not_wait_for_its_disk() {
 }
 
 #[tokio::test]
+async fn check_names_a_log_that_one_server_keeps_and_too_small_a_payload() {
+    let Some(engine) = Engine::configured("max_payload: 512KB").await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chinwag.db");
+    engine.init(&path, &[]).await;
+    let flags = engine.flags_from(0);
+    let arguments: Vec<_> = ["cluster", "check"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let ended = chinwag(&path, &arguments);
+    assert!(ended.stdout.contains("kept by 1 of the servers"), "{ended:?}");
+    assert!(ended.stdout.contains("max_payload is 524288, and must be 1048576"), "{ended:?}");
+    assert_eq!(ended.code, 1);
+}
+
+#[tokio::test]
 async fn offline_commands_are_refused() {
     let Some(engine) = Engine::one().await else { return };
     let directory = tempfile::tempdir().unwrap();

@@ -80,6 +80,8 @@ mod tests {
             "nats://user@a",
             "nats://a:b",
             "nats://a/b",
+            "nats://[::1",
+            "::1]:4",
             "::1",
             "nats://a:99999",
         ] {
