@@ -407,6 +407,9 @@ fn what_stands_in_for_the_lock_file_is_refused_and_left_alone() {
         assert_eq!(std::fs::read_to_string(&victim).expect("it is there"), "precious");
         std::fs::remove_file(&lock).expect("it is there");
     }
+    std::fs::create_dir(&lock).expect("a directory");
+    let line = chinwag(&database, &["user", "disable", "ada"]).failed();
+    assert!(line.contains("s a directory"), "what is the matter is said: {line}");
 }
 
 #[tokio::test]

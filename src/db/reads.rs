@@ -107,6 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_stored_waits_to_be_stored_again() {
+        let reads = ReadPositions::default();
+        reads.note(UserId(1), ROOM, MessageId::new(5));
+        let taken = reads.take();
+        reads.note(UserId(1), ROOM, MessageId::new(7));
+        reads.take();
+        reads.put_back(&taken);
+        assert_eq!(reads.take(), [(UserId(1), ROOM, MessageId::new(7))]);
+    }
+
+    #[test]
     fn past_the_bound_those_that_are_stored_are_forgotten_and_then_no_more_are_noted() {
         let reads = ReadPositions::default();
         let user = |number: usize| UserId(i64::try_from(number).unwrap());

@@ -465,6 +465,22 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_joined_while_a_set_can_hold_their_reaches() {
+        let of_rooms = |rooms: std::ops::Range<i64>| {
+            let mut batch = FrameBatchBuilder::default();
+            rooms.for_each(|room| push(&mut batch, 1, Reach::of_room(RoomId(room), Audience::Members(RoomId(room)))));
+            batch.build(Span::default())
+        };
+        let most = i64::try_from(REACHES_MAX).unwrap();
+        let mut reaches = Vec::new();
+        let batch = of_rooms(0..most - 2);
+        assert!(batch.can_join(&mut reaches) && batch.can_join(&mut reaches), "the same rooms again");
+        assert!(reaches.iter().all(|(_, bytes)| *bytes == 2 * batch.bytes().len() / batch.reaches.len()));
+        assert!(of_rooms(most - 2..most).can_join(&mut reaches));
+        assert!(!of_rooms(most..most + 1).can_join(&mut reaches));
+    }
+
+    #[test]
     fn a_batch_goes_on_only_where_it_begins() {
         let batch = messages(5..=8);
         assert_eq!(batch.continuity(at(4)), Continuity::InSequence);
