@@ -266,7 +266,9 @@ mod tests {
     #[test]
     fn each_bucket_of_a_histogram_has_what_is_under_its_bound_and_the_last_has_all() {
         let histogram = Histogram::new([1, 10]);
-        [0, 1, 2, 10, 11, 1_000].into_iter().for_each(|value| histogram.observe(value));
+        for value in [0, 1, 2, 10, 11, 1_000] {
+            histogram.observe(value);
+        }
         let mut text = Exposition(String::new());
         text.histogram("x", "What it is.", &histogram, 1.0);
         for line in ["x_bucket{le=\"1\"} 2\n", "x_bucket{le=\"10\"} 4\n", "x_bucket{le=\"+Inf\"} 6\n", "x_sum 1024\n"] {

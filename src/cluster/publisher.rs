@@ -60,7 +60,7 @@ struct DaysOver(Vec<(i64, Instant)>);
 impl DaysOver {
     /// The day whose nonces can be forgotten, if there is one: of those that have been over for as long as nonces are
     /// kept, the oldest. `remembered` are the days that have nonces, today's first.
-    fn to_forget(&mut self, remembered: &[i64], now: Instant) -> Option<i64> {
+    fn due(&mut self, remembered: &[i64], now: Instant) -> Option<i64> {
         let over = remembered.get(1..).unwrap_or_default();
         self.0.retain(|(day, _)| over.contains(day));
         for day in over {
@@ -104,7 +104,7 @@ impl Publisher {
             return;
         }
         self.number += 1;
-        let forget_day = self.days_over.to_forget(&self.node.progress.nonce_days(), Instant::now());
+        let forget_day = self.days_over.due(&self.node.progress.nonce_days(), Instant::now());
         let header = Header {
             version,
             by: &self.node.id,
@@ -162,18 +162,18 @@ mod tests {
     #[test]
     fn the_oldest_day_is_forgotten_first_and_each_when_it_has_been_over_for_as_long_as_nonces_are_kept() {
         let (mut days, start) = (DaysOver::default(), Instant::now());
-        let almost = Duration::from_millis(1);
-        assert_eq!(days.to_forget(&[], start), None);
-        assert_eq!(days.to_forget(&[9, 5], start), None);
-        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY / 2), None);
-        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY - almost), None);
-        assert_eq!(days.to_forget(&[10, 9, 5], start + NONCE_DAY), Some(5));
-        assert_eq!(days.to_forget(&[10, 9], start + NONCE_DAY), None);
-        assert_eq!(days.to_forget(&[10, 9], start + 2 * NONCE_DAY), Some(9));
+        let almost = NONCE_DAY.saturating_sub(Duration::from_millis(1));
+        assert_eq!(days.due(&[], start), None);
+        assert_eq!(days.due(&[9, 5], start), None);
+        assert_eq!(days.due(&[10, 9, 5], start + NONCE_DAY / 2), None);
+        assert_eq!(days.due(&[10, 9, 5], start + almost), None);
+        assert_eq!(days.due(&[10, 9, 5], start + NONCE_DAY), Some(5));
+        assert_eq!(days.due(&[10, 9], start + NONCE_DAY), None);
+        assert_eq!(days.due(&[10, 9], start + 2 * NONCE_DAY), Some(9));
 
         let mut after_a_start = DaysOver::default();
-        assert_eq!(after_a_start.to_forget(&[10, 9, 5], start), None);
-        assert_eq!(after_a_start.to_forget(&[10, 9, 5], start + NONCE_DAY), Some(5));
-        assert_eq!(after_a_start.to_forget(&[10, 9], start + NONCE_DAY), Some(9));
+        assert_eq!(after_a_start.due(&[10, 9, 5], start), None);
+        assert_eq!(after_a_start.due(&[10, 9, 5], start + NONCE_DAY), Some(5));
+        assert_eq!(after_a_start.due(&[10, 9], start + NONCE_DAY), Some(9));
     }
 }
