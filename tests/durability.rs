@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Connection, Dice, Follower, PASSWORD, RawClient, STOP, TestServer, ids, int, text, wait_while, within,
+    Client, Connection, Dice, Follower, PASSWORD, RawClient, STOP, TestServer, contents, ids, int, text, wait_while,
+    within,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -82,6 +83,22 @@ async fn burst(server: &mut TestServer, people: &[Client], round: usize, count: 
     let sending = begin_burst(people, round, count).await;
     server.kill().await;
     ends(sending).await
+}
+
+/// Here because no id can be reserved any more, which is done after the commit and before anybody is told.
+#[tokio::test]
+async fn a_message_that_was_committed_before_something_failed_is_shown_once_all_works_again() {
+    let server = TestServer::start();
+    let (ada, bob) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    let mut connection = bob.connect().await;
+    let post =
+        async |content: &str| server.post("/messages").by(&ada).json(&json!({"content": content})).send().await.status;
+    let change = |statement: &str| server.database().execute_batch(statement).expect("it is done");
+    change("CREATE TRIGGER no BEFORE INSERT ON meta WHEN new.key = 'reserved' BEGIN SELECT RAISE(ABORT, 'no'); END");
+    assert_eq!(post("first").await, 503);
+    change("DROP TRIGGER no");
+    assert_eq!(post("second").await, 201);
+    assert_eq!(contents(&connection.messages(2).await), ["first", "second"]);
 }
 
 #[tokio::test]

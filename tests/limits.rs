@@ -390,6 +390,20 @@ async fn an_address_creates_no_more_accounts_by_hurrying() {
 }
 
 #[tokio::test]
+async fn an_account_that_is_not_created_takes_none_of_an_address_s_new_ones() {
+    let server = TestServer::with(&["--auth-rate", "1000"]);
+    let register = async |name: &str| {
+        let account = json!({"username": name, "password": PASSWORD});
+        server.post("/register").json(&account).send().await.status
+    };
+    assert_eq!(register("ada").await, 201);
+    for _ in 0..12 {
+        assert_eq!(register("ada").await, 409);
+    }
+    assert_eq!(register("bob").await, 201);
+}
+
+#[tokio::test]
 async fn an_auth_rate_of_0_is_no_limit() {
     let server = TestServer::with(&["--auth-rate", "0"]);
     let guess = json!({"username": "ada", "password": "a wild guess"});

@@ -122,6 +122,19 @@ async fn what_is_too_fast_is_counted_as_that() {
 }
 
 #[tokio::test]
+async fn what_there_is_no_room_for_is_counted_as_that_and_what_is_no_message_in_no_batch() {
+    let server = TestServer::with(&["--metrics-listen", "127.0.0.1:0", "--min-free", "1000000G"]);
+    let ada = Client::register(&server, "ada").await;
+    let post = server.post("/messages").by(&ada).json(&json!({"content": "hello"}));
+    assert_eq!(post.send().await.status, 507);
+    let text = read(server.metrics_address().await).await;
+    let value = |series: &str| metric(&text, series);
+    assert!(value("chinwag_refusals_total{reason=\"unavailable\"}") > 0.5, "{text}");
+    assert!(value("chinwag_refusals_total{reason=\"invalid\"}") < 0.5, "{text}");
+    assert!(value("chinwag_batch_messages_count") < 0.5 && value("chinwag_commit_seconds_count") > 0.5, "{text}");
+}
+
+#[tokio::test]
 async fn nothing_there_grows_with_the_users() {
     let server = TestServer::with(FLAGS);
     let address = server.metrics_address().await;

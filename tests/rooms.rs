@@ -458,6 +458,18 @@ async fn how_far_one_has_read_is_stored_though_nothing_else_is_and_survives_a_cr
 }
 
 #[tokio::test]
+async fn after_a_restart_what_is_said_in_a_private_room_is_heard_at_once() {
+    let mut server = TestServer::start();
+    let (ada, bob, _) = three(&server).await;
+    let room = private_room(&server, &ada, &["bob"]).await;
+    server.stop().await;
+    server.restart();
+    let mut connection = join(&bob).await;
+    let id = say(&server, &ada, room, "hello").await;
+    assert_eq!(int(&connection.next_of("message").await["id"]), id);
+}
+
+#[tokio::test]
 async fn a_room_that_changed_is_told_to_each_with_what_they_have_not_read() {
     let server = TestServer::start();
     let (ada, bob, carol) = three(&server).await;
@@ -1228,6 +1240,19 @@ async fn a_message_names_sixteen_people_at_most() {
     say(&server, &ada, 1, &names.join(" ")).await;
     let page = ada.page("limit=1").await;
     assert_eq!(page["messages"][0]["mentions"].as_array().map(Vec::len), Some(16), "{page}");
+}
+
+#[tokio::test]
+async fn after_sixty_four_names_that_nobody_has_no_more_are_looked_up() {
+    let server = TestServer::start();
+    let (ada, _) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
+    for (strangers, mentioned) in [(63, 1), (64, 0)] {
+        let names: String = (0..strangers).map(|number| format!("@nobody{number} ")).collect();
+        say(&server, &ada, 1, &format!("{names}@bob")).await;
+        let page = ada.page("limit=1").await;
+        let mentions = page["messages"][0]["mentions"].as_array().map_or(0, Vec::len);
+        assert_eq!(mentions, mentioned, "after {strangers}: {page}");
+    }
 }
 
 #[tokio::test]

@@ -481,6 +481,18 @@ mod tests {
     }
 
     #[test]
+    fn of_a_batch_a_reader_gets_what_comes_after_their_position() {
+        let mut batch = FrameBatchBuilder::default();
+        push(&mut batch, 5, Reach::ALL);
+        for seq in [3, 4] {
+            batch.push(&ServerFrame::UserJoin { username: "ada" }, FrameKind::Presence(seq), Reach::ALL);
+        }
+        let batch = batch.build(Span::default());
+        let frames = |event, presence| batch.select(1, Position { presence, ..at(event) }).frames.len();
+        assert_eq!([frames(4, 2), frames(5, 2), frames(4, 3), frames(5, 3), frames(5, 4)], [3, 2, 2, 1, 0]);
+    }
+
+    #[test]
     fn a_batch_goes_on_only_where_it_begins() {
         let batch = messages(5..=8);
         assert_eq!(batch.continuity(at(4)), Continuity::InSequence);

@@ -131,3 +131,20 @@ impl Write for HttpStream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_begins_anew_once_it_was_cleared() {
+        let (mut deadline, time) = (Deadline::default(), Duration::from_millis(200));
+        for _ in 0..2 {
+            assert!(!poll_fn(|cx| Poll::Ready(deadline.poll(cx, time).is_ready())).await);
+            poll_fn(|cx| deadline.poll(cx, time)).await;
+            deadline.clear();
+        }
+    }
+}
