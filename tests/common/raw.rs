@@ -309,12 +309,17 @@ impl RawClient {
 
     /// The code of the close frame, after whatever comes before it.
     pub(crate) async fn close_code(&mut self) -> u16 {
+        self.close().await.0
+    }
+
+    /// The same with the reason.
+    pub(crate) async fn close(&mut self) -> (u16, String) {
         loop {
             let RawFrame { first, payload } = self.frame().await;
             if first == FIN | CLOSE {
                 assert!(payload.len() >= 2, "the server says why it closes");
-                std::str::from_utf8(&payload[2..]).expect("the reason is text");
-                return u16::from_be_bytes([payload[0], payload[1]]);
+                let reason = std::str::from_utf8(&payload[2..]).expect("the reason is text");
+                return (u16::from_be_bytes([payload[0], payload[1]]), reason.to_owned());
             }
         }
     }
