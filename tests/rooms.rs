@@ -1247,8 +1247,8 @@ async fn after_sixty_four_names_that_nobody_has_no_more_are_looked_up() {
     let server = TestServer::start();
     let (ada, _) = (Client::register(&server, "ada").await, Client::register(&server, "bob").await);
     for (strangers, mentioned) in [(63, 1), (64, 0)] {
-        let names: String = (0..strangers).map(|number| format!("@nobody{number} ")).collect();
-        say(&server, &ada, 1, &format!("{names}@bob")).await;
+        let names = (0..strangers).map(|number| format!("@nobody{number}")).chain(["@bob".to_owned()]);
+        say(&server, &ada, 1, &names.collect::<Vec<_>>().join(" ")).await;
         let page = ada.page("limit=1").await;
         let mentions = page["messages"][0]["mentions"].as_array().map_or(0, Vec::len);
         assert_eq!(mentions, mentioned, "after {strangers}: {page}");
