@@ -555,7 +555,12 @@ mod tests {
     }
 
     fn hear(watch: &mut Watch, seq: u64, what: What) {
-        let word = Word { node: "b".into(), log: Some(watch.node.followed.log.clone()), seq, what };
+        let log = watch.node.followed.log.clone();
+        hear_from(watch, "b", log, seq, what);
+    }
+
+    fn hear_from(watch: &mut Watch, node: &str, log: String, seq: u64, what: What) {
+        let word = Word { node: node.into(), log: Some(log), seq, what };
         watch.hear(&serde_json::to_vec(&word).unwrap());
     }
 
@@ -600,9 +605,8 @@ mod tests {
     fn what_this_node_says_and_what_is_said_of_another_log_is_passed_over() {
         let mut watch = watch();
         let (id, log) = (watch.node.id.to_string(), watch.node.followed.log.clone());
-        for (node, log, count) in [(id, log.clone(), 0), ("b".into(), "another".into(), 0), ("b".into(), log, 1)] {
-            let word = Word { node, log: Some(log), seq: 0, what: beat(0) };
-            watch.hear(&serde_json::to_vec(&word).unwrap());
+        for (node, log, count) in [(&id[..], log.clone(), 0), ("b", "another".into(), 0), ("b", log, 1)] {
+            hear_from(&mut watch, node, log, 0, beat(0));
             assert_eq!(watch.known.len(), count);
         }
     }
@@ -610,16 +614,15 @@ mod tests {
     #[test]
     fn only_so_many_nodes_are_listened_to() {
         let mut watch = watch();
-        let mut hear = |node: usize, seq| {
-            let word = Word { node: node.to_string(), log: None, seq, what: beat(0) };
-            watch.hear(&serde_json::to_vec(&word).unwrap());
+        let log = watch.node.followed.log.clone();
+        let mut hear = |node: usize| {
+            hear_from(&mut watch, &node.to_string(), log.clone(), 0, beat(0));
             watch.known.len()
         };
-        let counts: Vec<_> = (1..=NODES_MAX + 2).map(|node| hear(node, 0)).collect();
+        let counts: Vec<_> = (1..=NODES_MAX + 2).map(&mut hear).collect();
         assert_eq!(counts[NODES_MAX - 2..], [NODES_MAX - 1, NODES_MAX, NODES_MAX, NODES_MAX]);
         watch.known.get_mut("1").unwrap().is_met = false;
-        let word = Word { node: "1".into(), log: None, seq: 0, what: beat(0) };
-        watch.hear(&serde_json::to_vec(&word).unwrap());
+        hear_from(&mut watch, "1", log, 0, beat(0));
         assert!(watch.known["1"].is_met, "one that is known is heard");
     }
 
